@@ -1,0 +1,225 @@
+//! The head of a request, read once, owned, and usable while the connection's buffer is reused.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::head_error::HeadError;
+use super::method::Method;
+
+mod fields;
+mod line;
+mod parse;
+
+/// Whether these first bytes of a connection are a TLS handshake record: a client that tries TLS
+/// first and waits up to 10 s for an answer. [`HeadError::Tls`] is the answer to give at once.
+pub fn looks_like_tls(first_bytes: &[u8]) -> bool {
+    first_bytes.first() == Some(&0x16)
+}
+
+/// What [`RequestHead::parse`] found in the bytes so far.
+#[derive(Debug)]
+pub enum Parsed {
+    /// All well, but the head isn't complete.
+    Partial,
+    /// A whole head.
+    Complete {
+        /// The head.
+        head: RequestHead,
+        /// Its length in bytes; what follows is the body or the next request.
+        len: usize,
+    },
+}
+
+/// The versions spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0: closes by default, has no chunks and no interim responses.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+}
+
+/// Where the request's body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFraming {
+    /// There is no byte to read: no length given, or length 0.
+    None,
+    /// So many bytes, at least one and at most `limits::CONTENT_LENGTH_MAX`.
+    Length(u64),
+    /// Chunks, for a [`super::ChunkedDecoder`].
+    Chunked,
+}
+
+/// A request head. Two allocations: one copy of its bytes, and the places of its headers.
+#[derive(Clone)]
+pub struct RequestHead {
+    bytes: Vec<u8>,
+    headers: Vec<Header>,
+    path: Span,
+    query: Option<Span>,
+    host: Option<Span>,
+    /// The method.
+    pub method: Method,
+    /// The version.
+    pub version: Version,
+    /// Where the body ends.
+    pub body: BodyFraming,
+    /// `Content-Length` as given; `Some(0)` is told apart from none.
+    pub content_length: Option<u64>,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expect_100: bool,
+    /// The client wants the connection kept: the default of HTTP/1.1, on request in HTTP/1.0.
+    pub keep_alive: bool,
+}
+
+/// A piece of the head's bytes; a head is shorter than 64 KiB.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    start: u16,
+    end: u16,
+}
+
+#[derive(Clone, Copy)]
+struct Header {
+    name: Span,
+    value: Span,
+}
+
+impl RequestHead {
+    /// Reads a head from the start of `buf`, the bytes received so far. One empty line before the
+    /// request line is skipped (RFC 9112 §2.2) and counted in `len`.
+    ///
+    /// Call again with more bytes after [`Parsed::Partial`]; it starts over, which the cap on the
+    /// head keeps cheap. A fault is reported as soon as its bytes are there.
+    ///
+    /// # Errors
+    /// See [`HeadError`]: answer with its status and close.
+    pub fn parse(buf: &[u8]) -> Result<Parsed, HeadError> {
+        parse::parse(buf)
+    }
+
+    /// The path of the target as sent, beginning with `/`; `*` for `OPTIONS *`.
+    pub fn path(&self) -> &str {
+        // An absolute target may leave the path out (RFC 9112 §3.2.1).
+        match self.text(self.path) {
+            "" => "/",
+            path => path,
+        }
+    }
+
+    /// The query of the target as sent, without the `?`.
+    pub fn query(&self) -> Option<&str> {
+        self.query.map(|span| self.text(span))
+    }
+
+    /// The Host header, `host` or `host:port`; HTTP/1.0 may leave it out.
+    pub fn host(&self) -> Option<&str> {
+        self.host.map(|span| self.text(span))
+    }
+
+    /// All headers in order, values without outer white space.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.headers.iter().map(|header| (self.text(header.name), self.slice(header.value)))
+    }
+
+    /// All values of the header `name`, whose case doesn't matter.
+    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let same =
+            move |header: &&Header| self.slice(header.name).eq_ignore_ascii_case(name.as_bytes());
+        self.headers.iter().filter(same).map(|header| self.slice(header.value))
+    }
+
+    /// The first value of the header `name`, whose case doesn't matter.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        let mut same = self
+            .headers
+            .iter()
+            .filter(|header| self.slice(header.name).eq_ignore_ascii_case(name.as_bytes()));
+        same.next().map(|header| self.slice(header.value))
+    }
+
+    /// The first value of `name` as text; `None` also for one that is not UTF-8.
+    pub fn header_str(&self, name: &str) -> Option<&str> {
+        self.header(name).and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// All values of a list header as one list (RFC 9110 §5.3); values that are not UTF-8 are
+    /// left out. Allocates only when there are several lines.
+    pub fn header_list<'a>(&'a self, name: &'a str) -> Option<Cow<'a, str>> {
+        let mut texts = self.values(name).filter_map(|value| std::str::from_utf8(value).ok());
+        let first = texts.next()?;
+        let Some(second) = texts.next() else { return Some(Cow::Borrowed(first)) };
+        let mut list = format!("{first}, {second}");
+        for text in texts {
+            list.push_str(", ");
+            list.push_str(text);
+        }
+        Some(Cow::Owned(list))
+    }
+
+    /// `Accept`, all lines joined.
+    pub fn accept(&self) -> Option<Cow<'_, str>> {
+        self.header_list("accept")
+    }
+
+    /// `Range`; there is at most one.
+    pub fn range(&self) -> Option<&str> {
+        self.header_str("range")
+    }
+
+    /// `If-Range`; there is at most one. One that is not UTF-8 reads as empty, so that it matches
+    /// nothing instead of being absent.
+    pub fn if_range(&self) -> Option<&str> {
+        self.header("if-range").map(|value| std::str::from_utf8(value).unwrap_or_default())
+    }
+
+    /// `If-None-Match`, all lines joined.
+    pub fn if_none_match(&self) -> Option<Cow<'_, str>> {
+        self.header_list("if-none-match")
+    }
+
+    /// `User-Agent`.
+    pub fn user_agent(&self) -> Option<&str> {
+        self.header_str("user-agent")
+    }
+
+    /// Every `X-Dragonfly-Registry`, as bytes: more than one is for the caller to refuse.
+    pub fn x_dragonfly_registry(&self) -> impl Iterator<Item = &[u8]> {
+        self.values("x-dragonfly-registry")
+    }
+
+    /// Whether the client sent credentials.
+    pub fn has_authorization(&self) -> bool {
+        self.header("authorization").is_some()
+    }
+
+    /// `Via`, all lines joined: how a loop of mirrors is noticed.
+    pub fn via(&self) -> Option<Cow<'_, str>> {
+        self.header_list("via")
+    }
+
+    fn slice(&self, span: Span) -> &[u8] {
+        self.bytes.get(usize::from(span.start)..usize::from(span.end)).unwrap_or_default()
+    }
+
+    /// Targets, hosts and names were checked to be ASCII, so nothing is lost here.
+    fn text(&self, span: Span) -> &str {
+        std::str::from_utf8(self.slice(span)).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for RequestHead {
+    /// Without query and headers, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHead")
+            .field("method", &self.method)
+            .field("path", &self.path())
+            .field("version", &self.version)
+            .field("body", &self.body)
+            .field("headers", &self.headers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

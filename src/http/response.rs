@@ -1,0 +1,214 @@
+//! Writing response heads.
+
+use std::fmt::{self, Display, Write as _};
+
+/// The interim response that lets a client with `Expect: 100-continue` send its body.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Enough for the usual head, so that a fresh buffer grows once.
+const HEAD_BYTES_USUAL: usize = 512;
+
+/// A response head in the making: status line first, then headers in the order given.
+///
+/// ```text
+/// ResponseHead::new(200).header("ETag", tag).content_length(7).finish(dates.at(now))
+/// ```
+#[derive(Debug)]
+#[must_use = "a head is nothing until `finish`"]
+pub struct ResponseHead {
+    out: Vec<u8>,
+    status: u16,
+}
+
+impl ResponseHead {
+    /// Begins a head in a buffer of its own.
+    pub fn new(status: u16) -> Self {
+        Self::append_to(Vec::with_capacity(HEAD_BYTES_USUAL), status)
+    }
+
+    /// Begins a head behind what `out` holds: a buffer used again, or the previous responses of a
+    /// pipelining client. A status that is not three digits becomes 500.
+    pub fn append_to(mut out: Vec<u8>, status: u16) -> Self {
+        let status = if (100..1000).contains(&status) { status } else { 500 };
+        out.extend_from_slice(b"HTTP/1.1 ");
+        let mut head = Self { out, status };
+        head.write_value(status);
+        head.out.push(b' ');
+        head.out.extend_from_slice(status_reason(status).as_bytes());
+        head.out.extend_from_slice(b"\r\n");
+        head
+    }
+
+    /// Adds a header. CR, LF, other control bytes and bytes outside ASCII in `value` become `?`,
+    /// so a value that came from a client, an upstream or a file can't start a line of its own.
+    pub fn header(mut self, name: &'static str, value: impl Display) -> Self {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        self.write_value(value);
+        self.out.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// Adds a header if there is a value for it.
+    pub fn header_opt(self, name: &'static str, value: Option<impl Display>) -> Self {
+        match value {
+            Some(value) => self.header(name, value),
+            None => self,
+        }
+    }
+
+    /// Adds `Content-Length`, except to 1xx and 204, which must not have one (RFC 9110 §8.6).
+    pub fn content_length(self, bytes: u64) -> Self {
+        match self.status {
+            100..200 | 204 => self,
+            _ => self.header("Content-Length", bytes),
+        }
+    }
+
+    /// Adds `Connection: close`.
+    pub fn connection_close(self) -> Self {
+        self.header("Connection", "close")
+    }
+
+    /// Adds `Connection: keep-alive`, which an HTTP/1.0 client that asked for it waits for.
+    pub fn connection_keep_alive(self) -> Self {
+        self.header("Connection", "keep-alive")
+    }
+
+    /// Adds `Date` (from a [`super::DateCache`]) and the empty line.
+    pub fn finish(self, date: &str) -> Vec<u8> {
+        let mut head = self.header("Date", date);
+        head.out.extend_from_slice(b"\r\n");
+        head.out
+    }
+
+    fn write_value(&mut self, value: impl Display) {
+        // An error could only come from `value` itself; what it wrote until then stays.
+        let _ = write!(Filter(&mut self.out), "{value}");
+    }
+}
+
+/// Lets through what a field value may hold (RFC 9110 §5.5, without obs-text).
+struct Filter<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Filter<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let allowed = |byte: u8| matches!(byte, b'\t' | b' '..=b'~');
+        if text.bytes().all(allowed) {
+            self.0.extend_from_slice(text.as_bytes());
+        } else {
+            let replace = |letter: char| u8::try_from(letter).ok().filter(|byte| allowed(*byte));
+            self.0.extend(text.chars().map(|letter| replace(letter).unwrap_or(b'?')));
+        }
+        Ok(())
+    }
+}
+
+/// The reason phrase of a status (RFC 9110 §15, RFC 6585), empty for those we never send.
+pub const fn status_reason(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        508 => "Loop Detected",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(head: ResponseHead) -> String {
+        String::from_utf8(head.finish("D")).unwrap()
+    }
+
+    #[test]
+    fn a_head_is_written_in_order() {
+        let head = ResponseHead::new(206)
+            .header("ETag", "\"x\"")
+            .header_opt("Age", Some(7))
+            .header_opt("Warning", None::<&str>)
+            .content_length(u64::MAX)
+            .connection_close();
+        let expected = "HTTP/1.1 206 Partial Content\r\nETag: \"x\"\r\nAge: 7\r\n\
+                        Content-Length: 18446744073709551615\r\nConnection: close\r\nDate: D\r\n\r\n";
+        assert_eq!(text(head), expected);
+        let head = ResponseHead::append_to(b"before".to_vec(), 200).connection_keep_alive();
+        let expected = "beforeHTTP/1.1 200 OK\r\nConnection: keep-alive\r\nDate: D\r\n\r\n";
+        assert_eq!(text(head), expected);
+    }
+
+    #[test]
+    fn values_cannot_break_out_of_their_line() {
+        let cases = [
+            ("a\r\nSet-Cookie: b", "a??Set-Cookie: b"),
+            ("a\nb\rc", "a?b?c"),
+            ("a\0b\x7fc\u{1b}", "a?b?c?"),
+            ("é\u{a0}\u{2028}x", "???x"),
+            ("tab\tis fine ~", "tab\tis fine ~"),
+            ("", ""),
+        ];
+        for (value, expected) in cases {
+            let written = text(ResponseHead::new(200).header("X", value));
+            assert_eq!(written, format!("HTTP/1.1 200 OK\r\nX: {expected}\r\nDate: D\r\n\r\n"));
+        }
+    }
+
+    #[test]
+    fn statuses_without_a_length_get_none() {
+        for status in [100, 199, 204] {
+            assert!(!text(ResponseHead::new(status).content_length(0)).contains("Length"));
+        }
+        for status in [200, 206, 304, 404] {
+            let written = text(ResponseHead::new(status).content_length(0));
+            assert!(written.contains("\r\nContent-Length: 0\r\n"), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_status_line_is_always_well_formed() {
+        for (status, line) in [(0, "500 Internal Server Error"), (1000, "500 "), (299, "299 ")] {
+            let written = text(ResponseHead::new(status));
+            assert!(written.starts_with(&format!("HTTP/1.1 {line}")), "{written}");
+        }
+    }
+
+    #[test]
+    fn the_interim_response_is_a_whole_head() {
+        assert!(CONTINUE.ends_with(b"\r\n\r\n"));
+    }
+}

@@ -1,0 +1,104 @@
+//! Every cap and budget of the house, in one place, with the relations between them asserted.
+//!
+//! What it is: plain constants. Names end in their unit (`_BYTES`, `_TIMEOUT`, `_MAX`), so a number
+//! is never guessed at where it is used. It imports nothing and any layer may import it.
+//!
+//! **Invariant:** whatever a peer, a file or a plugin can make grow has a constant here (or a
+//! configured value whose default stands here), and going over it has an answer, not a stall.
+//! **Invariant:** relations that other code relies on are `const` assertions at the end of this
+//! file, so breaking one breaks the build.
+//! Deliberately absent: anything an operator sets per upstream; that is `config`.
+
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+// ---- the request head ----------------------------------------------------------------------
+
+/// Largest request head (request line, header lines and the empty line), in bytes. Over it: 431.
+/// It also bounds the work of parsing again from byte 0 each time more of a head arrives.
+pub const HEAD_BYTES_MAX: usize = 16 * KIB;
+/// Most header lines in one head. Over it: 431.
+pub const HEADERS_MAX: usize = 64;
+/// Longest request target, in bytes. Over it: 414.
+pub const TARGET_BYTES_MAX: usize = 4 * KIB;
+/// Largest `Content-Length` that is believed: the integers every JSON reader represents exactly.
+pub const CONTENT_LENGTH_MAX: u64 = 1 << 53;
+
+// ---- the chunked body ----------------------------------------------------------------------
+
+/// Most hexadecimal digits in a chunk size: 48 bits, so the sum can't overflow a `u64`.
+pub const CHUNK_SIZE_DIGITS_MAX: usize = 12;
+/// Longest extension of one chunk, in bytes.
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 128;
+/// Sum of all chunk extensions of one message, in bytes.
+pub const CHUNK_EXTENSIONS_BYTES_MAX: usize = 4 * KIB;
+/// Whole trailer section of one message, in bytes. Trailers are checked and dropped.
+pub const TRAILER_BYTES_MAX: usize = 4 * KIB;
+
+// ---- the connection ------------------------------------------------------------------------
+
+/// An unread request body of at most this many bytes is drained so that the connection can be
+/// used again; a larger one closes it.
+pub const DRAIN_BYTES_MAX: u64 = 64 * KIB as u64;
+/// From accept (or from the end of the previous response, once a byte came) to the end of a head.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may stand idle between two requests.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Requests answered on one connection before it is closed, so that load spreads again.
+pub const REQUESTS_PER_CONNECTION_MAX: u32 = 1000;
+/// Slowest body, in either direction, in bytes per second, averaged over [`BODY_RATE_WINDOW`].
+pub const BODY_RATE_FLOOR_BYTES_PER_SECOND: u64 = KIB as u64;
+/// The time over which [`BODY_RATE_FLOOR_BYTES_PER_SECOND`] is measured.
+pub const BODY_RATE_WINDOW: Duration = Duration::from_secs(30);
+
+// ---- names and documents -------------------------------------------------------------------
+
+/// Longest namespace (`host[:port]`), in bytes.
+pub const NAMESPACE_BYTES_MAX: usize = 255;
+/// Longest repository name, in bytes. The spec leaves it open; clients stop at 255 with the host.
+pub const REPOSITORY_NAME_BYTES_MAX: usize = 255;
+/// Longest name as it stands in a path: `proxy/` + namespace + `/` + repository name, in bytes.
+pub const PATH_NAME_BYTES_MAX: usize = 6 + NAMESPACE_BYTES_MAX + 1 + REPOSITORY_NAME_BYTES_MAX;
+/// Longest tag, in bytes (distribution-spec, "Pulling manifests").
+pub const TAG_BYTES_MAX: usize = 128;
+/// Longest `last=` or `artifactType=` query value, in bytes after decoding.
+pub const QUERY_VALUE_BYTES_MAX: usize = 255;
+/// Largest page of `tags/list` and `_catalog`; a larger `n` is lowered to it.
+pub const PAGE_ENTRIES_MAX: u32 = 1000;
+/// Largest manifest, in bytes. The spec asks a registry to support at least 4 MiB.
+pub const MANIFEST_BYTES_MAX: usize = 4 * MIB;
+/// Largest relayed `tags/list` or referrers document, in bytes.
+pub const RELAY_BYTES_MAX: usize = 4 * MIB;
+/// Largest answer of a token server, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 64 * KIB;
+/// Sum of all `Warning` header values in one response, in bytes (distribution-spec, "Warnings").
+pub const WARNING_BYTES_MAX: usize = 4 * KIB;
+
+// ---- fills and upstreams -------------------------------------------------------------------
+
+/// Bytes at the end of an unverified body that followers are not given until the digest matches.
+pub const HOLD_BACK_BYTES: u64 = 64 * KIB as u64;
+/// Largest piece of an upstream body handed on at once, in bytes.
+pub const FRAME_BYTES_MAX: usize = 256 * KIB;
+/// Redirects followed for one upstream exchange.
+pub const REDIRECTS_MAX: usize = 5;
+/// Tries of one fill: the first request and the resumptions that brought no new byte.
+pub const FILL_TRIES_MAX: u32 = 5;
+/// The first byte of our response head leaves within this time, whatever the upstream does:
+/// containerd >= 2.3 gives up after 30 s without headers.
+pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(25);
+
+const _: () = {
+    assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX, "a legal target leaves room for headers");
+    assert!(HEAD_BYTES_MAX <= u16::MAX as usize, "a head is addressed by 16-bit offsets");
+    assert!(HEADERS_MAX * 4 < HEAD_BYTES_MAX, "the header cap must be reachable");
+    assert!(PATH_NAME_BYTES_MAX * 3 + 512 < TARGET_BYTES_MAX, "an encoded name fits a target");
+    assert!(CHUNK_SIZE_DIGITS_MAX * 4 <= 48, "a chunk size stays far below u64::MAX");
+    assert!(CHUNK_EXTENSION_BYTES_MAX <= CHUNK_EXTENSIONS_BYTES_MAX);
+    assert!(MANIFEST_BYTES_MAX >= 4 * MIB, "the spec's lower bound");
+    assert!(HOLD_BACK_BYTES <= FRAME_BYTES_MAX as u64, "a held tail fits one frame");
+    assert!(HEAD_TIMEOUT.as_secs() < IDLE_TIMEOUT.as_secs());
+    assert!(FIRST_BYTE_TIMEOUT.as_secs() < 30, "containerd's response-header timeout");
+};

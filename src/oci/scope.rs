@@ -1,0 +1,59 @@
+//! Where a name is valid: a repository of one upstream, or one of our own.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{Digest, Namespace, RepositoryName, Tag};
+
+/// A repository together with the registry it belongs to. Every tag and every link is stored
+/// under a scope, so that content of one registry can never answer for another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Scope {
+    /// The canonical namespace of the upstream; `None` for a hosted repository.
+    pub upstream: Option<Namespace>,
+    /// The repository as that registry knows it.
+    pub repository: RepositoryName,
+}
+
+/// A fixed-size look-up key of a tag or a link: SHA-256 over scope, kind and name, each with its
+/// length, so that no two different names can produce the same input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ScopeKey([u8; 32]);
+
+impl Scope {
+    /// The canonical namespace, or the empty text for hosted repositories: how the scope is
+    /// written in the catalog.
+    pub fn upstream_str(&self) -> &str {
+        self.upstream.as_ref().map_or("", Namespace::as_str)
+    }
+
+    /// The key of a tag in this scope.
+    pub fn tag_key(&self, tag: &Tag) -> ScopeKey {
+        self.key(b'T', tag.as_str().as_bytes())
+    }
+
+    /// The key of the link from this scope to a digest.
+    pub fn link_key(&self, digest: &Digest) -> ScopeKey {
+        self.key(b'L', digest.as_bytes())
+    }
+
+    fn key(&self, kind: u8, name: &[u8]) -> ScopeKey {
+        let mut hasher = Sha256::new();
+        hasher.update([kind]);
+        for part in [self.upstream_str().as_bytes(), self.repository.as_str().as_bytes(), name] {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        ScopeKey(hasher.finalize().into())
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.upstream {
+            Some(upstream) => write!(f, "{upstream}/{}", self.repository),
+            None => write!(f, "hosted {}", self.repository),
+        }
+    }
+}
