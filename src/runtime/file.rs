@@ -1,0 +1,146 @@
+//! Positional file I/O that never blocks the worker: the ring, or the blocking pool on epoll.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::blocking::blocking;
+
+/// An open file. The inner handle can be shared with other workers, each of which makes its own
+/// `File` of it.
+pub struct File {
+    shared: Arc<std::fs::File>,
+    // The ring needs an owner of its own (a duplicate), made on first use.
+    ring: Option<monoio::fs::File>,
+}
+
+impl File {
+    /// Opens an existing file for reading and tells its length in bytes.
+    ///
+    /// # Errors
+    /// As open(2) and fstat(2); a symbolic link as last path component is refused.
+    pub async fn open(path: PathBuf) -> io::Result<(Arc<std::fs::File>, u64)> {
+        blocking(move || {
+            let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+            let file = OpenOptions::new().read(true).custom_flags(nofollow).open(path)?;
+            let length = file.metadata()?.len();
+            Ok((Arc::new(file), length))
+        })
+        .await?
+    }
+
+    /// Creates a file that must not exist yet, for writing and reading, mode 0600.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub async fn create(path: PathBuf) -> io::Result<Self> {
+        let file = blocking(move || {
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+        })
+        .await??;
+        Self::from_shared(Arc::new(file))
+    }
+
+    /// Takes a shared handle into use on this worker.
+    ///
+    /// # Errors
+    /// No descriptor is left for the ring's duplicate.
+    pub fn from_shared(shared: Arc<std::fs::File>) -> io::Result<Self> {
+        let ring = if monoio::utils::is_legacy() {
+            None
+        } else {
+            Some(monoio::fs::File::from_std(shared.try_clone()?)?)
+        };
+        Ok(Self { shared, ring })
+    }
+
+    /// The handle that other workers may read from.
+    pub fn shared(&self) -> &Arc<std::fs::File> {
+        &self.shared
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// As pwrite(2), ENOSPC and EIO above all.
+    pub async fn write_all_at(&self, bytes: Bytes, offset: u64) -> io::Result<()> {
+        match &self.ring {
+            Some(ring) => ring.write_all_at(bytes, offset).await.0,
+            None => {
+                let file = self.shared.clone();
+                blocking(move || file.write_all_at(&bytes, offset)).await?
+            }
+        }
+    }
+
+    /// Reads up to `length` bytes at `offset`; fewer at the end of the file.
+    ///
+    /// # Errors
+    /// As pread(2).
+    pub async fn read_at(&self, length: usize, offset: u64) -> io::Result<Vec<u8>> {
+        match &self.ring {
+            Some(ring) => {
+                let (result, mut buffer) = ring.read_at(Vec::with_capacity(length), offset).await;
+                buffer.truncate(result?);
+                Ok(buffer)
+            }
+            None => {
+                let file = self.shared.clone();
+                blocking(move || {
+                    let mut buffer = vec![0; length];
+                    let read = file.read_at(&mut buffer, offset)?;
+                    buffer.truncate(read);
+                    Ok(buffer)
+                })
+                .await?
+            }
+        }
+    }
+
+    /// Makes the content durable (fdatasync).
+    ///
+    /// # Errors
+    /// Whatever the disk says; an error is told once only, so the file must then be given up.
+    pub async fn sync_data(&self) -> io::Result<()> {
+        match &self.ring {
+            Some(ring) => ring.sync_data().await,
+            None => {
+                let file = self.shared.clone();
+                blocking(move || file.sync_data()).await?
+            }
+        }
+    }
+
+    /// Moves a file within its file system, replacing what stood there.
+    ///
+    /// # Errors
+    /// As rename(2).
+    pub async fn rename(from: PathBuf, to: PathBuf) -> io::Result<()> {
+        blocking(move || std::fs::rename(from, to)).await?
+    }
+
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// As fsync(2).
+    pub async fn sync_directory(path: PathBuf) -> io::Result<()> {
+        blocking(move || std::fs::File::open(path)?.sync_all()).await?
+    }
+
+    /// Removes a file; one that is not there is fine.
+    ///
+    /// # Errors
+    /// As unlink(2), except ENOENT.
+    pub async fn remove(path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        let removed = blocking(move || std::fs::remove_file(path)).await?;
+        match removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The only door to monoio: pinned workers, their rings, sockets, files, timers, mailboxes.
+//!
+//! A worker is one thread pinned to one core with its own io_uring (or, where the kernel or a
+//! sandbox refuses io_uring, epoll). Everything above this module is written once for both.
+//!
+//! May import: `limits`, and nothing else of this crate.
+//!
+//! **Invariant:** a worker never blocks. File work goes to the ring, or to the blocking pool on the
+//! epoll driver; names are resolved and other slow calls are made on the blocking pool.
+//! **Invariant:** only owned buffers cross the ring. A dropped future is not a cancelled operation:
+//! monoio keeps buffer and descriptor alive until the kernel has answered.
+//! **Invariant:** workers share nothing mutable with each other except through [`Workers::call`]
+//! (a mailbox each) and atomics. Locks named in here are touched by one worker only.
+//! **Invariant:** a panic ends the task it happened in and is counted; the worker goes on.
+//!
+//! Deliberately absent: cancelling of ring operations. A deadline shuts the socket down (see
+//! [`deadline`]), which completes whatever is in flight, so no read is ever abandoned half-way.
+
+mod blocking;
+pub mod clock;
+pub mod deadline;
+mod file;
+mod mailbox;
+mod net;
+mod single_flight;
+mod task;
+mod worker;
+
+pub use blocking::{BlockingError, BlockingPool, blocking};
+pub use file::File;
+pub use mailbox::{WorkerGone, Workers};
+pub use net::{PollStream, TcpListener, TcpStream, connect};
+pub use single_flight::{FlightError, SingleFlight};
+pub use task::{Elapsed, catch_panic, panic_count, sleep, spawn, timeout};
+pub use worker::{Driver, StartError, WorkerContext, driver_for, start, worker_id};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+pub(crate) mod tests;

@@ -1,0 +1,184 @@
+//! Sockets: listener, client-facing stream (ring reads and writes), upstream-facing poll stream.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt, IntoPollIo};
+use monoio::net::ListenerOpts;
+use monoio::io::poll_io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// One worker's own listening socket. All workers bind the same address with SO_REUSEPORT, and the
+/// kernel spreads connections over them.
+pub struct TcpListener(monoio::net::TcpListener);
+
+impl TcpListener {
+    /// Binds and listens.
+    ///
+    /// # Errors
+    /// The address is taken or not ours.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let options = ListenerOpts::new().reuse_port(true).reuse_addr(true).backlog(4096);
+        monoio::net::TcpListener::bind_with_config(address, &options).map(Self)
+    }
+
+    /// The bound address (with the port the kernel chose for port 0).
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Waits for a connection.
+    ///
+    /// # Errors
+    /// EMFILE and its like come back at once and again: the caller backs off.
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = self.0.accept().await?;
+        Ok((TcpStream::prepare(stream)?, peer))
+    }
+
+    /// Takes a connection that is already waiting, if there is one.
+    ///
+    /// # Errors
+    /// As accept(2), except that nobody waits.
+    pub fn accept_waiting(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+        match rustix::net::acceptfrom_with(self.borrow(), rustix::net::SocketFlags::CLOEXEC) {
+            Ok((socket, _)) => {
+                let stream = std::net::TcpStream::from(socket);
+                let peer = stream.peer_addr()?;
+                let stream = monoio::net::TcpStream::from_std(stream)?;
+                Ok(Some((TcpStream::prepare(stream)?, peer)))
+            }
+            Err(rustix::io::Errno::AGAIN) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Ends listening: a pending [`TcpListener::accept`] fails, new connections are refused.
+    pub fn stop(&self) {
+        // A listener that is gone already needs no ending.
+        let _ = rustix::net::shutdown(self.borrow(), rustix::net::Shutdown::Both);
+    }
+
+    fn borrow(&self) -> BorrowedFd<'_> {
+        // SAFETY: as in `TcpStream::borrow`.
+        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
+    }
+}
+
+/// A client's connection.
+pub struct TcpStream(monoio::net::TcpStream);
+
+impl TcpStream {
+    fn prepare(stream: monoio::net::TcpStream) -> io::Result<Self> {
+        // Without it small answers wait for an acknowledgement; it can fail only on dead sockets.
+        let _ = stream.set_nodelay(true);
+        let stream = Self(stream);
+        // sendfile on a blocking socket would block the worker. Ring send and recv wait by
+        // themselves whatever this flag says.
+        let flags = rustix::fs::fcntl_getfl(stream.borrow())?;
+        rustix::fs::fcntl_setfl(stream.borrow(), flags | rustix::fs::OFlags::NONBLOCK)?;
+        Ok(stream)
+    }
+
+    /// Reads what there is into the spare capacity behind `buffer`'s content; 0 is the end of the
+    /// stream (or no spare capacity). The buffer comes back in any case.
+    pub async fn read_more(&mut self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        let filled = buffer.len();
+        if filled == buffer.capacity() {
+            return (Ok(0), buffer);
+        }
+        let end = buffer.capacity();
+        let slice = monoio::buf::IoBufMut::slice_mut(buffer, filled..end);
+        let (result, slice) = self.0.read(slice).await;
+        (result, slice.into_inner())
+    }
+
+    /// Writes all of `buffer`.
+    ///
+    /// # Errors
+    /// The client has gone.
+    pub async fn write_all(&mut self, buffer: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+        let (result, buffer) = self.0.write_all(buffer).await;
+        (result.map(|_| ()), buffer)
+    }
+
+    /// Waits until the socket takes bytes again (or is broken: the next write tells).
+    ///
+    /// # Errors
+    /// The wait itself failed.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.0.writable(false).await
+    }
+
+    /// Ends our side with FIN; what was written is still delivered.
+    ///
+    /// # Errors
+    /// The socket is already closed by the other side.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        self.0.shutdown().await
+    }
+
+    /// The descriptor, for the calls that move bytes past user memory.
+    pub fn borrow(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is owned by `self.0`, open until it is dropped, and the borrow
+        // cannot outlive `self`. monoio's stream does not implement `AsFd`.
+        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
+    }
+}
+
+/// Connects to an address that was resolved and checked before; never resolves names.
+///
+/// # Errors
+/// As connect(2).
+pub async fn connect(address: SocketAddr) -> io::Result<PollStream> {
+    let stream = monoio::net::TcpStream::connect_addr(address).await?;
+    let _ = stream.set_nodelay(true);
+    Ok(PollStream { stream: stream.into_poll_io()?, peer: address.ip() })
+}
+
+/// A poll-style stream (tokio's traits), for libraries that bring their own state machine: TLS and
+/// the upstream HTTP client.
+pub struct PollStream {
+    stream: monoio::net::tcp::stream_poll::TcpStreamPoll,
+    peer: IpAddr,
+}
+
+impl PollStream {
+    /// The address this stream is connected to.
+    pub fn peer(&self) -> IpAddr {
+        self.peer
+    }
+}
+
+impl AsyncRead for PollStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for PollStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

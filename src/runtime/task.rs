@@ -1,0 +1,58 @@
+//! Tasks of the current worker: spawning with a panic guard, sleeping, time limits.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// A time limit passed before the future was ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("time limit passed")]
+pub struct Elapsed;
+
+/// Runs `future` on this worker until it ends. A panic inside ends only this task; it is logged
+/// and counted (monoio itself would let it end the worker).
+pub fn spawn(future: impl Future<Output = ()> + 'static) {
+    monoio::spawn(async move {
+        let _ = catch_panic(future).await;
+    });
+}
+
+/// Awaits `future`; a panic inside becomes `Err(message)`, logged and counted.
+pub async fn catch_panic<F: Future>(future: F) -> Result<F::Output, String> {
+    AssertUnwindSafe(future).catch_unwind().await.map_err(|payload| {
+        let message = panic_message(payload.as_ref());
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(panic = %message, "a task panicked and was ended; the worker goes on");
+        message
+    })
+}
+
+/// Tasks ended by a panic since the process started, over all workers.
+pub fn panic_count() -> u64 {
+    PANICS.load(Ordering::Relaxed)
+}
+
+pub(super) fn panic_message(payload: &(dyn Any + Send)) -> String {
+    payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "panic without a message".to_owned())
+}
+
+/// Waits for `duration` without occupying the worker.
+pub async fn sleep(duration: Duration) {
+    monoio::time::sleep(duration).await;
+}
+
+/// Awaits `future` for at most `duration`. On [`Elapsed`] the future is dropped: give it only
+/// futures that may be dropped at any point (never a ring read whose socket is used again).
+pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
+    monoio::time::timeout(duration, future).await.map_err(|_| Elapsed)
+}
