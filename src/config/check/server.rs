@@ -1,0 +1,126 @@
+//! `[server]`, `[storage]` and `[log]`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::{Checker, flag, text};
+use crate::config::model::{AccessTarget, Driver, Log, LogFormat, LogLevel, Pool, Server, Storage};
+use crate::config::schema::{LogTable, PoolTable, ServerTable, StorageTable};
+use crate::config::text::{AdminAddress, As, Size};
+
+const LISTEN: &str = "127.0.0.1:5000";
+const ADMIN: &str = "127.0.0.1:5001";
+const ROOT: &str = "ringport-data";
+const MAX_SIZE: u64 = 100 << 30;
+const MAX_SIZE_MIN: u64 = 1 << 20;
+const WORKERS_MAX: u64 = 1024;
+const CONNECTIONS_MAX: usize = 4096;
+const CONNECTIONS_MAX_MAX: u64 = 1 << 20;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Checker<'_> {
+    pub(super) fn server(&mut self, table: ServerTable) -> Server {
+        let listen = self.listen(&table);
+        let admin_public = flag(table.admin_public, false);
+        Server {
+            admin: self.admin(table.admin, admin_public, &listen),
+            admin_public,
+            listen,
+            workers: self.count(table.workers, 0, 0..=WORKERS_MAX),
+            driver: text(table.driver, Driver::Auto),
+            drain_timeout: self.limit(table.drain_timeout, DRAIN_TIMEOUT),
+            connections_max: self.count(
+                table.connections_max,
+                CONNECTIONS_MAX,
+                1..=CONNECTIONS_MAX_MAX,
+            ),
+            head_timeout: self.limit(table.head_timeout, crate::limits::HEAD_TIMEOUT),
+            idle_timeout: self.limit(table.idle_timeout, crate::limits::IDLE_TIMEOUT),
+        }
+    }
+
+    fn listen(&mut self, table: &ServerTable) -> Vec<SocketAddr> {
+        let Some(list) = &table.listen else { return LISTEN.parse().into_iter().collect() };
+        if list.get_ref().is_empty() {
+            self.refuse(list.span(), "at least one address", "an empty list", "");
+        }
+        let mut listen: Vec<SocketAddr> = Vec::new();
+        for address in list.get_ref() {
+            let socket = address.get_ref().0;
+            // Port 0 is a new port each time, so two of them are not the same address.
+            if socket.port() != 0 && listen.contains(&socket) {
+                self.refuse(address.span(), "each address once", format!("{socket} twice"), "");
+            }
+            listen.push(socket);
+        }
+        listen
+    }
+
+    fn admin(
+        &mut self,
+        value: Option<Spanned<As<AdminAddress>>>,
+        public: bool,
+        listen: &[SocketAddr],
+    ) -> Option<SocketAddr> {
+        let Some(value) = value else { return ADMIN.parse().ok() };
+        let span = value.span();
+        let admin = value.into_inner().0.0?;
+        if !admin.ip().is_loopback() && !public {
+            let remedy = "it tells everyone who reaches it what is pulled and from where; \
+                          if that is meant, add `admin_public = true`";
+            self.refuse(span.clone(), "a loopback address", admin.to_string(), remedy);
+        }
+        if admin.port() != 0 && listen.contains(&admin) {
+            let remedy = "the registry listens there, choose another port";
+            self.refuse(span, "an address of its own", admin.to_string(), remedy);
+        }
+        Some(admin)
+    }
+
+    pub(super) fn storage(&mut self, table: StorageTable) -> Storage {
+        let root = table.root.map_or_else(|| ROOT.into(), |root| self.path(root));
+        let max_size = match table.max_size {
+            None => MAX_SIZE,
+            Some(value) => self.max_size(&value),
+        };
+        let mut pools: Vec<Pool> = Vec::new();
+        for pool in table.pool {
+            let PoolTable { name, path } = pool.into_inner();
+            self.name(&name);
+            if pools.iter().any(|other| other.name == *name.get_ref()) {
+                self.refuse(
+                    name.span(),
+                    "a name of its own",
+                    format!("{:?} twice", name.get_ref()),
+                    "",
+                );
+            }
+            let taken = *path.get_ref() == root || pools.iter().any(|p| p.path == *path.get_ref());
+            if taken {
+                let found = path.get_ref().display().to_string();
+                self.refuse(path.span(), "a folder of its own", format!("{found} twice"), "");
+            }
+            pools.push(Pool { name: name.into_inner(), path: self.path(path) });
+        }
+        Storage { root, max_size, pools }
+    }
+
+    fn max_size(&mut self, value: &Spanned<As<Size>>) -> u64 {
+        let size = value.get_ref().0.0;
+        if size < MAX_SIZE_MIN {
+            let found = crate::config::format_size(size);
+            self.refuse(value.span(), "a size of at least 1MiB", found, "");
+        }
+        size
+    }
+
+    pub(super) fn log(&mut self, table: LogTable) -> Log {
+        Log {
+            level: text(table.level, LogLevel::Info),
+            format: text(table.format, LogFormat::Text),
+            access: text(table.access, AccessTarget::Stdout),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! `[[upstream]]`.
+
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::{Checker, flag, items, text};
+use crate::config::EndpointUrl;
+use crate::config::model::UpstreamConfig;
+use crate::config::schema::{UpstreamTable, Value, Values};
+use crate::config::text::As;
+use crate::oci::Namespace;
+
+const TAG_TTL: Duration = Duration::from_secs(5 * 60);
+const STALE_MAX: Duration = Duration::from_secs(24 * 3600);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Below the 30 s after which containerd gives its mirror up, so that the client hears why.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(20);
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+const FILLS_MAX: usize = 64;
+const FILLS_MAX_MAX: u64 = 65_536;
+
+/// Docker Hub is known under names that are none of them the host of its API.
+const DOCKER_HUB: &str = "docker.io";
+const DOCKER_HUB_ENDPOINT: &str = "https://registry-1.docker.io";
+const DOCKER_HUB_ALIASES: [&str; 3] =
+    ["index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
+const DOCKER_HUB_REALM: &str = "auth.docker.io";
+
+impl Checker<'_> {
+    pub(super) fn upstreams(&mut self, tables: Vec<Spanned<UpstreamTable>>) -> Vec<UpstreamConfig> {
+        let declared = self.declared_names(&tables);
+        let take = |table: Spanned<UpstreamTable>| self.upstream(table, &declared);
+        tables.into_iter().map(take).collect()
+    }
+
+    /// Every namespace and alias as written; each may be there once over all upstreams.
+    fn declared_names(&mut self, tables: &[Spanned<UpstreamTable>]) -> Vec<Namespace> {
+        let mut declared: Vec<Namespace> = Vec::new();
+        for table in tables {
+            let table = table.get_ref();
+            let aliases = table.aliases.iter().flat_map(|list| list.get_ref());
+            for name in std::iter::once(&table.namespace).chain(aliases) {
+                let namespace = &name.get_ref().0;
+                if declared.contains(namespace) {
+                    let expected = "each namespace and alias once over all upstreams";
+                    let remedy = "a request for it could not be told apart";
+                    self.refuse(name.span(), expected, format!("{namespace} twice"), remedy);
+                }
+                declared.push(namespace.clone());
+            }
+        }
+        declared
+    }
+
+    fn upstream(
+        &mut self,
+        table: Spanned<UpstreamTable>,
+        declared: &[Namespace],
+    ) -> UpstreamConfig {
+        let table_span = table.span();
+        let table = table.into_inner();
+        let namespace = table.namespace.get_ref().0.clone();
+        self.credentials(&table);
+        self.client_certificate(&table);
+        let token_realms = match table.token_realms {
+            Some(list) => {
+                list.into_inner().into_iter().map(|r| r.into_inner().0.0.to_string()).collect()
+            }
+            None if namespace.as_str() == DOCKER_HUB => vec![DOCKER_HUB_REALM.to_owned()],
+            None => Vec::new(),
+        };
+        UpstreamConfig {
+            aliases: match table.aliases {
+                Some(list) => list.into_inner().into_iter().map(|a| a.into_inner().0).collect(),
+                None => implied_aliases(&namespace, declared),
+            },
+            endpoints: self.endpoints(table.endpoints, &namespace, table_span),
+            namespace,
+            tag_ttl: text(table.tag_ttl, TAG_TTL),
+            stale_max: text(table.stale_max, STALE_MAX),
+            username: table.username.map(Spanned::into_inner),
+            password_file: self.file(table.password_file, true),
+            token_file: self.file(table.token_file, true),
+            ca_file: self.file(table.ca_file, false),
+            client_cert: self.file(table.client_cert, false),
+            client_key: self.file(table.client_key, true),
+            allow_private: items(table.allow_private)
+                .into_iter()
+                .map(|n| n.into_inner().0)
+                .collect(),
+            forward_ns: flag(table.forward_ns, false),
+            token_realms,
+            connect_timeout: self.limit(table.connect_timeout, CONNECT_TIMEOUT),
+            first_byte_timeout: self.limit(table.first_byte_timeout, FIRST_BYTE_TIMEOUT),
+            stall_timeout: self.limit(table.stall_timeout, STALL_TIMEOUT),
+            fills_max: self.count(table.fills_max, FILLS_MAX, 1..=FILLS_MAX_MAX),
+        }
+    }
+
+    /// What was written, or the namespace itself by https.
+    fn endpoints(
+        &mut self,
+        list: Values<As<EndpointUrl>>,
+        namespace: &Namespace,
+        table_span: std::ops::Range<usize>,
+    ) -> Vec<EndpointUrl> {
+        let Some(list) = list else {
+            let implied = match namespace.as_str() {
+                DOCKER_HUB => DOCKER_HUB_ENDPOINT.to_owned(),
+                host => format!("https://{host}"),
+            };
+            return match EndpointUrl::parse(&implied) {
+                Ok(endpoint) => vec![endpoint],
+                Err(reason) => {
+                    self.refuse(table_span, "the key `endpoints`", "none", reason);
+                    Vec::new()
+                }
+            };
+        };
+        if list.get_ref().is_empty() {
+            let remedy = format!("leave the key out for https://{namespace}");
+            self.refuse(list.span(), "at least one endpoint", "an empty list", remedy);
+        }
+        let mut endpoints: Vec<EndpointUrl> = Vec::new();
+        for endpoint in list.into_inner() {
+            let span = endpoint.span();
+            let url = endpoint.into_inner().0;
+            if endpoints.contains(&url) {
+                self.refuse(span, "each endpoint once", format!("{url} twice"), "");
+            }
+            endpoints.push(url);
+        }
+        endpoints
+    }
+
+    /// A user name needs a password, a token stands alone, and neither travels in the clear.
+    fn credentials(&mut self, table: &UpstreamTable) {
+        let UpstreamTable { username, password_file, token_file, .. } = table;
+        if let Some(username) = username {
+            self.username(username);
+            if password_file.is_none() {
+                let remedy = "add `password_file`, the path of a file that holds the password";
+                self.refuse(username.span(), "`password_file` beside it", "none", remedy);
+            }
+        }
+        if let (Some(file), None) = (password_file, username) {
+            self.refuse(file.span(), "`username` beside it", "none", "add `username`");
+        }
+        if let (Some(file), Some(_)) = (token_file, username) {
+            let expected = "either `token_file` or `username` with `password_file`";
+            self.refuse(file.span(), expected, "both", "remove one of them");
+        }
+        if password_file.is_none() && token_file.is_none() {
+            return;
+        }
+        for endpoint in table.endpoints.iter().flat_map(|list| list.get_ref()) {
+            let url = &endpoint.get_ref().0;
+            if !url.https && !url.is_loopback_literal() {
+                let remedy = "this upstream has credentials, and they are sent in the clear to \
+                              loopback addresses (127.0.0.0/8, ::1) only";
+                self.refuse(endpoint.span(), "an https:// endpoint", url.to_string(), remedy);
+            }
+        }
+    }
+
+    /// RFC 7617 §2: a user-id holds no colon and no control characters.
+    fn username(&mut self, username: &Spanned<String>) {
+        let name = username.get_ref();
+        if name.is_empty() || name.contains(':') || name.chars().any(char::is_control) {
+            let expected = "a user name without colons and control characters";
+            self.refuse(username.span(), expected, format!("{name:?}"), "");
+        }
+    }
+
+    fn client_certificate(&mut self, table: &UpstreamTable) {
+        let mut pair = |present: &Value<std::path::PathBuf>, absent: bool, other: &str| {
+            if let (Some(value), true) = (present, absent) {
+                let expected = format!("`{other}` beside it");
+                self.refuse(value.span(), expected, "none", format!("add `{other}`"));
+            }
+        };
+        pair(&table.client_cert, table.client_key.is_none(), "client_key");
+        pair(&table.client_key, table.client_cert.is_none(), "client_cert");
+    }
+}
+
+/// Docker Hub's other names, as far as no upstream of the file claims them.
+fn implied_aliases(namespace: &Namespace, declared: &[Namespace]) -> Vec<Namespace> {
+    if namespace.as_str() != DOCKER_HUB {
+        return Vec::new();
+    }
+    let names = DOCKER_HUB_ALIASES.iter().filter_map(|name| Namespace::parse(name).ok());
+    names.filter(|name| !declared.contains(name)).collect()
+}

@@ -1,0 +1,153 @@
+//! A [`Config`] written back as TOML: every key with the value that is in force.
+
+use toml::{Spanned, Table, Value as Toml};
+
+use super::schema::{
+    File, LogTable, PluginTable, PoolTable, RoutingTable, ServerTable, StorageTable, UpstreamTable,
+    Value, Values,
+};
+use super::text::{AdminAddress, As, RealmHost, Size};
+use super::{Config, Log, PluginConfig, Routing, Server, Storage, UpstreamConfig};
+use crate::oci::Namespace;
+
+/// Parts of plugin keys whose text values are not shown; keys that name a file are.
+const SECRET_WORDS: [&str; 5] = ["password", "secret", "token", "credential", "private_key"];
+
+impl Config {
+    /// The effective configuration as TOML that [`Config::parse`] reads as the same configuration.
+    /// Ours holds secrets' paths only; of a plugin's table, texts under keys that sound like a
+    /// secret are replaced.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(&self.to_file())
+    }
+
+    fn to_file(&self) -> File {
+        File {
+            server: Some(server(&self.server)),
+            storage: Some(storage(&self.storage)),
+            routing: Some(routing(&self.routing)),
+            log: Some(log(&self.log)),
+            upstream: self.upstreams.iter().map(|one| placed(upstream(one))).collect(),
+            plugin: self.plugins.iter().map(|one| placed(plugin(one))).collect(),
+        }
+    }
+}
+
+// Struct literals without `..`: a key that is added to the schema must be added here.
+
+fn server(server: &Server) -> ServerTable {
+    ServerTable {
+        listen: texts(server.listen.iter().copied()),
+        admin: text(AdminAddress(server.admin)),
+        admin_public: value(server.admin_public),
+        workers: count(server.workers),
+        driver: text(server.driver),
+        drain_timeout: text(server.drain_timeout),
+        connections_max: count(server.connections_max),
+        head_timeout: text(server.head_timeout),
+        idle_timeout: text(server.idle_timeout),
+    }
+}
+
+fn storage(storage: &Storage) -> StorageTable {
+    let pool = |pool: &super::Pool| PoolTable {
+        name: placed(pool.name.clone()),
+        path: placed(pool.path.clone()),
+    };
+    StorageTable {
+        root: value(storage.root.clone()),
+        max_size: text(Size(storage.max_size)),
+        pool: storage.pools.iter().map(|one| placed(pool(one))).collect(),
+    }
+}
+
+fn routing(routing: &Routing) -> RoutingTable {
+    RoutingTable {
+        resolvers: values(routing.resolvers.iter().cloned()),
+        default_upstream: routing.default_upstream.clone().and_then(text),
+        hosted: values(routing.hosted.iter().cloned()),
+    }
+}
+
+fn log(log: &Log) -> LogTable {
+    LogTable { level: text(log.level), format: text(log.format), access: text(log.access.clone()) }
+}
+
+fn upstream(upstream: &UpstreamConfig) -> UpstreamTable {
+    let realms = upstream.token_realms.iter();
+    UpstreamTable {
+        namespace: placed(As(upstream.namespace.clone())),
+        aliases: texts(upstream.aliases.iter().cloned()),
+        endpoints: texts(upstream.endpoints.iter().cloned()),
+        tag_ttl: text(upstream.tag_ttl),
+        stale_max: text(upstream.stale_max),
+        username: upstream.username.clone().and_then(value),
+        password_file: upstream.password_file.clone().and_then(value),
+        token_file: upstream.token_file.clone().and_then(value),
+        ca_file: upstream.ca_file.clone().and_then(value),
+        client_cert: upstream.client_cert.clone().and_then(value),
+        client_key: upstream.client_key.clone().and_then(value),
+        allow_private: texts(upstream.allow_private.iter().copied()),
+        forward_ns: value(upstream.forward_ns),
+        token_realms: texts(realms.filter_map(|host| Namespace::parse(host).ok()).map(RealmHost)),
+        connect_timeout: text(upstream.connect_timeout),
+        first_byte_timeout: text(upstream.first_byte_timeout),
+        stall_timeout: text(upstream.stall_timeout),
+        fills_max: count(upstream.fills_max),
+    }
+}
+
+fn plugin(plugin: &PluginConfig) -> PluginTable {
+    let mut config = plugin.config.clone();
+    redact(&mut config);
+    PluginTable {
+        name: placed(plugin.name.clone()),
+        path: placed(plugin.path.clone()),
+        sha256: plugin.sha256.clone().and_then(value),
+        config,
+    }
+}
+
+/// We can't know which of a plugin's values are secret, so we go by the key.
+fn redact(table: &mut Table) {
+    for (key, value) in table.iter_mut() {
+        let key = key.to_ascii_lowercase();
+        let names_a_file = key.ends_with("_file") || key.ends_with("_path");
+        let secret = SECRET_WORDS.iter().any(|word| key.contains(word)) && !names_a_file;
+        redact_value(value, secret);
+    }
+}
+
+fn redact_value(value: &mut Toml, secret: bool) {
+    match value {
+        Toml::String(text) if secret => *text = "[redacted]".to_owned(),
+        Toml::Table(inner) => redact(inner),
+        Toml::Array(items) => items.iter_mut().for_each(|item| redact_value(item, secret)),
+        _ => {}
+    }
+}
+
+/// The place does not matter when writing.
+fn placed<T>(value: T) -> Spanned<T> {
+    Spanned::new(0..0, value)
+}
+
+fn value<T>(value: T) -> Value<T> {
+    Some(placed(value))
+}
+
+fn text<T>(value: T) -> Value<As<T>> {
+    Some(placed(As(value)))
+}
+
+fn count(number: usize) -> Value<u64> {
+    u64::try_from(number).ok().map(placed)
+}
+
+fn values<T>(items: impl Iterator<Item = T>) -> Values<T> {
+    Some(placed(items.map(placed).collect()))
+}
+
+fn texts<T>(items: impl Iterator<Item = T>) -> Values<As<T>> {
+    values(items.map(As))
+}

@@ -1,0 +1,44 @@
+//! The configuration: a TOML file made into a [`Config`] whose every value has been checked.
+//!
+//! `schema` is the file as written (serde, unknown keys refused), `text` the values within it,
+//! `check` turns it into the types of `model` and makes the checks that need two keys at once,
+//! `effective` writes a `Config` back as TOML. `config/ringport.toml` documents every key and is
+//! parsed by this module's tests.
+//!
+//! May import: `oci`, `limits` and serde/toml. Reading the file and the permissions of the secret
+//! files it names ([`Config::load`]) is the only I/O, done once, before any worker starts.
+//!
+//! **Invariant:** a `Config` exists only if every check passed; nothing checks it again later.
+//! **Invariant:** a refused file is answered with all its problems, each naming file, line,
+//! column, key, what was expected, what was found and, where there is one, the way out.
+//! **Invariant:** no secret is ever part of a `Config`, only the path of the file that holds it.
+//!
+//! Absent on purpose: includes, environment substitution, and defaults that depend on the machine
+//! (`workers = 0` stays 0 until the runtime resolves it). The tests are in `tests.rs`.
+
+mod advice;
+mod check;
+mod effective;
+mod embedded;
+mod endpoint_url;
+mod error;
+mod files;
+mod model;
+mod parse;
+mod schema;
+mod text;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+pub use endpoint_url::EndpointUrl;
+pub use error::{ConfigError, Problem};
+pub use model::{
+    AccessTarget, Config, Driver, Log, LogFormat, LogLevel, PluginConfig, Pool, Routing, Server,
+    Storage, UpstreamConfig,
+};
+pub use units::{format_duration, format_size, parse_duration, parse_size};
+
+/// The name of the built-in resolver in `routing.resolvers`.
+pub const STANDARD_RESOLVER: &str = "standard";

@@ -1,0 +1,240 @@
+//! The checked configuration. Every field means what `config/ringport.toml` says of its key.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::EndpointUrl;
+use crate::oci::Namespace;
+
+/// A whole configuration; see the module's invariants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[storage]`
+    pub storage: Storage,
+    /// `[routing]`
+    pub routing: Routing,
+    /// In the order of the file; namespaces and aliases are unique over all of them.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// In the order of the file; names are unique.
+    pub plugins: Vec<PluginConfig>,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Never empty.
+    pub listen: Vec<SocketAddr>,
+    /// `None` when the file says `admin = "off"`.
+    pub admin: Option<SocketAddr>,
+    /// The operator's word that an admin address off loopback is meant.
+    pub admin_public: bool,
+    /// 0 = one worker per core.
+    pub workers: usize,
+    /// How workers talk to the kernel.
+    pub driver: Driver,
+    /// How long requests in flight may go on after SIGTERM.
+    pub drain_timeout: Duration,
+    /// Open client connections per worker.
+    pub connections_max: usize,
+    /// From accept (or the previous response) to the end of the request's head.
+    pub head_timeout: Duration,
+    /// How long a kept-alive connection may stay silent.
+    pub idle_timeout: Duration,
+}
+
+/// How workers talk to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// io_uring where the kernel allows it, else epoll.
+    Auto,
+    /// io_uring or nothing.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+/// `[storage]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// Blobs, staging files and the catalog.
+    pub root: PathBuf,
+    /// Bytes of cached content.
+    pub max_size: u64,
+    /// More disks; names and paths are unique.
+    pub pools: Vec<Pool>,
+}
+
+/// `[[storage.pool]]`: one more disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// What a placement calls it.
+    pub name: String,
+    /// Its folder.
+    pub path: PathBuf,
+}
+
+/// `[routing]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Routing {
+    /// `"standard"` or names of `plugins`, each at most once, never empty.
+    pub resolvers: Vec<String>,
+    /// The canonical namespace of a declared upstream.
+    pub default_upstream: Option<Namespace>,
+    /// Repository patterns; `*` stands for any run of characters.
+    pub hosted: Vec<String>,
+}
+
+/// `[[upstream]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamConfig {
+    /// Canonical: the part of every cache key that says whose content it is.
+    pub namespace: Namespace,
+    /// Other names of the same registry.
+    pub aliases: Vec<Namespace>,
+    /// Tried in order; never empty.
+    pub endpoints: Vec<EndpointUrl>,
+    /// How long a tag is answered without asking the upstream.
+    pub tag_ttl: Duration,
+    /// How long past `tag_ttl` a tag may be served while the upstream fails.
+    pub stale_max: Duration,
+    /// Present together with `password_file`.
+    pub username: Option<String>,
+    /// Present together with `username`.
+    pub password_file: Option<PathBuf>,
+    /// A ready bearer token; excludes `username`.
+    pub token_file: Option<PathBuf>,
+    /// Authorities (PEM) trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Present together with `client_key`.
+    pub client_cert: Option<PathBuf>,
+    /// Present together with `client_cert`.
+    pub client_key: Option<PathBuf>,
+    /// Address ranges that may be dialled although they are private, loopback or link-local.
+    pub allow_private: Vec<IpNet>,
+    /// Add `ns=<namespace>` to every request: the endpoint is a mirror itself.
+    pub forward_ns: bool,
+    /// Hosts (`host` or `host:port`) that may be asked for tokens besides the endpoint's own.
+    pub token_realms: Vec<String>,
+    /// For the connection, TLS included.
+    pub connect_timeout: Duration,
+    /// From the end of the request to the response's head.
+    pub first_byte_timeout: Duration,
+    /// Longest silence within a body.
+    pub stall_timeout: Duration,
+    /// Downloads at a time from this upstream.
+    pub fills_max: usize,
+}
+
+/// `[[plugin]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct PluginConfig {
+    /// What `routing.resolvers` calls it.
+    pub name: String,
+    /// Absolute.
+    pub path: PathBuf,
+    /// 64 lower-case hex digits.
+    pub sha256: Option<String>,
+    /// Handed to the plugin as it stands.
+    pub config: toml::Table,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least severe event that is logged.
+    pub level: LogLevel,
+    /// How the log is written.
+    pub format: LogFormat,
+    /// Where the access log goes.
+    pub access: AccessTarget,
+}
+
+/// The least severe event that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Something failed and needs someone.
+    Error,
+    /// Something is not as it should be, and work goes on.
+    Warn,
+    /// Starts, ends and changes.
+    Info,
+    /// What is decided, and why.
+    Debug,
+    /// Every step.
+    Trace,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessTarget {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Nowhere.
+    Off,
+    /// This file, appended to.
+    File(PathBuf),
+}
+
+impl Config {
+    /// The upstream that `namespace` names, by its canonical namespace or an alias.
+    pub fn upstream(&self, namespace: &Namespace) -> Option<&UpstreamConfig> {
+        let names = |upstream: &&UpstreamConfig| {
+            upstream.namespace == *namespace || upstream.aliases.contains(namespace)
+        };
+        self.upstreams.iter().find(names)
+    }
+
+    /// The canonical namespaces in the order of the file.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.upstreams.iter().map(|upstream| &upstream.namespace)
+    }
+}
+
+impl UpstreamConfig {
+    /// Whether a secret of ours is sent to this upstream.
+    pub fn has_credentials(&self) -> bool {
+        self.password_file.is_some() || self.token_file.is_some()
+    }
+}
+
+impl LogLevel {
+    /// The word for it in the file and in filter directives.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
+impl Driver {
+    /// The word for it in the file, in metrics and in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Driver::Auto => "auto",
+            Driver::IoUring => "io_uring",
+            Driver::Epoll => "epoll",
+        }
+    }
+}

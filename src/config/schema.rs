@@ -1,0 +1,112 @@
+//! The file as it is written: serde structs in the order in which `ringport check` prints them.
+//!
+//! `Spanned` keeps the place of a value for the checks that come later; `As` (in `text`) is a value
+//! that is text in the file but more than text in meaning.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use super::EndpointUrl;
+use super::model::{AccessTarget, Driver, LogFormat, LogLevel};
+use super::text::{AdminAddress, As, RealmHost, Size};
+use crate::oci::Namespace;
+
+pub(super) type Value<T> = Option<Spanned<T>>;
+pub(super) type Values<T> = Option<Spanned<Vec<Spanned<T>>>>;
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub server: Option<ServerTable>,
+    pub storage: Option<StorageTable>,
+    pub routing: Option<RoutingTable>,
+    pub log: Option<LogTable>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstream: Vec<Spanned<UpstreamTable>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plugin: Vec<Spanned<PluginTable>>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ServerTable {
+    pub listen: Values<As<SocketAddr>>,
+    pub admin: Value<As<AdminAddress>>,
+    pub admin_public: Value<bool>,
+    pub workers: Value<u64>,
+    pub driver: Value<As<Driver>>,
+    pub drain_timeout: Value<As<Duration>>,
+    pub connections_max: Value<u64>,
+    pub head_timeout: Value<As<Duration>>,
+    pub idle_timeout: Value<As<Duration>>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StorageTable {
+    pub root: Value<PathBuf>,
+    pub max_size: Value<As<Size>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pool: Vec<Spanned<PoolTable>>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PoolTable {
+    pub name: Spanned<String>,
+    pub path: Spanned<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RoutingTable {
+    pub resolvers: Values<String>,
+    pub default_upstream: Value<As<Namespace>>,
+    pub hosted: Values<String>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogTable {
+    pub level: Value<As<LogLevel>>,
+    pub format: Value<As<LogFormat>>,
+    pub access: Value<As<AccessTarget>>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UpstreamTable {
+    pub namespace: Spanned<As<Namespace>>,
+    pub aliases: Values<As<Namespace>>,
+    pub endpoints: Values<As<EndpointUrl>>,
+    pub tag_ttl: Value<As<Duration>>,
+    pub stale_max: Value<As<Duration>>,
+    pub username: Value<String>,
+    pub password_file: Value<PathBuf>,
+    pub token_file: Value<PathBuf>,
+    pub ca_file: Value<PathBuf>,
+    pub client_cert: Value<PathBuf>,
+    pub client_key: Value<PathBuf>,
+    pub allow_private: Values<As<IpNet>>,
+    pub forward_ns: Value<bool>,
+    pub token_realms: Values<As<RealmHost>>,
+    pub connect_timeout: Value<As<Duration>>,
+    pub first_byte_timeout: Value<As<Duration>>,
+    pub stall_timeout: Value<As<Duration>>,
+    pub fills_max: Value<u64>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PluginTable {
+    pub name: Spanned<String>,
+    pub path: Spanned<PathBuf>,
+    pub sha256: Value<String>,
+    #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
+    pub config: toml::Table,
+}
