@@ -1,0 +1,150 @@
+//! The folders of a store, its lock, and opening what is in it.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::FlockOperation;
+
+use crate::oci::{Algorithm, Digest};
+use crate::runtime::{File, clock};
+
+/// Why a store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A folder or file of the store could not be made or read.
+    #[error("the store {path} cannot be used: {source}; check owner, mode and free space")]
+    Io {
+        /// What was touched.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process holds the store.
+    #[error(
+        "the store {path} is in use by another ringport; stop that one or give this one its own \
+         [storage] root"
+    )]
+    Locked {
+        /// The store's root.
+        path: PathBuf,
+    },
+}
+
+/// An opened store. One per process; the lock is held until it is dropped.
+pub struct Store {
+    root: PathBuf,
+    boot: u64,
+    next: AtomicU64,
+    _lock: std::fs::File,
+}
+
+/// A blob opened for reading.
+#[derive(Debug, Clone)]
+pub struct OpenBlob {
+    /// The file; positional reads only.
+    pub file: Arc<std::fs::File>,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+impl Store {
+    /// Creates what is missing below `root` (mode 0700), takes the lock, and removes what an
+    /// earlier process left in staging. Blocks: call it before serving.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is left half-made that a next call could not go on with.
+    pub fn open(root: &Path) -> Result<(Self, usize), StoreError> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| StoreError::Io { path, source }
+        };
+        make_folder(root).map_err(at(root))?;
+        let root = root.canonicalize().map_err(at(root))?;
+        let lock = take_lock(&root)?;
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            for shard in 0..=255_u8 {
+                let folder =
+                    root.join("blobs").join(algorithm.as_str()).join(format!("{shard:02x}"));
+                make_folder(&folder).map_err(at(&folder))?;
+            }
+        }
+        let staging = root.join("staging");
+        make_folder(&staging).map_err(at(&staging))?;
+        let swept = sweep(&staging).map_err(at(&staging))?;
+        let store =
+            Self { root, boot: clock::unix_seconds(), next: AtomicU64::new(0), _lock: lock };
+        Ok((store, swept))
+    }
+
+    /// Where the catalog's database lies.
+    pub fn catalog_path(&self) -> PathBuf {
+        self.root.join("catalog.redb")
+    }
+
+    /// Where verified content of this digest lies.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        let shard = hex.get(..2).unwrap_or("00").to_owned();
+        let mut path = self.root.join("blobs");
+        path.push(digest.algorithm().as_str());
+        path.push(shard);
+        path.push(hex);
+        path
+    }
+
+    /// A staging path that no other fill of this or an earlier process uses.
+    pub(super) fn staging_path(&self) -> PathBuf {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        self.root.join("staging").join(format!("{:x}-{n:x}", self.boot))
+    }
+
+    /// Opens stored content and confirms its size. `None` when it is not there or its size is
+    /// not `size`: then the index was wrong and the content has to be fetched again.
+    ///
+    /// # Errors
+    /// The disk failed, or no descriptor is left.
+    pub async fn open_blob(&self, digest: &Digest, size: u64) -> io::Result<Option<OpenBlob>> {
+        match File::open(self.blob_path(digest)).await {
+            Ok((file, found)) if found == size => Ok(Some(OpenBlob { file, size })),
+            Ok((_, found)) => {
+                tracing::warn!(%digest, expected = size, found,
+                    "stored content has the wrong size and will be fetched again");
+                Ok(None)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn take_lock(root: &Path) -> Result<std::fs::File, StoreError> {
+    let path = root.join("lock");
+    let lock = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|source| StoreError::Io { path: path.clone(), source })?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked { path: root.to_owned() }),
+        Err(errno) => Err(StoreError::Io { path, source: errno.into() }),
+    }
+}
+
+fn sweep(staging: &Path) -> io::Result<usize> {
+    let mut swept = 0;
+    for entry in std::fs::read_dir(staging)? {
+        std::fs::remove_file(entry?.path())?;
+        swept += 1;
+    }
+    Ok(swept)
+}

@@ -1,0 +1,139 @@
+//! Content on its way in: written and hashed at once, then committed or gone.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::layout::Store;
+use crate::oci::{Digest, Digester};
+use crate::runtime::{File, spawn};
+
+/// Why content did not become stored content.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StageError {
+    /// The bytes are not what the digest promises.
+    #[error("content of {size} bytes hashes to {found}, expected {expected}; nothing was kept")]
+    Digest {
+        /// What was asked for.
+        expected: Digest,
+        /// What arrived.
+        found: Digest,
+        /// How many bytes arrived.
+        size: u64,
+    },
+    /// The disk did not take it.
+    #[error("cannot store {digest}: {cause}; check space and health of the disk")]
+    Io {
+        /// The content.
+        digest: Digest,
+        /// What the system said.
+        cause: String,
+        /// Whether the disk was full.
+        full: bool,
+    },
+}
+
+/// A file in staging. Dropped without a commit, the file is removed.
+pub struct Staged {
+    store: Arc<Store>,
+    path: Option<PathBuf>,
+    file: File,
+    digest: Digest,
+    digester: Digester,
+    size: u64,
+}
+
+impl Staged {
+    /// An empty staging file for content of this digest.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub async fn create(store: Arc<Store>, digest: Digest) -> Result<Self, StageError> {
+        let path = store.staging_path();
+        let file = File::create(path.clone()).await.map_err(|e| io_error(&digest, &e))?;
+        let digester = Digester::new(digest.algorithm());
+        Ok(Self { store, path: Some(path), file, digest, digester, size: 0 })
+    }
+
+    /// Appends `bytes`, hashing them on the way.
+    ///
+    /// # Errors
+    /// The disk refused; the content must be given up.
+    pub async fn append(&mut self, bytes: Bytes) -> Result<(), StageError> {
+        self.digester.update(&bytes);
+        let length = bytes.len() as u64;
+        self.file
+            .write_all_at(bytes, self.size)
+            .await
+            .map_err(|error| io_error(&self.digest, &error))?;
+        self.size += length;
+        Ok(())
+    }
+
+    /// Bytes written so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The growing file, for readers on any worker. It stays readable after the commit.
+    pub fn shared(&self) -> Arc<std::fs::File> {
+        self.file.shared().clone()
+    }
+
+    /// Whether the bytes written so far are exactly the promised content.
+    ///
+    /// # Errors
+    /// [`StageError::Digest`].
+    pub fn verify(&self) -> Result<(), StageError> {
+        let found = self.digester.clone().finish();
+        if found == self.digest {
+            return Ok(());
+        }
+        Err(StageError::Digest { expected: self.digest, found, size: self.size })
+    }
+
+    /// Verifies and moves the file to its place. With `durable` (hosted content) bytes and name
+    /// are on disk when this returns; cached content skips the syncs, it can be fetched again.
+    ///
+    /// # Errors
+    /// Wrong digest or a failing disk; in both cases nothing is kept.
+    pub async fn commit(mut self, durable: bool) -> Result<u64, StageError> {
+        self.verify()?;
+        let digest = self.digest;
+        let failed = |error: io::Error| io_error(&digest, &error);
+        let target = self.store.blob_path(&digest);
+        if durable {
+            self.file.sync_data().await.map_err(failed)?;
+        }
+        let Some(from) = self.path.clone() else { return Ok(self.size) };
+        File::rename(from, target.clone()).await.map_err(failed)?;
+        self.path = None;
+        if durable && let Some(folder) = target.parent() {
+            File::sync_directory(folder.to_owned()).await.map_err(failed)?;
+        }
+        Ok(self.size)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.take() {
+            spawn(async move {
+                if let Err(error) = File::remove(&path).await {
+                    tracing::warn!(path = %path.display(), %error,
+                        "a staging file could not be removed; the next start will");
+                }
+            });
+        }
+    }
+}
+
+fn io_error(digest: &Digest, error: &io::Error) -> StageError {
+    let full = matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    );
+    StageError::Io { digest: *digest, cause: error.to_string(), full }
+}
