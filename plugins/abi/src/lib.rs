@@ -1,0 +1,320 @@
+//! The Rust twin of `include/ringport_plugin.h`: types, constants, and the two careful ways to
+//! read what came from the other side ([`Str::as_bytes`], [`read_sized`]).
+//!
+//! The header is normative: what each hook means, which thread it runs on, who owns what, how the
+//! versions grow. Read it there. Here stand only the same shapes in Rust, for the host
+//! (`ringport::plugin`) and for the SDK (`ringport-plugin-sdk`). A plugin written in Rust uses the
+//! SDK and never this crate.
+//!
+//! **Invariant:** every struct has the size and offsets the C compiler gives the header's struct
+//! of the same name, and every constant its value (`tests/layout.rs` compiles a C probe).
+//! **Invariant:** no Rust `enum` and no reference crosses: a foreign plugin may write any bits.
+//!
+//! Deliberately absent: allocation, std, and any function that calls across the boundary.
+#![no_std]
+
+use core::marker::{PhantomData, PhantomPinned};
+
+/// `RINGPORT_ABI_MAJOR`
+pub const ABI_MAJOR: u32 = 1;
+/// `RINGPORT_ABI_MINOR`
+pub const ABI_MINOR: u32 = 0;
+/// `RINGPORT_PLUGIN_MAGIC`: "RINGPORT", read as a little-endian number.
+pub const PLUGIN_MAGIC: u64 = u64::from_le_bytes(*b"RINGPORT");
+/// `RINGPORT_PLUGIN_SIZE_MIN`: the size of [`Plugin`] in ABI 1.0.
+pub const PLUGIN_SIZE_MIN: usize = 104;
+/// The name of the one exported symbol, of type [`EntryFn`].
+pub const ENTRY_SYMBOL: &str = "ringport_plugin_entry";
+
+/// `RINGPORT_NAME_BYTES_MAX`
+pub const NAME_BYTES_MAX: usize = 32;
+/// `RINGPORT_VERSION_BYTES_MAX`
+pub const VERSION_BYTES_MAX: usize = 64;
+/// `RINGPORT_CANDIDATES_MAX`
+pub const CANDIDATES_MAX: usize = 16;
+/// `RINGPORT_REPOSITORY_BYTES_MAX`
+pub const REPOSITORY_BYTES_MAX: usize = 255;
+/// `RINGPORT_RULE_BYTES_MAX`
+pub const RULE_BYTES_MAX: usize = 256;
+/// `RINGPORT_ERROR_BYTES_MAX`
+pub const ERROR_BYTES_MAX: usize = 1024;
+/// `RINGPORT_FRESHNESS_MS_MAX`: 366 days.
+pub const FRESHNESS_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
+/// `RINGPORT_MS_UNSET`: leave this bound as configured.
+pub const MS_UNSET: u64 = u64::MAX;
+
+/// `ringport_status`: an integer, since a foreign plugin may return any.
+pub type Status = i32;
+/// `RINGPORT_OK`
+pub const OK: Status = 0;
+/// `RINGPORT_DECLINE`
+pub const DECLINE: Status = 1;
+/// `RINGPORT_NOT_FOUND`
+pub const NOT_FOUND: Status = 2;
+/// `RINGPORT_DENIED`
+pub const DENIED: Status = 3;
+/// `RINGPORT_UNAVAILABLE`
+pub const UNAVAILABLE: Status = 4;
+/// `RINGPORT_INVALID`
+pub const INVALID: Status = 5;
+/// `RINGPORT_INTERNAL`
+pub const INTERNAL: Status = 6;
+
+/// `RINGPORT_KIND_MANIFEST`
+pub const KIND_MANIFEST: u32 = 1;
+/// `RINGPORT_KIND_BLOB`
+pub const KIND_BLOB: u32 = 2;
+/// `RINGPORT_KIND_TAGS`
+pub const KIND_TAGS: u32 = 3;
+/// `RINGPORT_KIND_REFERRERS`
+pub const KIND_REFERRERS: u32 = 4;
+
+/// `RINGPORT_UPSTREAM_FORWARD_NS`
+pub const UPSTREAM_FORWARD_NS: u32 = 1;
+/// `RINGPORT_UPSTREAM_PLAIN_HTTP`
+pub const UPSTREAM_PLAIN_HTTP: u32 = 2;
+
+/// `ringport_str`: bytes that someone else owns; null with length 0 is empty.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Str {
+    /// First byte; may be null when `len` is 0.
+    pub ptr: *const u8,
+    /// Length in bytes.
+    pub len: usize,
+}
+
+impl Str {
+    /// The empty string.
+    pub const EMPTY: Str = Str { ptr: core::ptr::null(), len: 0 };
+
+    /// Points at `text`, which must outlive every use of the result.
+    pub const fn new(text: &str) -> Str {
+        Str { ptr: text.as_ptr(), len: text.len() }
+    }
+
+    /// The bytes, or `None` for a null pointer with a length or a length no object can have.
+    ///
+    /// # Safety
+    /// A non-null `ptr` must point at `len` readable bytes that nobody writes during `'a`.
+    pub const unsafe fn as_bytes<'a>(self) -> Option<&'a [u8]> {
+        if self.len == 0 {
+            return Some(&[]);
+        }
+        if self.ptr.is_null() || self.len > isize::MAX as usize {
+            return None;
+        }
+        // SAFETY: non-null and not longer than an object may be; the rest is the caller's promise.
+        Some(unsafe { core::slice::from_raw_parts(self.ptr, self.len) })
+    }
+}
+
+/// Makes a type of which only pointers exist: not constructible, not `Send`, not `Unpin`.
+macro_rules! opaque {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[repr(C)]
+        pub struct $name {
+            _opaque: [u8; 0],
+            _marker: PhantomData<(*mut u8, PhantomPinned)>,
+        }
+    };
+}
+
+opaque!(
+    /// `ringport_instance`: one configured plugin; the plugin's own.
+    Instance
+);
+opaque!(
+    /// `ringport_worker`: a plugin's state of one worker; the plugin's own.
+    Worker
+);
+opaque!(
+    /// `ringport_ctx`: one call's answer under construction; the host's own.
+    Ctx
+);
+
+/// `ringport_upstream`
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Upstream {
+    /// Size of the writer's struct, in bytes.
+    pub size: u32,
+    /// `UPSTREAM_*` bits.
+    pub flags: u32,
+    /// The canonical namespace.
+    pub canonical_name: Str,
+    /// First of `alias_count` further namespaces that mean the same upstream.
+    pub aliases: *const Str,
+    /// Number of aliases.
+    pub alias_count: usize,
+}
+
+/// `ringport_configure_args`
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ConfigureArgs {
+    /// Size of the writer's struct, in bytes.
+    pub size: u32,
+    /// Workers the server runs, at least 1.
+    pub worker_count: u32,
+    /// Name of the `[[plugin]]` entry.
+    pub name: Str,
+    /// `[plugin.config]` as TOML text.
+    pub config: Str,
+    /// First of `upstream_count` pointers.
+    pub upstreams: *const *const Upstream,
+    /// Number of declared upstreams.
+    pub upstream_count: usize,
+}
+
+/// `ringport_resolve_request`
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ResolveRequest {
+    /// Size of the writer's struct, in bytes.
+    pub size: u32,
+    /// `KIND_*`.
+    pub kind: u32,
+    /// The HTTP method.
+    pub method: Str,
+    /// Normalised `ns` query parameter, or empty.
+    pub query_ns: Str,
+    /// Normalised `X-Dragonfly-Registry`, or empty.
+    pub header_ns: Str,
+    /// The repository as it stands in the path.
+    pub name: Str,
+    /// Tag or digest, or empty.
+    pub reference: Str,
+    /// Network byte order.
+    pub client_address: [u8; 16],
+    /// 4, 16, or 0 when unknown.
+    pub client_address_len: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// `ringport_host`
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Host {
+    /// Size of the writer's struct, in bytes.
+    pub size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// The host's ABI major.
+    pub abi_major: u32,
+    /// The host's ABI minor.
+    pub abi_minor: u32,
+    /// Product and version, for logs.
+    pub product: Str,
+    /// Appends an upstream candidate: upstream, repository.
+    pub emit_upstream: Option<unsafe extern "C" fn(*mut Ctx, Str, Str) -> Status>,
+    /// Answers with a hosted repository.
+    pub emit_hosted: Option<unsafe extern "C" fn(*mut Ctx, Str) -> Status>,
+    /// Names the rule that decided.
+    pub emit_rule: Option<unsafe extern "C" fn(*mut Ctx, Str) -> Status>,
+    /// Explains a refusal.
+    pub emit_error: Option<unsafe extern "C" fn(*mut Ctx, Str) -> Status>,
+    /// Bounds a tag's freshness: tag_ttl, stale_max, in milliseconds.
+    pub emit_freshness: Option<unsafe extern "C" fn(*mut Ctx, u64, u64) -> Status>,
+}
+
+/// `configure`
+pub type ConfigureFn =
+    unsafe extern "C" fn(*const Host, *const ConfigureArgs, *mut Ctx, *mut *mut Instance) -> Status;
+/// `worker_start`
+pub type WorkerStartFn =
+    unsafe extern "C" fn(*const Instance, u32, *mut Ctx, *mut *mut Worker) -> Status;
+/// `resolve`
+pub type ResolveFn = unsafe extern "C" fn(*mut Worker, *const ResolveRequest, *mut Ctx) -> Status;
+/// `worker_stop`
+pub type WorkerStopFn = unsafe extern "C" fn(*mut Worker);
+/// `destroy`
+pub type DestroyFn = unsafe extern "C" fn(*mut Instance);
+/// `ringport_plugin_entry`: host major, host minor.
+pub type EntryFn = unsafe extern "C" fn(u32, u32) -> *const Plugin;
+
+/// `ringport_plugin`
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Plugin {
+    /// Size of the writer's struct, in bytes.
+    pub size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// [`PLUGIN_MAGIC`].
+    pub magic: u64,
+    /// The ABI major the plugin was built for.
+    pub abi_major: u32,
+    /// The oldest ABI minor that will do for the plugin.
+    pub abi_minor: u32,
+    /// Capability bits; none is defined in 1.0.
+    pub capabilities: u64,
+    /// What the plugin is.
+    pub name: Str,
+    /// The plugin's own version.
+    pub version: Str,
+    /// Builds an instance from a configuration.
+    pub configure: Option<ConfigureFn>,
+    /// Starts one worker's state.
+    pub worker_start: Option<WorkerStartFn>,
+    /// Routes one request.
+    pub resolve: Option<ResolveFn>,
+    /// Ends one worker's state.
+    pub worker_stop: Option<WorkerStopFn>,
+    /// Ends an instance.
+    pub destroy: Option<DestroyFn>,
+}
+
+/// A struct that crosses: it begins with `size: u32`, and all of its bytes zero is a valid value.
+///
+/// # Safety
+/// Both must hold for the implementing type.
+pub unsafe trait Crossing: Copy {}
+
+macro_rules! crossing {
+    ($($name:ident),+) => {
+        $(
+            // SAFETY: `repr(C)`, first field `size: u32`; the rest are integers, raw pointers and
+            // optional functions, for which zero is 0, null and `None`.
+            unsafe impl Crossing for $name {}
+        )+
+    };
+}
+crossing!(Upstream, ConfigureArgs, ResolveRequest, Host, Plugin);
+
+/// Copies the part of a foreign struct that both sides know, with the rest zero: `min(size,
+/// size_of::<T>())` bytes. `None` for a null or misaligned pointer.
+///
+/// # Safety
+/// A non-null `ptr` must point at a readable `u32` size, and that many bytes of a struct that
+/// began as some version of `T` must be readable there and not change meanwhile.
+pub unsafe fn read_sized<T: Crossing>(ptr: *const T) -> Option<T> {
+    if ptr.is_null() || !ptr.is_aligned() {
+        return None;
+    }
+    // SAFETY: the caller promises a readable `u32` at the start.
+    let size = unsafe { ptr.cast::<u32>().read() };
+    let known = (size as usize).min(size_of::<T>());
+    let mut copy = core::mem::MaybeUninit::<T>::zeroed();
+    // SAFETY: `known` bytes are readable by the caller's promise and fit into `copy`, a local that
+    // can't overlap with them; all zero is a valid `T` (`Crossing`), and so is any version's prefix.
+    unsafe {
+        core::ptr::copy_nonoverlapping(ptr.cast::<u8>(), copy.as_mut_ptr().cast::<u8>(), known);
+        Some(copy.assume_init())
+    }
+}
+
+// SAFETY: the contract makes the plugin table and the strings in it constant for the life of the
+// process; only its function pointers are ever called, and they state their own threading.
+unsafe impl Sync for Plugin {}
+// SAFETY: as for `Sync`: nothing in the table belongs to a thread.
+unsafe impl Send for Plugin {}
+// SAFETY: the host table is constant from before `configure` until after `destroy`.
+unsafe impl Sync for Host {}
+// SAFETY: as for `Sync`: nothing in the table belongs to a thread.
+unsafe impl Send for Host {}
+
+const _: () = assert!(size_of::<usize>() == 8, "the ABI is defined for 64-bit platforms only");
+const _: () = assert!(size_of::<Plugin>() >= PLUGIN_SIZE_MIN);

@@ -1,0 +1,108 @@
+//! The grammar and the patterns that nearly every resolver needs.
+
+/// Whether `name` is a repository name of the OCI distribution specification
+/// (`[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*`) of at most 255
+/// bytes. What is not must not be emitted: the host would answer 500.
+pub fn is_repository_name(name: &str) -> bool {
+    name.len() <= ringport_plugin_abi::REPOSITORY_BYTES_MAX && name.split('/').all(is_component)
+}
+
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
+fn is_component(component: &str) -> bool {
+    let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = component.as_bytes();
+    let ends_are_words =
+        bytes.first().is_some_and(|b| is_word(*b)) && bytes.last().is_some_and(|b| is_word(*b));
+    ends_are_words
+        && bytes
+            .split(|b| is_word(*b))
+            .all(|gap| matches!(gap, b"" | b"." | b"_" | b"__") || gap.iter().all(|b| *b == b'-'))
+}
+
+/// Whether a path's first segment is a registry host in the sense of Docker's image references:
+/// it holds a `.` or a `:`, or is `localhost`.
+pub fn looks_like_host(segment: &str) -> bool {
+    segment.contains(['.', ':']) || segment.eq_ignore_ascii_case("localhost")
+}
+
+/// Whether `pattern` matches all of `text`. `*` stands for any run of characters, none and `/`
+/// included; every other character for itself. Time is at most the product of the lengths.
+pub fn glob_matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    // Where to go on when what follows the last `*` does not match: let the `*` take one more.
+    let mut retry: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            retry = Some((p, t));
+            p += 1;
+        } else if pattern.get(p).is_some() && pattern.get(p) == text.get(t) {
+            p += 1;
+            t += 1;
+        } else if let Some((star, taken)) = retry {
+            retry = Some((star, taken + 1));
+            p = star + 1;
+            t = taken + 1;
+        } else {
+            return false;
+        }
+    }
+    pattern.iter().skip(p).all(|b| *b == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repository_names_follow_the_specification() {
+        let good = ["a", "library/alpine", "a.b/c_d/e__f/g--h/i", "0/1", "ghcr.io/x"];
+        let bad = [
+            "", "/a", "a/", "a//b", "A", "a.", ".a", "a..b", "a___b", "a._b", "a b", "a:5/b", "-a",
+            "a_-b", "é", "a/-",
+        ];
+        for name in good {
+            assert!(is_repository_name(name), "{name:?}");
+        }
+        for name in bad {
+            assert!(!is_repository_name(name), "{name:?}");
+        }
+        assert!(is_repository_name(&"a".repeat(255)));
+        assert!(!is_repository_name(&"a".repeat(256)));
+    }
+
+    #[test]
+    fn globs() {
+        let cases = [
+            ("*", "a/b", true),
+            ("*", "", true),
+            ("", "", true),
+            ("", "a", false),
+            ("team/*", "team/a/b", true),
+            ("team/*", "team/", true),
+            ("team/*", "team", false),
+            ("team/*", "steam/a", false),
+            ("*/app", "a/b/app", true),
+            ("*/app", "a/apps", false),
+            ("a*b*c", "abbc", true),
+            ("a*b*c", "acb", false),
+            ("a**b", "ab", true),
+            ("team", "team", true),
+        ];
+        for (pattern, text, expected) in cases {
+            assert_eq!(glob_matches(pattern, text), expected, "{pattern:?} on {text:?}");
+        }
+        let evil = format!("{}b", "*a".repeat(50));
+        assert!(!glob_matches(&evil, &"a".repeat(255)), "ends, and quickly");
+    }
+
+    #[test]
+    fn hosts() {
+        for host in ["ghcr.io", "reg:5000", "localhost", "LocalHost", "localhost:5000"] {
+            assert!(looks_like_host(host), "{host}");
+        }
+        for name in ["", "library", "local", "my_reg"] {
+            assert!(!looks_like_host(name), "{name}");
+        }
+    }
+}

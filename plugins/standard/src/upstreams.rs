@@ -1,0 +1,72 @@
+//! The declared upstreams, by every name that means one.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use ringport_plugin_sdk::Setup;
+
+/// How many names a message lists; a hundred would hide the remedy behind them.
+const LISTED_MAX: usize = 12;
+
+/// Position of an upstream in the configuration: two names mean the same upstream if and only if
+/// their positions are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UpstreamId(usize);
+
+#[derive(Debug)]
+pub(crate) struct Upstreams {
+    canonical_names: Vec<String>,
+    by_name: HashMap<String, UpstreamId>,
+}
+
+impl Upstreams {
+    pub(crate) fn new(setup: &Setup<'_>) -> Upstreams {
+        let mut by_name = HashMap::new();
+        for (index, upstream) in setup.upstreams.iter().enumerate() {
+            for name in upstream.aliases.iter().chain([&upstream.canonical_name]) {
+                by_name.insert((*name).to_owned(), UpstreamId(index));
+            }
+        }
+        let canonical_name = |u: &ringport_plugin_sdk::Upstream<'_>| u.canonical_name.to_owned();
+        Upstreams { canonical_names: setup.upstreams.iter().map(canonical_name).collect(), by_name }
+    }
+
+    /// The upstream that `name` means. Case and the default port make no difference, since a host
+    /// in the path comes as the client wrote it.
+    pub(crate) fn find(&self, name: &str) -> Option<UpstreamId> {
+        self.by_name.get(normalised(name).as_ref()).copied()
+    }
+
+    pub(crate) fn canonical_name(&self, id: UpstreamId) -> &str {
+        self.canonical_names.get(id.0).map_or("", String::as_str)
+    }
+
+    /// What to tell a client (and its operator) about a registry that nobody declared.
+    pub(crate) fn undeclared(&self, name: &str) -> String {
+        let name = normalised(name);
+        let mut listed: Vec<&str> =
+            self.canonical_names.iter().take(LISTED_MAX).map(String::as_str).collect();
+        let more = format!("{} more", self.canonical_names.len().saturating_sub(LISTED_MAX));
+        if self.canonical_names.len() > LISTED_MAX {
+            listed.push(&more);
+        }
+        let declared = match listed.is_empty() {
+            true => "nothing".to_owned(),
+            false => listed.join(", "),
+        };
+        format!(
+            "registry {name} is not declared here (declared: {declared}); to mirror it, add \
+             [[upstream]] namespace = \"{name}\", endpoints = [\"https://{name}\"] to the \
+             configuration"
+        )
+    }
+}
+
+/// Lower case, without `:443`: the form in which the host sends namespaces.
+fn normalised(name: &str) -> Cow<'_, str> {
+    let name = name.strip_suffix(":443").unwrap_or(name);
+    match name.bytes().any(|b| b.is_ascii_uppercase()) {
+        true => name.to_ascii_lowercase().into(),
+        false => name.into(),
+    }
+}

@@ -1,0 +1,132 @@
+//! The host half of the plugin ABI: loads resolvers, asks them in order, checks what they answer.
+//!
+//! `loader` (file → library) → `handshake` (library → checked function table) → `instance`
+//! (configured, with its workers' counters) → `call` (the C calls and the emit functions) →
+//! `answer` (what was emitted, checked against `declared`) → `chain` (resolvers in order).
+//! The linked-in standard resolver enters at `handshake` and takes the same way from there on.
+//!
+//! May import: `oci`, `config`, `runtime::clock`, and the crates `ringport-plugin-abi` and
+//! `ringport-plugin-standard` (its table only).
+//!
+//! **Invariant:** a [`Resolution`] names declared upstreams by their canonical namespace and
+//! repositories within the grammar, whatever a plugin emitted (the closed world).
+//! **Invariant:** a plugin that fails, fails closed: the request gets an error, never the next
+//! resolver's answer; after INTERNAL that worker's instance is not called again.
+//! **Invariant:** a request takes no lock here and does no I/O; starting and stopping do both.
+//! **Invariant:** a loaded library stays loaded, and so does every instance until its last worker
+//! has stopped.
+//! **Invariant:** `unsafe` only in `loader`, `handshake` and `call`; libloading only in `loader`.
+//!
+//! Deliberately absent: HTTP statuses (`api`), dialling (`upstream`), placement and reload (the
+//! ABI leaves room for them). Tests: `tests.rs`, `tests/plugin_load.rs`, `tests/plugin_resolve.rs`.
+
+mod answer;
+mod call;
+mod chain;
+mod declared;
+mod error;
+mod explain;
+mod handshake;
+mod instance;
+mod loader;
+mod stats;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::oci::{Namespace, RepositoryName};
+
+pub use chain::{Chain, WorkerChain};
+pub use error::{Fault, PluginError};
+pub use explain::{Explanation, Step};
+pub use stats::{CALL_SECONDS_BOUNDS, PluginStats, STATUS_NAMES};
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    Manifest,
+    Blob,
+    Tags,
+    Referrers,
+}
+
+/// One request as resolvers see it.
+#[derive(Clone, Copy, Debug)]
+pub struct ResolveRequest<'a> {
+    /// `GET` or `HEAD`.
+    pub method: &'a str,
+    pub kind: RequestKind,
+    /// The `ns` query parameter.
+    pub ns: Option<&'a Namespace>,
+    /// `X-Dragonfly-Registry`.
+    pub header: Option<&'a Namespace>,
+    /// The name as it stands in the path, perhaps with a host prefix.
+    pub name: &'a str,
+    /// Tag or digest; empty for [`RequestKind::Tags`].
+    pub reference: &'a str,
+    pub client: Option<IpAddr>,
+}
+
+/// What a request means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    pub route: Route,
+    /// Which of the resolver's rules decided; for logs and `explain`, at most 256 bytes.
+    pub rule: String,
+    /// `ns` was sent and had an effect: the answer carries `OCI-Namespace`.
+    pub scoped_by_ns: bool,
+    /// Overrides the upstream's `tag_ttl`.
+    pub tag_ttl: Option<Duration>,
+    /// Overrides the upstream's `stale_max`.
+    pub stale_max: Option<Duration>,
+    /// The resolver that answered, by its name in the configuration.
+    pub plugin: String,
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// A repository of our own.
+    Hosted { repository: RepositoryName },
+    /// Upstreams in order of preference: 1 to 16.
+    Upstream { candidates: Vec<Candidate> },
+}
+
+/// One upstream to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Declared and canonical.
+    pub upstream: Namespace,
+    /// What the repository is called there.
+    pub repository: RepositoryName,
+}
+
+/// Why there is no [`Resolution`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ResolveError {
+    pub status: ResolveStatus,
+    /// One sentence, at most about 1 KiB, without control characters. For `Internal` it holds
+    /// the plugin's own words (a panic's text), which are the operator's business.
+    pub message: String,
+    /// The resolver that refused, by its name in the configuration.
+    pub plugin: String,
+}
+
+/// The kind of a refusal; `api` maps each to one OCI error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ResolveStatus {
+    /// Nothing of that name is served here.
+    NotFound,
+    /// Policy says no.
+    Denied,
+    /// Can't be decided at the moment, or the resolver failed before on this worker.
+    Unavailable,
+    /// The request contradicts itself or the grammar.
+    Invalid,
+    /// The resolver failed or broke a rule of the ABI.
+    Internal,
+}
