@@ -1,0 +1,210 @@
+//! The declared upstreams, ready to be asked: the closed world of this module.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::RootCertStore;
+
+use super::address::AddressPolicy;
+use super::credentials::Credentials;
+use super::error::{Site, UpstreamError};
+use super::tls::{TlsContexts, TlsError, system_roots};
+use super::url::{Host, Origin, Url};
+use crate::config::{Config, EndpointUrl, UpstreamConfig};
+use crate::oci::Namespace;
+
+/// All upstreams, by canonical namespace and alias. Immutable; a reload builds another.
+pub struct UpstreamSet {
+    upstreams: Vec<Arc<Upstream>>,
+    by_name: HashMap<Namespace, usize>,
+}
+
+/// One upstream with all that is needed to speak to it.
+pub struct Upstream {
+    pub(super) namespace: Namespace,
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) credentials: Credentials,
+    pub(super) addresses: AddressPolicy,
+    pub(super) token_realms: Vec<String>,
+    pub(super) forward_ns: bool,
+    pub(super) timeouts: Timeouts,
+    tls: TlsContexts,
+}
+
+/// One place an upstream is reached at.
+pub(super) struct Endpoint {
+    pub(super) origin: Origin,
+    /// Empty, or starts with `/` and does not end with one.
+    pub(super) path: String,
+    /// As shown in errors and to operators.
+    pub(super) name: Arc<str>,
+}
+
+/// How long each step may take.
+#[derive(Clone, Copy)]
+pub(super) struct Timeouts {
+    pub(super) connect: Duration,
+    pub(super) first_byte: Duration,
+    pub(super) stall: Duration,
+}
+
+/// Why the upstreams cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamSetError {
+    /// A certificate or key file.
+    #[error("upstream {namespace}: {source}")]
+    Tls {
+        /// Whose.
+        namespace: Namespace,
+        /// Which file and why.
+        source: TlsError,
+    },
+    /// A password or token file.
+    #[error("upstream {namespace}: {reason}")]
+    Secret {
+        /// Whose.
+        namespace: Namespace,
+        /// Which file and why.
+        reason: String,
+    },
+    /// An endpoint that is no address.
+    #[error("upstream {namespace}: endpoint \"{endpoint}\": {reason}")]
+    Endpoint {
+        /// Whose.
+        namespace: Namespace,
+        /// As configured.
+        endpoint: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Two upstreams claim one name.
+    #[error("two upstreams claim the namespace {namespace}; give it to one of them")]
+    Duplicate {
+        /// The name.
+        namespace: Namespace,
+    },
+}
+
+impl UpstreamSet {
+    /// Sets up every upstream of `config`. Reads certificates, keys and secrets, so it blocks: for
+    /// the start, not for workers.
+    ///
+    /// # Errors
+    /// [`UpstreamSetError`], naming the upstream and the file.
+    pub fn build(config: &Config) -> Result<Self, UpstreamSetError> {
+        let speaks_tls = config.upstreams.iter().any(|u| u.endpoints.iter().any(|e| e.https));
+        // Loaded in any case: a plain http endpoint may redirect to https.
+        let roots = Arc::new(system_roots(speaks_tls));
+        let mut set = Self { upstreams: Vec::new(), by_name: HashMap::new() };
+        for declared in &config.upstreams {
+            let upstream = Arc::new(Upstream::build(declared, &roots)?);
+            let index = set.upstreams.len();
+            set.upstreams.push(upstream);
+            for name in std::iter::once(&declared.namespace).chain(&declared.aliases) {
+                if set.by_name.insert(name.clone(), index).is_some_and(|other| other != index) {
+                    return Err(UpstreamSetError::Duplicate { namespace: name.clone() });
+                }
+            }
+        }
+        Ok(set)
+    }
+
+    /// The upstream that `name` (canonical or alias) stands for.
+    pub fn find(&self, name: &Namespace) -> Option<&Arc<Upstream>> {
+        self.upstreams.get(*self.by_name.get(name)?)
+    }
+
+    /// All upstreams, in the order of the configuration.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams.iter()
+    }
+}
+
+impl Upstream {
+    fn build(
+        config: &UpstreamConfig,
+        roots: &Arc<RootCertStore>,
+    ) -> Result<Self, UpstreamSetError> {
+        let namespace = config.namespace.clone();
+        let client = config.client_cert.as_deref().zip(config.client_key.as_deref());
+        let tls = TlsContexts::build(roots, config.ca_file.as_deref(), client)
+            .map_err(|source| UpstreamSetError::Tls { namespace: namespace.clone(), source })?;
+        let credentials = match (&config.username, &config.password_file, &config.token_file) {
+            (Some(username), Some(file), _) => {
+                Credentials::Password { username: username.as_str().into(), file: file.clone() }
+            }
+            (_, _, Some(file)) => Credentials::Token { file: file.clone() },
+            _ => Credentials::Anonymous,
+        };
+        credentials.check().map_err(|error| UpstreamSetError::Secret {
+            namespace: namespace.clone(),
+            reason: error.to_string(),
+        })?;
+        let endpoints: Result<_, _> =
+            config.endpoints.iter().map(|url| Endpoint::build(&namespace, url)).collect();
+        Ok(Self {
+            endpoints: endpoints?,
+            credentials,
+            addresses: AddressPolicy::new(&config.allow_private),
+            token_realms: config.token_realms.clone(),
+            forward_ns: config.forward_ns,
+            timeouts: Timeouts {
+                connect: config.connect_timeout,
+                first_byte: config.first_byte_timeout,
+                stall: config.stall_timeout,
+            },
+            tls,
+            namespace,
+        })
+    }
+
+    /// The canonical namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Its endpoints as they are written in errors and metrics.
+    pub fn endpoint_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.endpoints.iter().map(|endpoint| &endpoint.name)
+    }
+
+    /// How to speak TLS to `origin`: our certificate is only shown to endpoints.
+    pub(super) fn tls_for(&self, origin: &Origin) -> &TlsConnector {
+        match self.endpoints.iter().any(|endpoint| endpoint.origin == *origin) {
+            true => &self.tls.endpoint,
+            false => &self.tls.elsewhere,
+        }
+    }
+
+    /// For errors about `url`.
+    pub(super) fn site(&self, url: &Url) -> Box<Site> {
+        Box::new(Site { upstream: self.namespace.clone(), address: url.to_string().into() })
+    }
+
+    pub(super) fn internal(&self, reason: impl ToString) -> UpstreamError {
+        UpstreamError::Internal { upstream: self.namespace.clone(), reason: reason.to_string() }
+    }
+}
+
+impl Endpoint {
+    fn build(namespace: &Namespace, url: &EndpointUrl) -> Result<Self, UpstreamSetError> {
+        let refused = |reason: String| UpstreamSetError::Endpoint {
+            namespace: namespace.clone(),
+            endpoint: url.to_string(),
+            reason,
+        };
+        let bracketed = match url.host.contains(':') && !url.host.starts_with('[') {
+            true => format!("[{}]", url.host),
+            false => url.host.clone(),
+        };
+        let host = Host::parse(&bracketed).map_err(|error| refused(error.to_string()))?;
+        let path = url.path.trim_end_matches('/').to_owned();
+        let origin = Origin { https: url.https, host, port: url.port };
+        let name = format!("{origin}{path}").into();
+        Url::new(origin.clone(), &format!("{path}/"))
+            .map_err(|error| refused(error.to_string()))?;
+        Ok(Self { origin, path, name })
+    }
+}

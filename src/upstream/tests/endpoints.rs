@@ -1,0 +1,99 @@
+//! Several endpoints: in order, and the dead one last for a while.
+
+use std::time::Duration;
+
+use super::origin::{Answer, Origin, ok, status};
+use super::world::{World, failure, fetch, get};
+use crate::oci::Namespace;
+use crate::upstream::{Method, UpstreamError};
+
+/// A port nobody listens on.
+fn dead() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    format!("http://{}", listener.local_addr().expect("an address"))
+}
+
+fn world(first: &str, second: &str) -> std::sync::Arc<World> {
+    World::new(&format!(
+        "aliases = [\"alias.test\"]\nendpoints = [\"{first}\", \"{second}\"]\n\
+         first_byte_timeout = \"200ms\""
+    ))
+}
+
+#[test]
+fn the_next_endpoint_is_asked_when_one_fails() {
+    let cases: [fn() -> Answer; 4] = [
+        || status("503 Unavailable", ""),
+        || Answer::Close,
+        || Answer::Silence(Vec::new()),
+        || Answer::Send(b"nonsense\r\n\r\n".to_vec()),
+    ];
+    for script in cases {
+        let (first, second) = (Origin::start(move |_| script()), Origin::start(|_| ok(b"2")));
+        world(&first.url(""), &second.url("/prefix")).run(move |client| async move {
+            let response = get(&client, "/v2/team/app/blobs/x").await.expect("an answer");
+            assert!(response.endpoint.ends_with("/prefix"), "{}", response.endpoint);
+        });
+        assert_eq!(first.seen().len(), 1);
+        let asked = second.seen();
+        assert_eq!(asked.first().map(|s| s.path()), Some("/prefix/v2/team/app/blobs/x"));
+    }
+}
+
+#[test]
+fn an_answer_is_an_answer() {
+    for code in ["404 Not Found", "429 Too Many Requests", "403 Forbidden"] {
+        let first = Origin::start(move |_| status(code, ""));
+        let second = Origin::start(|_| ok(b"2"));
+        world(&first.url(""), &second.url("")).run(move |client| async move {
+            let answer = get(&client, "/v2/team/app/blobs/x").await;
+            assert_ne!(answer.map(|response| response.status), Ok(200));
+        });
+        assert_eq!(second.connections(), 0, "{code}");
+    }
+}
+
+#[test]
+fn a_dead_endpoint_is_asked_last() {
+    let silent = Origin::start(|_| Answer::Silence(Vec::new()));
+    let second = Origin::start(|_| ok(b"2"));
+    world(&silent.url(""), &second.url("")).run(move |client| async move {
+        for _ in 0..3 {
+            assert_eq!(fetch(&client, "/v2/team/app/blobs/x").await.expect("a body"), "2");
+        }
+    });
+    assert_eq!((silent.seen().len(), second.seen().len()), (1, 3));
+}
+
+#[test]
+fn when_all_fail_the_error_says_how() {
+    world(&dead(), &dead()).run(move |client| async move {
+        let error = failure(get(&client, "/v2/team/app/blobs/x").await);
+        assert!(matches!(error, UpstreamError::Unreachable { .. }), "{error}");
+        assert!(error.to_string().contains("refused"), "{error}");
+    });
+    let silent = Origin::start(|_| Answer::Silence(Vec::new()));
+    world(&dead(), &silent.url("")).run(move |client| async move {
+        let error = failure(get(&client, "/v2/team/app/blobs/x").await);
+        assert!(error.is_timeout(), "{error}");
+        assert!(
+            error.to_string().contains(&format!("{:?}", Duration::from_millis(200))),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn only_declared_upstreams_are_asked() {
+    let origin = Origin::start(|_| ok(b"1"));
+    world(&origin.url(""), &origin.url("/second")).run(move |client| async move {
+        let ask = || super::world::request(Method::Get, "/v2/team/app/blobs/x");
+        for name in ["127.0.0.1:22", "169.254.169.254", "evil.test"] {
+            let name = Namespace::parse(name).expect(name);
+            let error = client.exchange(&name, ask()).await.err().expect("undeclared");
+            assert!(matches!(error, UpstreamError::Undeclared { .. }), "{error}");
+        }
+        let alias = Namespace::parse("alias.test").expect("a namespace");
+        assert_eq!(client.exchange(&alias, ask()).await.map(|r| r.status), Ok(200));
+    });
+}
