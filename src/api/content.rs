@@ -1,0 +1,95 @@
+//! A pull as an answer: whole, a range, not modified, or out of range.
+
+use std::borrow::Cow;
+
+use super::answer::{Answer, Body, Facts};
+use super::refusal::{Refusal, warning};
+use crate::http::{Method, RangeOutcome, RequestHead, etag, range};
+use crate::oci::{ErrorCode, media_type};
+use crate::registry::{Content, Pull};
+use crate::telemetry::CacheResult;
+
+/// Answers a GET or HEAD of content that was found.
+pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer {
+    facts.cache = pull.cache;
+    let digest = pull.digest.to_string();
+    let not_modified = head
+        .if_none_match()
+        .is_some_and(|condition| etag::matches(&condition, &digest));
+    if not_modified {
+        let answer = Answer { length: None, ..Answer::new(304, facts) };
+        return with_validators(answer, &pull, &digest);
+    }
+    let whole = (200, 0, pull.size);
+    let (status, first, length) = match wanted_range(head, pull.size, &digest) {
+        RangeOutcome::Whole => whole,
+        RangeOutcome::Partial { first, last } => (206, first, last - first + 1),
+        RangeOutcome::Unsatisfiable => return out_of_range(pull.size, facts),
+    };
+    let content_type: Cow<'static, str> = match &pull.media_type {
+        Some(media_type) => media_type.to_string().into(),
+        None => media_type::OCTET_STREAM.into(),
+    };
+    let mut answer = Answer::new(status, facts)
+        .header("Content-Type", content_type)
+        .header("Accept-Ranges", "bytes");
+    if status == 206 {
+        let content_range = range::content_range(first, first + length - 1, pull.size);
+        answer = answer.header("Content-Range", content_range);
+    }
+    let mut answer = with_validators(answer, &pull, &digest);
+    answer.length = Some(length);
+    answer.body = match pull.content {
+        Content::Stored(blob) => Body::File { file: blob.file, first, length },
+        Content::Filling(fill) => Body::Filling { fill, first, length },
+        Content::Memory(bytes) => {
+            // A range was computed from this very size, so it lies within.
+            let slice = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
+            Body::Memory(bytes.slice(slice(first)..slice(first + length)))
+        }
+        Content::HeadOnly => Body::Empty,
+    };
+    answer
+}
+
+fn wanted_range(head: &RequestHead, size: u64, digest: &str) -> RangeOutcome {
+    let Some(header) = head.range() else { return RangeOutcome::Whole };
+    // Range is defined for GET only; If-Range asks for it only if the content is still this.
+    let still_this = head.if_range().is_none_or(|tag| etag::if_range_matches(tag, digest));
+    if head.method != Method::Get || !still_this {
+        return RangeOutcome::Whole;
+    }
+    range::parse(header, size)
+}
+
+fn out_of_range(size: u64, facts: Facts) -> Answer {
+    let message = format!("the range asked for lies outside the content's {size} bytes");
+    Refusal::new(416, ErrorCode::SizeInvalid, message)
+        .answer(facts)
+        .header("Content-Range", range::unsatisfied(size))
+}
+
+fn with_validators(answer: Answer, pull: &Pull, digest: &str) -> Answer {
+    let answer = answer
+        .header("ETag", format!("\"{digest}\""))
+        .header("Docker-Content-Digest", digest.to_owned())
+        .header("Cache-Status", cache_status(pull))
+        .header("Age", pull.age.to_string());
+    match &pull.warning {
+        Some(text) => answer.header("Warning", warning(text)),
+        None => answer,
+    }
+}
+
+/// RFC 9211 §2.
+fn cache_status(pull: &Pull) -> &'static str {
+    match (pull.cache, &pull.content) {
+        (CacheResult::Hit, _) => "ringport; hit",
+        (CacheResult::Revalidated, _) => {
+            "ringport; fwd=stale; fwd-status=200; detail=revalidated"
+        }
+        (CacheResult::Stale, _) => "ringport; fwd=stale",
+        (_, Content::HeadOnly) => "ringport; fwd=miss",
+        _ => "ringport; fwd=miss; stored",
+    }
+}

@@ -1,0 +1,109 @@
+//! Telling where a request would go, without sending it there.
+
+use std::fmt::Write as _;
+
+use super::refusal::Refusal;
+use super::router::registry_header;
+use crate::config::Config;
+use crate::http::{Parsed, RequestHead};
+use crate::oci::{Endpoint, ErrorCode, Target};
+use crate::plugin::{RequestKind, ResolveRequest, Route, WorkerChain};
+
+/// A request to be explained, as its sender would write it.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// Such as `GET`.
+    pub method: &'a str,
+    /// Path, with a query or without.
+    pub target: &'a str,
+    /// The `ns` parameter, not yet encoded, if it is not in the target already.
+    pub ns: Option<&'a str>,
+    /// Header names and values.
+    pub headers: &'a [(String, String)],
+}
+
+/// The decision in lines of `what: words`: rule, upstream with its endpoints, repository,
+/// placement, freshness.
+///
+/// # Errors
+/// The refusal that the request would get before it is routed.
+pub fn explain(
+    chain: &WorkerChain,
+    config: &Config,
+    question: &Question<'_>,
+) -> Result<String, Refusal> {
+    let head = parse(question)?;
+    let endpoint = Endpoint::parse(head.method.reads(), head.path(), head.query())?;
+    let (name, kind, reference) = match &endpoint.target {
+        Target::Base => return Ok("endpoint: base (answered by the mirror itself)\n".into()),
+        Target::Manifest { name, reference } => {
+            (name, RequestKind::Manifest, reference.to_string())
+        }
+        Target::Blob { name, digest } => (name, RequestKind::Blob, digest.to_string()),
+        Target::TagsList { name, .. } => (name, RequestKind::Tags, String::new()),
+        Target::Referrers { name, digest, .. } => {
+            (name, RequestKind::Referrers, digest.to_string())
+        }
+        Target::Catalog { .. } | Target::Upload { .. } => {
+            return Err(Refusal::read_only(head.method.as_str()));
+        }
+    };
+    let header = registry_header(&head)?;
+    let explanation = chain.explain(&ResolveRequest {
+        method: head.method.as_str(),
+        kind,
+        ns: endpoint.ns.as_ref(),
+        header: header.as_ref(),
+        name: name.as_str(),
+        reference: &reference,
+        client: None,
+    });
+    let mut text = explanation.to_string();
+    if let Ok(resolution) = &explanation.outcome {
+        describe(&mut text, config, &resolution.route);
+    }
+    Ok(text)
+}
+
+/// What the route means with this configuration.
+fn describe(text: &mut String, config: &Config, route: &Route) {
+    // Writing to a String cannot fail.
+    if let Route::Upstream { candidates } = route {
+        for candidate in candidates {
+            let Some(upstream) = config.upstream(&candidate.upstream) else { continue };
+            for endpoint in &upstream.endpoints {
+                let _ = writeln!(text, "endpoint of {}: {endpoint}", candidate.upstream);
+            }
+            let _ = writeln!(
+                text,
+                "freshness of {}: tag_ttl {:?}, then stale for at most {:?}",
+                candidate.upstream, upstream.tag_ttl, upstream.stale_max
+            );
+        }
+    }
+    let _ = writeln!(text, "placement: {}, class cache", config.storage.root.display());
+}
+
+fn parse(question: &Question<'_>) -> Result<RequestHead, Refusal> {
+    let mut target = question.target.to_owned();
+    if let Some(ns) = question.ns {
+        target.push(if target.contains('?') { '&' } else { '?' });
+        target.push_str("ns=");
+        target.extend(percent_encoding::utf8_percent_encode(
+            ns,
+            percent_encoding::NON_ALPHANUMERIC,
+        ));
+    }
+    let mut bytes = format!("{} {target} HTTP/1.1\r\nHost: explain\r\n", question.method);
+    for (name, value) in question.headers {
+        let _ = write!(bytes, "{name}: {value}\r\n");
+    }
+    bytes.push_str("\r\n");
+    match RequestHead::parse(bytes.as_bytes()) {
+        Ok(Parsed::Complete { head, .. }) => Ok(head),
+        Ok(Parsed::Partial) => {
+            Err(Refusal::new(400, ErrorCode::Unsupported, "the request has no end"))
+        }
+        Err(error) => Err(Refusal::new(error.status(), ErrorCode::Unsupported, error.to_string())),
+    }
+}

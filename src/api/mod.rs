@@ -1,0 +1,35 @@
+//! The OCI distribution API: from a parsed request head to an answer ready to be sent.
+//!
+//! ```text
+//! router     endpoint → resolver chain → the registry's use case
+//! content    a pull becomes 200, 206, 304 or 416
+//! relay      tags/list and referrers
+//! refusal    every error becomes a status, an OCI code and a sentence
+//! ```
+//!
+//! May import: everything below `server`.
+//!
+//! **Invariant:** this is the only module that knows which HTTP status an error has and what the
+//! OCI error document looks like.
+//! **Invariant:** an [`Answer`] announces exactly as many bytes as its body holds; bodies of blobs
+//! are never in it, only where they are.
+//! **Invariant:** the stored media type is returned as it is, the ETag is the quoted digest, and
+//! nothing is negotiated away.
+//!
+//! Deliberately absent: sockets, timers, writing of bytes (`server` does that).
+
+mod answer;
+mod content;
+mod explain;
+mod refusal;
+mod relay;
+mod router;
+
+pub use explain::{Question, explain};
+pub use answer::{Answer, Body, Facts};
+pub use refusal::Refusal;
+pub use router::Api;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests;

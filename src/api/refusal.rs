@@ -1,0 +1,104 @@
+//! Errors as answers: status, OCI code, a sentence, and when to come back.
+
+use super::answer::{Answer, Facts};
+use crate::oci::{EndpointError, ErrorBody, ErrorCode, NamespaceError};
+use crate::plugin::{ResolveError, ResolveStatus};
+use crate::registry::PullError;
+use crate::runtime::clock;
+
+/// Why a request is answered with an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// The code in the OCI error document.
+    pub code: ErrorCode,
+    /// The sentence in it.
+    pub message: String,
+    /// Seconds for `Retry-After`.
+    pub retry_after: Option<u64>,
+    /// For `Allow`, with 405.
+    pub allow: Option<&'static str>,
+}
+
+impl Refusal {
+    /// A refusal without further headers.
+    pub fn new(status: u16, code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), retry_after: None, allow: None }
+    }
+
+    /// This mirror only reads.
+    pub fn read_only(method: &str) -> Self {
+        let message = format!("{method} is not supported here: mirrored content is read-only");
+        let refusal = Self::new(405, ErrorCode::Unsupported, message);
+        Self { allow: Some("GET, HEAD"), ..refusal }
+    }
+
+    /// A header names a registry in a form that is none.
+    pub fn bad_header(error: &NamespaceError) -> Self {
+        let message = format!("the header X-Dragonfly-Registry is no registry host: {error}");
+        Self::new(400, ErrorCode::NameInvalid, message)
+    }
+
+    /// The answer that says so.
+    pub fn answer(self, facts: Facts) -> Answer {
+        let body = ErrorBody::json(self.code, &self.message, None);
+        let mut answer = Answer::new(self.status, facts).memory("application/json", body);
+        if let Some(seconds) = self.retry_after {
+            answer = answer.header("Retry-After", seconds.to_string());
+        }
+        if let Some(methods) = self.allow {
+            answer = answer.header("Allow", methods);
+        }
+        answer
+    }
+}
+
+impl From<EndpointError> for Refusal {
+    fn from(error: EndpointError) -> Self {
+        Self::new(error.status(), error.code(), error.to_string())
+    }
+}
+
+impl From<ResolveError> for Refusal {
+    fn from(error: ResolveError) -> Self {
+        let (status, code) = match error.status {
+            ResolveStatus::NotFound => (404, ErrorCode::NameUnknown),
+            ResolveStatus::Denied => (403, ErrorCode::Denied),
+            ResolveStatus::Unavailable => (503, ErrorCode::Unavailable),
+            ResolveStatus::Invalid => (400, ErrorCode::NameInvalid),
+            ResolveStatus::Internal => (500, ErrorCode::Unknown),
+        };
+        let retry_after = (status == 503).then_some(5);
+        Self { retry_after, ..Self::new(status, code, error.message) }
+    }
+}
+
+impl From<PullError> for Refusal {
+    fn from(error: PullError) -> Self {
+        let (status, code) = match &error {
+            PullError::BlobUnknown(_) => (404, ErrorCode::BlobUnknown),
+            PullError::ManifestUnknown(_) => (404, ErrorCode::ManifestUnknown),
+            PullError::NameUnknown(_) => (404, ErrorCode::NameUnknown),
+            PullError::Denied(_) => (403, ErrorCode::Denied),
+            PullError::RateLimited { .. } => (429, ErrorCode::TooManyRequests),
+            PullError::UpstreamTimeout(_) => (504, ErrorCode::Unavailable),
+            PullError::UpstreamFailed(_) => (502, ErrorCode::Unavailable),
+            PullError::Busy(_) => (503, ErrorCode::Unavailable),
+            PullError::Storage(_) | PullError::Internal(_) => (500, ErrorCode::Unknown),
+        };
+        let retry_after = error.retry_after();
+        Self { retry_after, ..Self::new(status, code, error.to_string()) }
+    }
+}
+
+/// The text of a `Warning` header with code 299 (RFC 7234 §5.5; distribution-spec "Warnings").
+pub(super) fn warning(text: &str) -> String {
+    let plain: String = text
+        .chars()
+        .map(|c| if c == '"' || c == '\\' || !(' '..='~').contains(&c) { '\'' } else { c })
+        .take(512)
+        .collect();
+    let date = crate::http::date::format(clock::unix_seconds());
+    format!("299 - \"{plain}\" \"{date}\"")
+}

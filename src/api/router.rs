@@ -1,0 +1,241 @@
+//! From a request head to the use case that answers it.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::answer::{Answer, Facts};
+use super::refusal::Refusal;
+use super::{content, relay};
+use crate::http::{Method, RequestHead};
+use crate::oci::{Endpoint, ErrorCode, Namespace, PathName, Reference, Scope, Target};
+use crate::plugin::{RequestKind, Resolution, ResolveRequest, Route, WorkerChain};
+use crate::registry::{Pull, PullError, Registry, Wanted};
+use crate::telemetry::RouteKind;
+
+/// The API as one worker serves it.
+pub struct Api {
+    registry: Rc<Registry>,
+    chain: Rc<WorkerChain>,
+}
+
+/// What a read asks of the registry, once it is routed.
+enum Ask<'a> {
+    Manifest(&'a Reference),
+    Blob(&'a crate::oci::Digest),
+    Tags,
+    Referrers(&'a crate::oci::Digest, Option<&'a str>),
+}
+
+impl Api {
+    /// Answers with this registry what this chain routes.
+    pub fn new(registry: Rc<Registry>, chain: Rc<WorkerChain>) -> Self {
+        Self { registry, chain }
+    }
+
+    /// The chain, for explanations.
+    pub fn chain(&self) -> &WorkerChain {
+        &self.chain
+    }
+
+    /// Answers a request of a client. Never fails: every error is an answer too.
+    pub async fn answer(&self, head: &RequestHead, client: IpAddr) -> Answer {
+        let answer = self.route(head, client).await;
+        let answer = answer.header("Docker-Distribution-Api-Version", "registry/2.0");
+        if head.method == Method::Head { answer.without_body() } else { answer }
+    }
+
+    async fn route(&self, head: &RequestHead, client: IpAddr) -> Answer {
+        let reads = head.method.reads();
+        let endpoint = match Endpoint::parse(reads, head.path(), head.query()) {
+            Ok(endpoint) => endpoint,
+            Err(error) => return Refusal::from(error).answer(Facts::of(RouteKind::Other)),
+        };
+        let kind = route_kind(&endpoint.target);
+        if !reads {
+            return Refusal::read_only(head.method.as_str()).answer(Facts::of(kind));
+        }
+        let (name, request_kind, ask) = match &endpoint.target {
+            Target::Base => return base(),
+            Target::Catalog { .. } => return no_catalog(kind),
+            Target::Upload { .. } => return no_uploads(kind),
+            Target::Manifest { name, reference } => {
+                (name, RequestKind::Manifest, Ask::Manifest(reference))
+            }
+            Target::Blob { name, digest } => (name, RequestKind::Blob, Ask::Blob(digest)),
+            Target::TagsList { name, .. } => (name, RequestKind::Tags, Ask::Tags),
+            Target::Referrers { name, digest, artifact_type } => (
+                name,
+                RequestKind::Referrers,
+                Ask::Referrers(digest, artifact_type.as_deref()),
+            ),
+        };
+        let mut facts = Facts::of(kind);
+        facts.reference = ask.reference();
+        let resolution = match self.resolve(head, &endpoint, name, request_kind, &ask, client) {
+            Ok(resolution) => resolution,
+            Err(refusal) => return refusal.answer(facts),
+        };
+        facts.rule = Some(Arc::from(resolution.rule.as_str()));
+        let answer = self.ask_candidates(head, &endpoint, name, &ask, &resolution, facts).await;
+        match endpoint.ns_received() {
+            Some(ns) if resolution.scoped_by_ns => answer.header("OCI-Namespace", ns.to_owned()),
+            _ => answer,
+        }
+    }
+
+    fn resolve(
+        &self,
+        head: &RequestHead,
+        endpoint: &Endpoint,
+        name: &PathName,
+        kind: RequestKind,
+        ask: &Ask<'_>,
+        client: IpAddr,
+    ) -> Result<Resolution, Refusal> {
+        let header = registry_header(head)?;
+        let reference = ask.reference().map(|r| r.to_string()).unwrap_or_default();
+        let request = ResolveRequest {
+            method: head.method.as_str(),
+            kind,
+            ns: endpoint.ns.as_ref(),
+            header: header.as_ref(),
+            name: name.as_str(),
+            reference: &reference,
+            client: Some(client),
+        };
+        Ok(self.chain.resolve(&request)?)
+    }
+
+    /// Asks the candidates of the route in order; the next one only when an upstream failed.
+    async fn ask_candidates(
+        &self,
+        head: &RequestHead,
+        endpoint: &Endpoint,
+        name: &PathName,
+        ask: &Ask<'_>,
+        resolution: &Resolution,
+        mut facts: Facts,
+    ) -> Answer {
+        let scopes: Vec<Scope> = match &resolution.route {
+            Route::Hosted { repository } => {
+                vec![Scope { upstream: None, repository: repository.clone() }]
+            }
+            Route::Upstream { candidates } => candidates
+                .iter()
+                .map(|candidate| Scope {
+                    upstream: Some(candidate.upstream.clone()),
+                    repository: candidate.repository.clone(),
+                })
+                .collect(),
+        };
+        let mut last = PullError::NameUnknown(format!("{name} is routed nowhere"));
+        for scope in &scopes {
+            facts.upstream = scope.upstream.clone();
+            facts.repository = Some(scope.repository.clone());
+            let outcome = self.ask(head, endpoint, name, ask, scope, resolution, &facts).await;
+            match outcome {
+                Ok(answer) => return answer,
+                Err(error) if error.is_upstream_failure() => last = error,
+                Err(error) => return Refusal::from(error).answer(facts),
+            }
+        }
+        Refusal::from(last).answer(facts)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn ask(
+        &self,
+        head: &RequestHead,
+        endpoint: &Endpoint,
+        name: &PathName,
+        ask: &Ask<'_>,
+        scope: &Scope,
+        resolution: &Resolution,
+        facts: &Facts,
+    ) -> Result<Answer, PullError> {
+        let registry = &self.registry;
+        let facts = facts.clone();
+        let pull: Pull = match ask {
+            Ask::Tags => return relay::tags(registry, endpoint, name, scope, facts).await,
+            Ask::Referrers(digest, artifact_type) => {
+                let what = (name, *digest, *artifact_type);
+                return relay::referrers(registry, endpoint, what, scope, facts).await;
+            }
+            Ask::Manifest(reference) => {
+                let bounds = registry.freshness(scope, freshness(resolution));
+                registry.pull_manifest(scope, reference, bounds).await?
+            }
+            Ask::Blob(digest) => {
+                let wanted = if head.method == Method::Head { Wanted::Head } else { Wanted::Bytes };
+                registry.pull_blob(scope, digest, wanted).await?
+            }
+        };
+        Ok(content::answer(head, pull, facts))
+    }
+}
+
+impl Ask<'_> {
+    fn reference(&self) -> Option<Reference> {
+        match self {
+            Self::Manifest(reference) => Some((*reference).clone()),
+            Self::Blob(digest) | Self::Referrers(digest, _) => Some(Reference::Digest(**digest)),
+            Self::Tags => None,
+        }
+    }
+}
+
+fn route_kind(target: &Target) -> RouteKind {
+    match target {
+        Target::Base => RouteKind::Base,
+        Target::Manifest { .. } => RouteKind::Manifest,
+        Target::Blob { .. } => RouteKind::Blob,
+        Target::TagsList { .. } => RouteKind::Tags,
+        Target::Referrers { .. } => RouteKind::Referrers,
+        Target::Catalog { .. } | Target::Upload { .. } => RouteKind::Other,
+    }
+}
+
+/// What the resolver said about freshness, if anything.
+fn freshness(resolution: &Resolution) -> (Option<std::time::Duration>, Option<std::time::Duration>) {
+    (resolution.tag_ttl, resolution.stale_max)
+}
+
+/// The registry named by `X-Dragonfly-Registry`, with or without a scheme.
+pub(super) fn registry_header(head: &RequestHead) -> Result<Option<Namespace>, Refusal> {
+    let mut found: Option<Namespace> = None;
+    for value in head.x_dragonfly_registry() {
+        let text = String::from_utf8_lossy(value);
+        let text = text.trim();
+        let host = ["https://", "http://"]
+            .iter()
+            .find_map(|scheme| {
+                let (head, rest) = text.split_at_checked(scheme.len())?;
+                head.eq_ignore_ascii_case(scheme).then_some(rest)
+            })
+            .unwrap_or(text);
+        let host = host.strip_suffix('/').unwrap_or(host);
+        let namespace = Namespace::parse(host).map_err(|error| Refusal::bad_header(&error))?;
+        if found.is_some() {
+            let message = "the header X-Dragonfly-Registry is given more than once";
+            return Err(Refusal::new(400, ErrorCode::NameInvalid, message));
+        }
+        found = Some(namespace);
+    }
+    Ok(found)
+}
+
+/// `GET /v2/`: yes, this is a registry.
+fn base() -> Answer {
+    Answer::new(200, Facts::of(RouteKind::Base)).memory("application/json", &b"{}"[..])
+}
+
+fn no_catalog(kind: RouteKind) -> Answer {
+    let message = "a mirror has no catalog of its own: ask the registry it mirrors";
+    Refusal::new(404, ErrorCode::Unsupported, message).answer(Facts::of(kind))
+}
+
+fn no_uploads(kind: RouteKind) -> Answer {
+    let message = "there is no upload: mirrored content is read-only";
+    Refusal::new(404, ErrorCode::BlobUploadUnknown, message).answer(Facts::of(kind))
+}

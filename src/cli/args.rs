@@ -1,0 +1,257 @@
+//! The grammar of the command line. The doc comments are what `--help` prints.
+
+#![expect(
+    missing_docs,
+    reason = "a doc comment is help text; a flattened struct's would replace ours"
+)]
+#![allow(rustdoc::bare_urls, reason = "help text is read in a terminal")]
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Driver, EndpointUrl};
+
+/// An OCI registry mirror: one port, many upstream registries.
+///
+/// Without a command it serves. Exit status: 0 well, 1 failed, 2 misuse.
+#[derive(Debug, Parser)]
+#[command(name = "ringport", version, args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the registry (what happens without a command, too)
+    Serve(ServeArgs),
+    /// Check a configuration and print what is in force
+    Check(CheckArgs),
+    /// Tell where a request would go, and why
+    Explain(ExplainArgs),
+    /// Print a client's configuration for this mirror
+    Hosts(HostsArgs),
+    /// Print a completion script
+    Completions(CompletionsArgs),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct ServeArgs {
+    /// Configuration; without it, the public registries behind 127.0.0.1:5000
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address of the registry instead of the configured ones; may be repeated
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<SocketAddr>,
+    /// Folder of the store instead of the configured one
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// How workers talk to the kernel, instead of the configured way
+    #[arg(long, value_enum, value_name = "DRIVER")]
+    pub driver: Option<DriverArg>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct CheckArgs {
+    /// The configuration to check
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExplainArgs {
+    /// Configuration; without it, the embedded one
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The registry the client means, as in the query parameter `ns`
+    #[arg(long, value_name = "HOST")]
+    pub ns: Option<String>,
+    /// A header of the request; may be repeated
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
+    pub headers: Vec<HeaderArg>,
+    /// The request's method, such as GET
+    #[arg(value_name = "METHOD")]
+    pub method: String,
+    /// The request's path, such as /v2/library/alpine/manifests/latest
+    #[arg(value_name = "PATH")]
+    pub path: String,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct HostsArgs {
+    /// The client
+    #[arg(value_enum, value_name = "CLIENT")]
+    pub client: Client,
+    /// Where the client reaches this mirror, such as http://mirror.example:5000
+    #[arg(long, value_name = "URL", value_parser = parse_mirror)]
+    pub mirror: EndpointUrl,
+    /// The mirror's configuration, for its registries; without it, the embedded one
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// A client whose configuration we can print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Client {
+    /// containerd, nerdctl and ctr: _default/hosts.toml
+    Containerd,
+    /// Docker Engine: daemon.json
+    Docker,
+    /// Podman, Buildah, Skopeo and CRI-O: registries.conf
+    Podman,
+    /// k3s and RKE2: registries.yaml
+    K3s,
+}
+
+/// The words of `server.driver`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DriverArg {
+    Auto,
+    #[value(name = "io_uring")]
+    IoUring,
+    Epoll,
+}
+
+impl From<DriverArg> for Driver {
+    fn from(driver: DriverArg) -> Driver {
+        match driver {
+            DriverArg::Auto => Driver::Auto,
+            DriverArg::IoUring => Driver::IoUring,
+            DriverArg::Epoll => Driver::Epoll,
+        }
+    }
+}
+
+/// One `--header`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderArg {
+    /// As written.
+    pub name: String,
+    /// Without the space around it.
+    pub value: String,
+}
+
+impl Args {
+    /// The command, `serve` being the one that need not be named.
+    pub fn into_command(self) -> Command {
+        self.command.unwrap_or(Command::Serve(self.serve))
+    }
+}
+
+/// Writes the completion script for a shell.
+pub fn write_completions(args: &CompletionsArgs, out: &mut impl Write) -> std::io::Result<()> {
+    // Into memory first: the generator panics when its writer fails, and a closed pipe is no bug.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Args::command(), "ringport", &mut script);
+    out.write_all(&script)
+}
+
+fn parse_header(text: &str) -> Result<HeaderArg, String> {
+    let (name, value) = text.split_once(':').ok_or("expected \"NAME: VALUE\"")?;
+    if name.is_empty() || name.contains(char::is_whitespace) {
+        return Err("the name is empty or holds a space".to_owned());
+    }
+    Ok(HeaderArg { name: name.to_owned(), value: value.trim().to_owned() })
+}
+
+fn parse_mirror(text: &str) -> Result<EndpointUrl, String> {
+    let mirror = EndpointUrl::parse(text)?;
+    match mirror.path.is_empty() {
+        true => Ok(mirror),
+        false => Err(format!(
+            "the path `{}` can't be used: clients ask for /v2/ at the root of the host",
+            mirror.path
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        let words = std::iter::once("ringport").chain(line.split_whitespace());
+        Args::try_parse_from(words).map(Args::into_command)
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_the_command_that_need_not_be_named() {
+        let flags = "--config a.toml --listen 127.0.0.1:1 --listen [::1]:2 --data d --driver epoll";
+        for line in [flags.to_owned(), format!("serve {flags}")] {
+            let Ok(Command::Serve(serve)) = parse(&line) else { panic!("{line}") };
+            assert_eq!(serve.config, Some("a.toml".into()));
+            assert_eq!(serve.listen.len(), 2);
+            assert_eq!(serve.data, Some("d".into()));
+            assert_eq!(serve.driver.map(Driver::from), Some(Driver::Epoll));
+        }
+        let Ok(Command::Serve(serve)) = parse("") else { panic!("nothing") };
+        assert_eq!(serve, ServeArgs::default());
+    }
+
+    #[test]
+    fn explain_takes_a_request() {
+        let words = ["ringport", "explain", "--ns", "ghcr.io", "--header"];
+        let request = ["X-Dragonfly-Registry:  https://ghcr.io ", "GET", "/v2/a/manifests/b"];
+        let args = Args::try_parse_from(words.iter().chain(&request)).expect("parsed");
+        let Command::Explain(explain) = args.into_command() else { panic!("not explain") };
+        assert_eq!(explain.ns.as_deref(), Some("ghcr.io"));
+        assert_eq!(explain.headers[0].name, "X-Dragonfly-Registry");
+        assert_eq!(explain.headers[0].value, "https://ghcr.io");
+        assert_eq!((explain.method.as_str(), explain.path.as_str()), ("GET", "/v2/a/manifests/b"));
+    }
+
+    #[test]
+    fn misuse_is_status_2_and_help_is_0() {
+        let misuses = [
+            "fly",
+            "check",
+            "serve --listen nowhere",
+            "--config a check --config b",
+            "explain GET",
+            "explain --header x GET /v2/",
+            "hosts containerd",
+            "hosts emacs --mirror http://a",
+            "hosts podman --mirror a:5000",
+            "hosts podman --mirror http://a/b",
+        ];
+        for line in misuses {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+        for (line, kind) in
+            [("--help", ErrorKind::DisplayHelp), ("--version", ErrorKind::DisplayVersion)]
+        {
+            let shown = parse(line).expect_err(line);
+            assert_eq!((shown.kind(), shown.exit_code()), (kind, 0));
+        }
+    }
+
+    #[test]
+    fn completions_name_the_commands() {
+        for shell in clap_complete::Shell::value_variants() {
+            let mut script = Vec::new();
+            write_completions(&CompletionsArgs { shell: *shell }, &mut script).expect("written");
+            let script = String::from_utf8(script).expect("UTF-8");
+            assert!(script.contains("explain") && script.contains("config"), "{shell}");
+        }
+    }
+}

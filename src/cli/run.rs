@@ -1,0 +1,122 @@
+//! From the command line to what was asked for.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use super::args::{Args, Command, ExplainArgs, ServeArgs, write_completions};
+use super::{Exit, check, hosts};
+use crate::api::{self, Question};
+use crate::config::{Config, ConfigError};
+use crate::plugin::Chain;
+use crate::{server, telemetry};
+
+/// Runs the process's command line and tells its exit status.
+pub fn main() -> ExitCode {
+    let (mut out, mut remarks) = (io::stdout().lock(), io::stderr().lock());
+    let ended = match Args::parse().into_command() {
+        Command::Serve(args) => {
+            // The log has a thread of its own that needs standard error.
+            drop((out, remarks));
+            return serve(&args).into();
+        }
+        Command::Check(args) => check::run(&args.config, &mut out, &mut remarks),
+        Command::Explain(args) => explain(&args, &mut out, &mut remarks),
+        Command::Hosts(args) => hosts::run(&args, &mut out, &mut remarks),
+        Command::Completions(args) => write_completions(&args, &mut out).map(|()| Exit::Well),
+    };
+    match ended.and_then(|exit| out.flush().map(|()| exit)) {
+        Ok(exit) => exit.into(),
+        // Whoever reads us has had enough; that is not a failure of ours.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Well.into(),
+        Err(error) => {
+            let _ = writeln!(remarks, "ringport: {error}");
+            Exit::Failed.into()
+        }
+    }
+}
+
+/// Serves until told to stop. The process must end right after: the workers' rings are never
+/// dropped, because operations may still be in flight on them.
+fn serve(args: &ServeArgs) -> Exit {
+    let mut config = match load(args.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return Exit::Failed;
+        }
+    };
+    if !args.listen.is_empty() {
+        config.server.listen.clone_from(&args.listen);
+    }
+    if let Some(data) = &args.data {
+        config.storage.root.clone_from(data);
+    }
+    if let Some(driver) = args.driver {
+        config.server.driver = driver.into();
+    }
+    let log = match telemetry::log::start(&config.log) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("ringport: {error}");
+            return Exit::Failed;
+        }
+    };
+    let served = server::serve(config);
+    if let Err(error) = &served {
+        tracing::error!(%error, "stopped");
+    }
+    // Written out before the process ends, and the reason also where no log is wanted.
+    drop(log);
+    if let Err(error) = &served {
+        eprintln!("ringport: {error}");
+    }
+    std::process::exit(i32::from(served.is_err()));
+}
+
+fn explain(args: &ExplainArgs, out: &mut impl Write, remarks: &mut impl Write) -> io::Result<Exit> {
+    let config = match load(args.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => {
+            writeln!(remarks, "{error}")?;
+            return Ok(Exit::Failed);
+        }
+    };
+    let chain = Chain::load(&config).and_then(|chain| chain.start_worker(0));
+    let chain = match chain {
+        Ok(chain) => chain,
+        Err(error) => {
+            writeln!(remarks, "ringport: {error}")?;
+            return Ok(Exit::Failed);
+        }
+    };
+    let headers: Vec<(String, String)> =
+        args.headers.iter().map(|h| (h.name.clone(), h.value.clone())).collect();
+    let question = Question {
+        method: &args.method,
+        target: &args.path,
+        ns: args.ns.as_deref(),
+        headers: &headers,
+    };
+    match api::explain(&chain, &config, &question) {
+        Ok(text) => {
+            out.write_all(text.as_bytes())?;
+            Ok(Exit::Well)
+        }
+        Err(refusal) => {
+            writeln!(
+                out,
+                "refusal: {} {}\nreason: {}",
+                refusal.status,
+                refusal.code.as_str(),
+                refusal.message
+            )?;
+            Ok(Exit::Failed)
+        }
+    }
+}
+
+fn load(path: Option<&std::path::Path>) -> Result<Config, ConfigError> {
+    path.map_or_else(Config::embedded, Config::load)
+}

@@ -1,0 +1,28 @@
+//! Ringport: an OCI registry mirror for high-volume CI.
+//!
+//! The modules are the stages of a request, in layers that import only downward; ARCHITECTURE.md
+//! is the map.
+
+#![allow(missing_docs)]
+
+pub mod config;
+pub mod http;
+pub mod limits;
+pub mod oci;
+
+pub mod runtime;
+pub mod telemetry;
+
+pub mod catalog;
+pub mod index;
+pub mod plugin;
+pub mod storage;
+pub mod transfer;
+pub mod upstream;
+
+pub mod registry;
+
+pub mod api;
+pub mod server;
+
+pub mod cli;

@@ -1,0 +1,219 @@
+//! Asking an upstream for a manifest: the shared work behind all who want the same one.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::commit::{self, ManifestContent};
+use super::state::Registry;
+use super::{PullError, freshness};
+use crate::index::TagEntry;
+use crate::limits::MANIFEST_BYTES_MAX;
+use crate::oci::{Algorithm, Digest, Manifest, Reference, Scope, Tag, media_type};
+use crate::runtime::clock;
+use crate::upstream::{Accept, Method, Request, Response};
+
+/// Longest rest between two revalidations of one tag, whatever `Retry-After` says, in seconds.
+const REST_MAX: u64 = 600;
+
+/// What is asked for, as one key of the fetches in flight.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct FetchKey {
+    pub(super) scope: Scope,
+    pub(super) reference: Reference,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub(super) enum Fetched {
+    /// The upstream confirmed the binding we have.
+    Confirmed(TagEntry),
+    /// A manifest came and was kept.
+    New(ManifestContent),
+}
+
+pub(super) type FetchOutcome = Result<Fetched, PullError>;
+
+impl Registry {
+    /// Fetches or confirms a manifest; one upstream exchange for all who ask meanwhile.
+    pub(super) async fn fetch_manifest(
+        &self,
+        scope: &Scope,
+        reference: Reference,
+    ) -> FetchOutcome {
+        let key = FetchKey { scope: scope.clone(), reference };
+        let work = key.clone();
+        let fetches = &self.shared().fetches;
+        fetches.run(key, move || async move { fetch(work).await }).await?
+    }
+}
+
+/// On the worker that owns the key.
+async fn fetch(FetchKey { scope, reference }: FetchKey) -> FetchOutcome {
+    let registry = Registry::current()?;
+    match &reference {
+        Reference::Digest(digest) => registry.fetch_new(&scope, &reference, Some(digest)).await,
+        Reference::Tag(tag) => match registry.shared().index.tag(&scope, tag) {
+            None => registry.fetch_new(&scope, &reference, None).await,
+            Some(known) => {
+                let outcome = registry.revalidate(&scope, tag, known).await;
+                if let Err(error) = &outcome {
+                    registry.rest(&scope, tag, known, error);
+                }
+                outcome
+            }
+        },
+    }
+}
+
+impl Registry {
+    /// Asks by HEAD, which registries do not count, whether the tag still points where we think;
+    /// fetches what it points at now if not.
+    async fn revalidate(&self, scope: &Scope, tag: &Tag, known: TagEntry) -> FetchOutcome {
+        let reference = Reference::Tag(tag.clone());
+        let response = self.ask(scope, &reference, Method::Head).await?;
+        let told = match response.status {
+            200 => announced_digest(&response),
+            404 => {
+                commit::forget_tag(self.shared(), scope, tag, &known).await?;
+                return Err(unknown(scope, &reference));
+            }
+            status => return Err(unexpected(scope, &reference, status)),
+        };
+        let stored = self.shared().index.blob(&known.digest).is_some();
+        if told == Some(known.digest) && stored {
+            let entry = commit::confirm_tag(self.shared(), scope, tag, known).await?;
+            return Ok(Fetched::Confirmed(entry));
+        }
+        self.fetch_new(scope, &reference, None).await
+    }
+
+    /// Leaves a failing upstream alone for a while as far as this tag is concerned.
+    fn rest(&self, scope: &Scope, tag: &Tag, known: TagEntry, error: &PullError) {
+        if error.is_upstream_failure() {
+            let wait = error.retry_after().unwrap_or(super::error::RETRY_AFTER_DEFAULT);
+            let retry_at = clock::unix_seconds() + wait.min(REST_MAX);
+            self.shared().index.insert_tag(scope, tag, TagEntry { retry_at, ..known });
+            tracing::warn!(%scope, %tag, %error, age = freshness::age(&known, retry_at),
+                "a tag could not be revalidated");
+        }
+    }
+
+    /// Gets a manifest, checks everything about it, keeps it.
+    async fn fetch_new(
+        &self,
+        scope: &Scope,
+        reference: &Reference,
+        expected: Option<&Digest>,
+    ) -> FetchOutcome {
+        let response = self.ask(scope, reference, Method::Get).await?;
+        match response.status {
+            200 => {}
+            404 => {
+                if let Reference::Tag(tag) = reference
+                    && let Some(known) = self.shared().index.tag(scope, tag)
+                {
+                    commit::forget_tag(self.shared(), scope, tag, &known).await?;
+                }
+                return Err(unknown(scope, reference));
+            }
+            status => return Err(unexpected(scope, reference, status)),
+        }
+        let content = receive(scope, reference, expected, response).await?;
+        let tag = match reference {
+            Reference::Tag(tag) => Some(tag),
+            Reference::Digest(_) => None,
+        };
+        if let Err(error) = commit::manifest(self.shared(), scope, &content, tag).await {
+            // What we have is right; that the disk did not take it must not fail the pull.
+            tracing::error!(%scope, %reference, %error, "a manifest could not be kept");
+        }
+        Ok(Fetched::New(content))
+    }
+
+    async fn ask(
+        &self,
+        scope: &Scope,
+        reference: &Reference,
+        method: Method,
+    ) -> Result<Response, PullError> {
+        let Some(upstream) = &scope.upstream else { return Err(unknown(scope, reference)) };
+        let request = Request {
+            method,
+            path: format!("/v2/{}/manifests/{reference}", scope.repository),
+            query: None,
+            accept: Accept::Manifests,
+            range: None,
+            if_none_match: None,
+            repository: scope.repository.clone(),
+        };
+        self.client().exchange(upstream, request).await.map_err(|error| PullError::from(&error))
+    }
+}
+
+/// Reads the body within its bound and checks digest, media type and form.
+async fn receive(
+    scope: &Scope,
+    reference: &Reference,
+    expected: Option<&Digest>,
+    mut response: Response,
+) -> Result<ManifestContent, PullError> {
+    let bad = |what: String| PullError::UpstreamFailed(format!("{scope} {reference}: {what}"));
+    let too_large = |size: u64| {
+        bad(format!("manifest of {size} bytes or more; at most {MANIFEST_BYTES_MAX} are accepted"))
+    };
+    let announced = announced_digest(&response);
+    let content_type = response
+        .headers
+        .get("content-type")
+        .and_then(|value| value.to_str().ok())
+        .map(|value| media_type::without_parameters(value).to_owned())
+        .unwrap_or_default();
+    if let Some(size) = response.content_length.filter(|&n| n > MANIFEST_BYTES_MAX as u64) {
+        return Err(too_large(size));
+    }
+    let bytes = read_all(&mut response, MANIFEST_BYTES_MAX)
+        .await
+        .map_err(|error| error.unwrap_or_else(|| too_large(MANIFEST_BYTES_MAX as u64 + 1)))?;
+    let digest = match expected.copied().or(announced) {
+        Some(promised) => {
+            let found = Digest::of(promised.algorithm(), &bytes);
+            if found != promised {
+                return Err(bad(format!("manifest hashes to {found}, expected {promised}")));
+            }
+            promised
+        }
+        None => Digest::of(Algorithm::Sha256, &bytes),
+    };
+    let manifest = Manifest::check(&bytes, &content_type).map_err(|e| bad(e.to_string()))?;
+    Ok(ManifestContent { digest, media_type: Arc::from(manifest.media_type.as_str()), bytes })
+}
+
+/// Reads a whole body of at most `max` bytes; `Err(None)` when it is larger.
+pub(super) async fn read_all(
+    response: &mut Response,
+    max: usize,
+) -> Result<Bytes, Option<PullError>> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = response.body.frame().await {
+        let frame = frame.map_err(|error| Some(PullError::from(&error)))?;
+        if whole.len() + frame.len() > max {
+            return Err(None);
+        }
+        whole.extend_from_slice(&frame);
+    }
+    Ok(whole.freeze())
+}
+
+fn announced_digest(response: &Response) -> Option<Digest> {
+    let value = response.headers.get("docker-content-digest")?.to_str().ok()?;
+    Digest::parse(value).ok()
+}
+
+fn unknown(scope: &Scope, reference: &Reference) -> PullError {
+    PullError::ManifestUnknown(format!("{scope} does not know manifest {reference}"))
+}
+
+fn unexpected(scope: &Scope, reference: &Reference, status: u16) -> PullError {
+    PullError::UpstreamFailed(format!("{scope} {reference}: unexpected status {status}"))
+}

@@ -1,0 +1,145 @@
+//! One download in progress, as its followers see it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use event_listener::Event;
+
+use super::PullError;
+use crate::limits::HOLD_BACK_BYTES;
+use crate::oci::{Digest, Scope};
+use crate::runtime::clock;
+
+/// A blob that is arriving. Written by one task, followed from any worker; everything in it is
+/// set once or only grows, so followers need no lock.
+pub struct Fill {
+    /// What is being fetched.
+    pub digest: Digest,
+    /// For which repository it was started.
+    pub scope: Scope,
+    started_at: u64,
+    opening: OnceLock<Opening>,
+    readable: AtomicU64,
+    outcome: OnceLock<Result<u64, PullError>>,
+    changed: Event,
+}
+
+struct Opening {
+    size: Option<u64>,
+    file: Arc<std::fs::File>,
+}
+
+impl Fill {
+    pub(super) fn new(digest: Digest, scope: Scope) -> Self {
+        Self {
+            digest,
+            scope,
+            started_at: clock::unix_seconds(),
+            opening: OnceLock::new(),
+            readable: AtomicU64::new(0),
+            outcome: OnceLock::new(),
+            changed: Event::new(),
+        }
+    }
+
+    // ---- the task's side ----
+
+    /// The upstream has answered: the size it announced, and the file that grows.
+    pub(super) fn opened(&self, size: Option<u64>, file: Arc<std::fs::File>) {
+        // A resumed fill opens once only; the task checks that the size has not changed.
+        let _ = self.opening.set(Opening { size, file });
+        self.changed.notify(usize::MAX);
+    }
+
+    /// `written` bytes are in the file, not yet verified: all but the held-back tail of the whole
+    /// may be read. Without a size nobody knows where the tail begins, so nothing may.
+    pub(super) fn grown(&self, written: u64) {
+        if let Some(Opening { size: Some(size), .. }) = self.opening.get() {
+            let readable = written.min(size.saturating_sub(HOLD_BACK_BYTES));
+            if readable > self.readable.load(Ordering::Relaxed) {
+                self.readable.store(readable, Ordering::Release);
+                self.changed.notify(usize::MAX);
+            }
+        }
+    }
+
+    /// The digest matches: all `size` bytes may be read.
+    pub(super) fn verified(&self, size: u64) {
+        self.readable.store(size, Ordering::Release);
+        // Only the first outcome counts.
+        let _ = self.outcome.set(Ok(size));
+        self.changed.notify(usize::MAX);
+    }
+
+    /// The content cannot be had; followers are cut short.
+    pub(super) fn failed(&self, error: PullError) {
+        let _ = self.outcome.set(Err(error));
+        self.changed.notify(usize::MAX);
+    }
+
+    // ---- the followers' side ----
+
+    /// When the fill was started, Unix seconds.
+    pub fn started_at(&self) -> u64 {
+        self.started_at
+    }
+
+    /// Waits until the whole size is known: at once when the upstream announced it, otherwise at
+    /// the end.
+    ///
+    /// # Errors
+    /// The fill failed before its size was known.
+    pub async fn size(&self) -> Result<u64, PullError> {
+        self.wait(|| match (self.opening.get(), self.outcome.get()) {
+            (_, Some(Err(error))) => Some(Err(error.clone())),
+            (Some(Opening { size: Some(size), .. }), _) => Some(Ok(*size)),
+            (_, Some(Ok(size))) => Some(Ok(*size)),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Waits until more than `from` bytes may be read; returns how many may.
+    ///
+    /// # Errors
+    /// The fill failed; what was readable before is right, and nothing more will come.
+    pub async fn readable_beyond(&self, from: u64) -> Result<u64, PullError> {
+        self.wait(|| {
+            let readable = self.readable.load(Ordering::Acquire);
+            match self.outcome.get() {
+                _ if readable > from => Some(Ok(readable)),
+                Some(Err(error)) => Some(Err(error.clone())),
+                Some(Ok(size)) => Some(Ok(*size)),
+                None => None,
+            }
+        })
+        .await
+    }
+
+    /// The growing file; `None` before the upstream has answered.
+    pub fn file(&self) -> Option<&Arc<std::fs::File>> {
+        self.opening.get().map(|opening| &opening.file)
+    }
+
+    async fn wait<T>(&self, check: impl Fn() -> Option<T>) -> T {
+        loop {
+            // Listen first, then look: a change between the two is not missed.
+            let listener = self.changed.listen();
+            if let Some(found) = check() {
+                return found;
+            }
+            listener.await;
+        }
+    }
+}
+
+impl fmt::Debug for Fill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fill")
+            .field("digest", &self.digest)
+            .field("scope", &self.scope)
+            .field("readable", &self.readable)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,213 @@
+//! The task of a fill: request, write and hash, resume, verify, commit.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::state::Registry;
+use super::{Fill, PullError, commit};
+use crate::limits::FILL_TRIES_MAX;
+use crate::runtime::sleep;
+use crate::storage::{StageError, Staged};
+use crate::telemetry::FillOutcome;
+use crate::upstream::{Accept, Body, ByteRange, Method, Request, Response, UpstreamError};
+
+/// Tries of one fill in all, however much each of them brought.
+const TRIES_TOTAL_MAX: u32 = 64;
+/// Pause before the second try; doubles with each try that brought nothing.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why one try ended early.
+enum Broken {
+    /// Asking again may bring the rest.
+    Retry(UpstreamError),
+    /// It cannot get better.
+    Final(Lost),
+}
+
+/// Why there is no content, for the followers and for the metrics.
+struct Lost {
+    error: PullError,
+    outcome: FillOutcome,
+}
+
+impl Lost {
+    fn rejected(fill: &Fill, what: &str) -> Self {
+        let error = PullError::UpstreamFailed(format!("{}@{}: {what}", fill.scope, fill.digest));
+        Self { error, outcome: FillOutcome::Rejected }
+    }
+}
+
+impl From<&UpstreamError> for Lost {
+    fn from(error: &UpstreamError) -> Self {
+        Self { error: PullError::from(error), outcome: FillOutcome::UpstreamFailed }
+    }
+}
+
+impl From<StageError> for Lost {
+    fn from(error: StageError) -> Self {
+        let outcome = match &error {
+            StageError::Digest { .. } => FillOutcome::DigestMismatch,
+            StageError::Io { .. } => FillOutcome::StorageFailed,
+        };
+        Self { error: PullError::from(error), outcome }
+    }
+}
+
+/// Downloads the blob, publishes its growth to the followers, commits it.
+pub(super) async fn run(registry: &Registry, fill: &Fill) {
+    let active = registry.metrics().fill();
+    let staged = match download(registry, fill).await {
+        Ok(staged) => staged,
+        Err(Lost { error, outcome }) => {
+            tracing::warn!(scope = %fill.scope, digest = %fill.digest, %error, "a fill failed");
+            active.finish(outcome);
+            fill.failed(error);
+            return;
+        }
+    };
+    // Verified: followers get the rest at once, whether or not the disk keeps it.
+    fill.verified(staged.size());
+    match commit::blob(registry.shared(), &fill.scope, &fill.digest, staged).await {
+        Ok(()) => active.finish(FillOutcome::Stored),
+        Err(error) => {
+            tracing::error!(scope = %fill.scope, digest = %fill.digest, %error,
+                "content was served but could not be kept");
+            active.finish(FillOutcome::StorageFailed);
+        }
+    }
+}
+
+/// Downloads until the content is whole and verified.
+async fn download(registry: &Registry, fill: &Fill) -> Result<Staged, Lost> {
+    let mut staged = Staged::create(registry.shared().store.clone(), fill.digest).await?;
+    let mut size = None;
+    let (mut tries, mut fruitless) = (0, 0);
+    loop {
+        let before = staged.size();
+        let error = match one_try(registry, fill, &mut staged, &mut size).await {
+            Ok(()) => break,
+            Err(Broken::Final(error)) => return Err(error),
+            Err(Broken::Retry(error)) => error,
+        };
+        tries += 1;
+        fruitless = if staged.size() > before { 1 } else { fruitless + 1 };
+        if fruitless >= FILL_TRIES_MAX || tries >= TRIES_TOTAL_MAX {
+            return Err(Lost::from(&error));
+        }
+        tracing::info!(scope = %fill.scope, digest = %fill.digest, %error,
+            received = staged.size(), tries, "a fill broke off and is resumed");
+        registry.metrics().fill_resumed();
+        sleep(PAUSE * 2_u32.saturating_pow(fruitless - 1)).await;
+    }
+    staged.verify()?;
+    Ok(staged)
+}
+
+/// One upstream request, from where the last one stopped to the end of the content.
+async fn one_try(
+    registry: &Registry,
+    fill: &Fill,
+    staged: &mut Staged,
+    size: &mut Option<u64>,
+) -> Result<(), Broken> {
+    let Some(upstream) = &fill.scope.upstream else {
+        return Err(Broken::Final(Lost::rejected(fill, "hosted content is never filled")));
+    };
+    let from = staged.size();
+    let range = (from > 0).then_some(ByteRange { first: from, last: None });
+    let request = Request {
+        method: Method::Get,
+        path: format!("/v2/{}/blobs/{}", fill.scope.repository, fill.digest),
+        query: None,
+        accept: Accept::Any,
+        range,
+        if_none_match: None,
+        repository: fill.scope.repository.clone(),
+    };
+    let response = registry.client().exchange(upstream, request).await.map_err(|error| {
+        // Before the first byte a failure is the answer; in mid-blob it may pass.
+        if from > 0 && error.is_failure_of_upstream() {
+            Broken::Retry(error)
+        } else {
+            Broken::Final(Lost::from(&error))
+        }
+    })?;
+    let skip = check_head(registry, fill, &response, from, size)?;
+    if from == 0 {
+        fill.opened(*size, staged.shared());
+    }
+    receive(registry, fill, staged, response.body, skip).await?;
+    match *size {
+        Some(size) if staged.size() != size => Err(Broken::Final(Lost::rejected(
+            fill,
+            &format!("the body ended at {} of {size} bytes", staged.size()),
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Checks status and size of a response; returns how many body bytes we have already.
+fn check_head(
+    registry: &Registry,
+    fill: &Fill,
+    response: &Response,
+    from: u64,
+    size: &mut Option<u64>,
+) -> Result<u64, Broken> {
+    let fail = |what: String| Broken::Final(Lost::rejected(fill, &what));
+    let (skip, whole) = match response.status {
+        200 => (from, response.content_length),
+        206 if from > 0 => (0, response.content_length.map(|rest| from.saturating_add(rest))),
+        404 => {
+            let message = format!("{} does not know blob {}", fill.scope, fill.digest);
+            let error = PullError::BlobUnknown(message);
+            return Err(Broken::Final(Lost { error, outcome: FillOutcome::UpstreamFailed }));
+        }
+        416 => return Err(fail(format!("there is nothing after byte {from} of what it sent"))),
+        status => return Err(fail(format!("unexpected status {status} for a blob"))),
+    };
+    let max = registry.shared().blob_bytes_max;
+    if let Some(found) = whole.filter(|&found| found > max) {
+        return Err(fail(format!("{found} bytes, more than [storage] max_size = {max}")));
+    }
+    match (*size, whole) {
+        (Some(known), Some(found)) if known != found => {
+            Err(fail(format!("size changed from {known} to {found} bytes between two requests")))
+        }
+        (None, found) if from == 0 => {
+            *size = found;
+            Ok(skip)
+        }
+        _ => Ok(skip),
+    }
+}
+
+/// Writes the body behind what is staged already, leaving out its first `skip` bytes.
+async fn receive(
+    registry: &Registry,
+    fill: &Fill,
+    staged: &mut Staged,
+    mut body: Body,
+    mut skip: u64,
+) -> Result<(), Broken> {
+    let max = registry.shared().blob_bytes_max;
+    while let Some(frame) = body.frame().await {
+        let mut frame: Bytes = frame.map_err(Broken::Retry)?;
+        if skip > 0 {
+            let cut = usize::try_from(skip).unwrap_or(usize::MAX).min(frame.len());
+            frame = frame.split_off(cut);
+            skip -= cut as u64;
+        }
+        if frame.is_empty() {
+            continue;
+        }
+        if staged.size() + frame.len() as u64 > max {
+            let what = format!("more than [storage] max_size = {max} bytes");
+            return Err(Broken::Final(Lost::rejected(fill, &what)));
+        }
+        staged.append(frame).await.map_err(|error| Broken::Final(error.into()))?;
+        fill.grown(staged.size());
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! How old a tag's binding may be.
+
+use std::time::Duration;
+
+use super::state::Shared;
+use crate::index::TagEntry;
+use crate::oci::Scope;
+
+/// Bounds on the age of a tag's binding, from the upstream's configuration or the resolver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freshness {
+    /// Younger than this, a binding is answered without the upstream.
+    pub tag_ttl: Duration,
+    /// How much longer it may answer while the upstream fails.
+    pub stale_max: Duration,
+}
+
+/// What may be done with a known binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Answer with it.
+    Fresh,
+    /// Ask the upstream first.
+    Due,
+    /// The upstream failed a moment ago or asked for patience: do not ask again yet.
+    Resting,
+}
+
+impl Freshness {
+    /// The configured bounds for a repository; no bound at all for hosted ones, which we own.
+    pub(super) fn of(shared: &Shared, scope: &Scope) -> Self {
+        shared.policy(scope).map_or(
+            Self { tag_ttl: Duration::MAX, stale_max: Duration::MAX },
+            |policy| Self { tag_ttl: policy.tag_ttl, stale_max: policy.stale_max },
+        )
+    }
+
+    pub(super) fn state(&self, entry: &TagEntry, now: u64) -> State {
+        if age(entry, now) < self.tag_ttl.as_secs() {
+            State::Fresh
+        } else if now < entry.retry_at {
+            State::Resting
+        } else {
+            State::Due
+        }
+    }
+
+    /// Whether the binding may still answer while the upstream fails.
+    pub(super) fn allows_stale(&self, entry: &TagEntry, now: u64) -> bool {
+        age(entry, now) < self.tag_ttl.as_secs().saturating_add(self.stale_max.as_secs())
+    }
+}
+
+impl super::Registry {
+    /// The bounds for tags of a repository: what the resolver said, else what is configured.
+    pub fn freshness(
+        &self,
+        scope: &Scope,
+        (tag_ttl, stale_max): (Option<Duration>, Option<Duration>),
+    ) -> Freshness {
+        let configured = Freshness::of(self.shared(), scope);
+        Freshness {
+            tag_ttl: tag_ttl.unwrap_or(configured.tag_ttl),
+            stale_max: stale_max.unwrap_or(configured.stale_max),
+        }
+    }
+}
+
+/// Seconds since the upstream last vouched for the binding. A clock that was set back makes it 0.
+pub(super) fn age(entry: &TagEntry, now: u64) -> u64 {
+    now.saturating_sub(entry.checked_at)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::oci::{Algorithm, Digest};
+
+    #[test]
+    fn a_binding_is_fresh_then_due_then_too_old() {
+        let bounds =
+            Freshness { tag_ttl: Duration::from_secs(10), stale_max: Duration::from_secs(100) };
+        let digest = Digest::of(Algorithm::Sha256, b"x");
+        let entry = |retry_at| TagEntry { digest, fetched_at: 0, checked_at: 1000, retry_at };
+        for (now, retry_at, state, stale) in [
+            (1000, 0, State::Fresh, true),
+            (1009, 0, State::Fresh, true),
+            (1010, 0, State::Due, true),
+            (1010, 1015, State::Resting, true),
+            (1015, 1015, State::Due, true),
+            (1109, 0, State::Due, true),
+            (1110, 0, State::Due, false),
+            (1110, 2000, State::Resting, false),
+            (500, 0, State::Fresh, true),
+        ] {
+            assert_eq!(bounds.state(&entry(retry_at), now), state, "at {now}");
+            assert_eq!(bounds.allows_stale(&entry(retry_at), now), stale, "at {now}");
+        }
+        let zero = Freshness { tag_ttl: Duration::ZERO, stale_max: Duration::ZERO };
+        assert_eq!(zero.state(&entry(0), 1000), State::Due);
+        assert!(!zero.allows_stale(&entry(0), 1000));
+    }
+}

@@ -1,0 +1,82 @@
+//! The use cases: answering a pull from the store or from an upstream, and keeping what came.
+//!
+//! ```text
+//! pull_blob      hit → stored file; miss → join or start the fill and follow it
+//! pull_manifest  tag: fresh → stored; stale → revalidate; missing → fetch; digest: never again
+//! fill           one download of one blob, followed by any number of clients on any worker
+//! commit         the only place where bytes become visible: verified, then catalog, then index
+//! relay          tags/list and referrers, passed on from the upstream
+//! ```
+//!
+//! May import: everything below (`oci`, `config`, `runtime`, `telemetry`, `index`, `catalog`,
+//! `storage`, `transfer`, `upstream`, `plugin`), never `api` or `server`.
+//!
+//! **Invariant:** a failing upstream is never turned into "not found", and never into an answer
+//! of another upstream than the route names.
+//! **Invariant:** stored content is served to a repository only with a link, that is after that
+//! upstream has answered for it in that repository. Knowing a digest is no permission.
+//! **Invariant:** a fill belongs to no client. It goes on when all of them have left.
+//! **Invariant:** what cannot be verified is never completed: followers get at most all but the
+//! last `HOLD_BACK_BYTES` of it.
+//!
+//! Deliberately absent: HTTP status codes and headers (`api` maps [`PullError`] to them).
+
+mod commit;
+mod error;
+mod fetch_manifest;
+mod fill;
+mod fill_download;
+mod fill_table;
+mod freshness;
+mod pull_blob;
+mod pull_manifest;
+mod relay;
+mod relay_referrers;
+mod state;
+
+pub use error::PullError;
+pub use fill::Fill;
+pub use freshness::Freshness;
+pub use pull_blob::Wanted;
+pub use relay::Relayed;
+pub use state::{Registry, Shared, SharedParts};
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::oci::Digest;
+use crate::storage::OpenBlob;
+use crate::telemetry::CacheResult;
+
+/// Content found for a pull.
+#[derive(Debug, Clone)]
+pub struct Pull {
+    /// Its digest.
+    pub digest: Digest,
+    /// The media type of a manifest, exactly as the upstream gave it; `None` for blobs.
+    pub media_type: Option<Arc<str>>,
+    /// Its whole size in bytes.
+    pub size: u64,
+    /// Where its bytes are.
+    pub content: Content,
+    /// How it was found.
+    pub cache: CacheResult,
+    /// Seconds since an upstream last vouched for it.
+    pub age: u64,
+    /// Why it is served although stale, for a `Warning` header.
+    pub warning: Option<String>,
+}
+
+/// Where the bytes of a pull are.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// A verified file of the store.
+    Stored(OpenBlob),
+    /// A verified manifest that has just arrived.
+    Memory(Bytes),
+    /// A blob that is arriving.
+    Filling(Arc<Fill>),
+    /// Only its size is known (a HEAD answered by the upstream).
+    HeadOnly,
+}

@@ -1,0 +1,163 @@
+//! What the use cases stand on: shared over all workers, and the part each worker has to itself.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::PullError;
+use super::fetch_manifest::{FetchKey, FetchOutcome};
+use super::fill_table::FillTable;
+use super::pull_blob::ProofKey;
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::index::Index;
+use crate::oci::{Namespace, Scope};
+use crate::runtime::{SingleFlight, Workers};
+use crate::storage::Store;
+use crate::telemetry::WorkerMetrics;
+use crate::upstream::Client;
+
+/// What [`Shared::new`] is made of.
+pub struct SharedParts<'a> {
+    /// The checked configuration.
+    pub config: &'a Config,
+    /// All workers.
+    pub workers: Workers,
+    /// The files.
+    pub store: Arc<Store>,
+    /// The look-up tables, loaded.
+    pub index: Index,
+    /// The names.
+    pub catalog: Catalog,
+}
+
+/// How one upstream's content is treated.
+pub(super) struct UpstreamPolicy {
+    pub(super) tag_ttl: Duration,
+    pub(super) stale_max: Duration,
+    fills_max: usize,
+    fills: Arc<AtomicUsize>,
+}
+
+/// State of the registry that all workers share.
+pub struct Shared {
+    /// All workers.
+    pub workers: Workers,
+    /// The files.
+    pub store: Arc<Store>,
+    /// The look-up tables.
+    pub index: Index,
+    /// The names.
+    pub catalog: Catalog,
+    /// Largest blob that is accepted from an upstream, in bytes.
+    pub blob_bytes_max: u64,
+    pub(super) fills: FillTable,
+    pub(super) fetches: SingleFlight<FetchKey, FetchOutcome>,
+    pub(super) proofs: SingleFlight<ProofKey, Result<u64, PullError>>,
+    policies: HashMap<Namespace, UpstreamPolicy>,
+}
+
+impl Shared {
+    /// Nothing is running yet.
+    pub fn new(parts: SharedParts<'_>) -> Self {
+        let SharedParts { config, workers, store, index, catalog } = parts;
+        let policy = |upstream: &crate::config::UpstreamConfig| UpstreamPolicy {
+            tag_ttl: upstream.tag_ttl,
+            stale_max: upstream.stale_max,
+            fills_max: upstream.fills_max,
+            fills: Arc::default(),
+        };
+        Self {
+            store,
+            index,
+            catalog,
+            blob_bytes_max: config.storage.max_size,
+            fills: FillTable::new(workers.count()),
+            fetches: SingleFlight::new(workers.clone()),
+            proofs: SingleFlight::new(workers.clone()),
+            policies: config
+                .upstreams
+                .iter()
+                .map(|upstream| (upstream.namespace.clone(), policy(upstream)))
+                .collect(),
+            workers,
+        }
+    }
+
+    /// Fills running now.
+    pub fn fills_active(&self) -> usize {
+        self.fills.active()
+    }
+
+    pub(super) fn policy(&self, scope: &Scope) -> Option<&UpstreamPolicy> {
+        self.policies.get(scope.upstream.as_ref()?)
+    }
+
+    /// A place among the fills that may run at a time from one upstream.
+    pub(super) fn fill_slot(&self, scope: &Scope) -> Result<FillSlot, PullError> {
+        let Some(policy) = self.policy(scope) else {
+            return Err(PullError::Internal(format!("{scope} has no upstream to fill from")));
+        };
+        let slot = FillSlot(policy.fills.clone());
+        if slot.0.fetch_add(1, Ordering::Relaxed) >= policy.fills_max {
+            return Err(PullError::Busy(format!(
+                "{} downloads from {} are running, which is its fills_max; try again, or raise it",
+                policy.fills_max,
+                scope.upstream_str(),
+            )));
+        }
+        Ok(slot)
+    }
+}
+
+/// One running fill of an upstream; gives its place back when dropped.
+pub(super) struct FillSlot(Arc<AtomicUsize>);
+
+impl Drop for FillSlot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Registry>>> = const { RefCell::new(None) };
+}
+
+/// The registry as one worker has it.
+pub struct Registry {
+    shared: Arc<Shared>,
+    client: Client,
+    metrics: WorkerMetrics,
+}
+
+impl Registry {
+    /// Makes the worker's registry and remembers it for the work other workers send here.
+    pub fn install(shared: Arc<Shared>, client: Client, metrics: WorkerMetrics) -> Rc<Self> {
+        let registry = Rc::new(Self { shared, client, metrics });
+        CURRENT.with(|current| *current.borrow_mut() = Some(registry.clone()));
+        registry
+    }
+
+    /// The registry of the current worker.
+    pub(super) fn current() -> Result<Rc<Self>, PullError> {
+        CURRENT
+            .with(|current| current.borrow().clone())
+            .ok_or_else(|| PullError::Internal("this thread serves no registry".into()))
+    }
+
+    /// What all workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn metrics(&self) -> &WorkerMetrics {
+        &self.metrics
+    }
+}

@@ -1,0 +1,106 @@
+//! The operator's side: health, readiness, metrics, explanations, and a page that says where.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::state::WorkerState;
+use crate::api::{self, Answer, Facts, Question, Refusal};
+use crate::http::{Method, RequestHead};
+use crate::oci::ErrorCode;
+use crate::runtime::blocking;
+use crate::telemetry::{METRICS_CONTENT_TYPE, RouteKind};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Answers a request on the admin address.
+pub(super) async fn answer(worker: &WorkerState, head: &RequestHead) -> Answer {
+    let facts = || Facts::of(RouteKind::Other);
+    if !head.method.reads() {
+        return Refusal::read_only(head.method.as_str()).answer(facts());
+    }
+    let answer = match head.path() {
+        "/healthz" => Answer::new(200, facts()).memory(TEXT, &b"ok\n"[..]),
+        "/readyz" => ready(worker),
+        "/metrics" => metrics(worker).await,
+        "/explain" => explain(worker, head),
+        "/" => Answer::new(200, facts()).memory("text/html; charset=utf-8", page(worker)),
+        path => {
+            let message = format!("no {path} here; there are /healthz /readyz /metrics /explain");
+            Refusal::new(404, ErrorCode::Unsupported, message).answer(facts())
+        }
+    };
+    if head.method == Method::Head { answer.without_body() } else { answer }
+}
+
+fn ready(worker: &WorkerState) -> Answer {
+    let reasons = worker.lifecycle.not_ready();
+    let facts = Facts::of(RouteKind::Other);
+    if reasons.is_empty() {
+        return Answer::new(200, facts).memory(TEXT, &b"ready\n"[..]);
+    }
+    Answer::new(503, facts).memory(TEXT, format!("{}\n", reasons.join("\n")))
+}
+
+async fn metrics(worker: &WorkerState) -> Answer {
+    let facts = Facts::of(RouteKind::Other);
+    let metrics = Arc::clone(&worker.metrics);
+    match blocking(move || metrics.render()).await {
+        Ok(text) => Answer::new(200, facts).memory(METRICS_CONTENT_TYPE, text),
+        Err(error) => {
+            Refusal::new(503, ErrorCode::Unavailable, error.to_string()).answer(facts)
+        }
+    }
+}
+
+/// `/explain?method=GET&path=/v2/...&ns=...&header=Name:%20value`, all but `path` optional.
+fn explain(worker: &WorkerState, head: &RequestHead) -> Answer {
+    let facts = Facts::of(RouteKind::Other);
+    let (mut method, mut path, mut ns) = ("GET".to_owned(), None, None);
+    let mut headers = Vec::new();
+    for pair in head.query().unwrap_or_default().split('&') {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value =
+            percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned();
+        match key {
+            "method" => method = value,
+            "path" => path = Some(value),
+            "ns" => ns = Some(value),
+            "header" => {
+                let (name, value) = value.split_once(':').unwrap_or((&value, ""));
+                headers.push((name.trim().to_owned(), value.trim().to_owned()));
+            }
+            _ => {}
+        }
+    }
+    let Some(path) = path else {
+        let message = "say what to explain: /explain?path=/v2/<name>/manifests/<reference>&ns=<host>";
+        return Refusal::new(400, ErrorCode::Unsupported, message).answer(facts);
+    };
+    let question =
+        Question { method: &method, target: &path, ns: ns.as_deref(), headers: &headers };
+    match api::explain(worker.api.chain(), &worker.config, &question) {
+        Ok(text) => Answer::new(200, facts).memory(TEXT, text),
+        Err(refusal) => refusal.answer(facts),
+    }
+}
+
+fn page(worker: &WorkerState) -> String {
+    let counts = worker.shared.index.counts();
+    let mut page = String::from(
+        "<!doctype html><meta charset=utf-8><title>Ringport</title><h1>Ringport</h1><ul>",
+    );
+    // Writing to a String cannot fail.
+    let _ = write!(
+        page,
+        "<li>version {}</li><li>{} blobs, {} links, {} tags</li><li>{} fills running</li>\
+         <li>{} connections</li></ul><p><a href=/healthz>healthz</a> <a href=/readyz>readyz</a> \
+         <a href=/metrics>metrics</a></p>",
+        env!("CARGO_PKG_VERSION"),
+        counts.blobs,
+        counts.links,
+        counts.tags,
+        worker.shared.fills_active(),
+        worker.lifecycle.connections(),
+    );
+    page
+}

@@ -1,0 +1,293 @@
+//! One client connection: the keep-alive loop and all its bounds.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::accept::Service;
+use super::admin;
+use super::send::{self, Sent};
+use super::state::WorkerState;
+use crate::api::{Answer, Facts, Refusal};
+use crate::http::{BodyFraming, ChunkedDecoder, HeadError, Parsed, RequestHead, Step};
+use crate::limits::{DRAIN_BYTES_MAX, HEAD_BYTES_MAX, REQUESTS_PER_CONNECTION_MAX};
+use crate::oci::ErrorCode;
+use crate::runtime::deadline::Deadline;
+use crate::runtime::{TcpStream, catch_panic, clock};
+use crate::telemetry::RouteKind;
+
+/// First size of the buffer for heads, in bytes; most heads are smaller.
+const HEAD_BYTES_FIRST: usize = 4 * 1024;
+/// How long a closing connection waits for the client to close too.
+const LINGER: Duration = Duration::from_secs(2);
+/// Most bytes read from a client that is being closed on.
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+
+/// What came when a request was awaited.
+enum Arrival {
+    Request(Box<RequestHead>),
+    /// The client is done, or never said anything.
+    Closed,
+    /// Not a request: status, code word for the log, sentence.
+    Bad(u16, String),
+    /// A TLS handshake on the plain port.
+    Tls,
+}
+
+/// The connection; `deadline` stands before `stream`, which it must not outlive.
+struct Connection<'a> {
+    worker: &'a WorkerState,
+    deadline: Deadline,
+    stream: TcpStream,
+    peer: SocketAddr,
+    /// What was read and not used yet: pipelined requests stay here.
+    buffer: Vec<u8>,
+}
+
+/// Serves requests until either side wants no more, then closes without a reset.
+pub(super) async fn serve(
+    worker: &WorkerState,
+    stream: TcpStream,
+    peer: SocketAddr,
+    service: Service,
+    is_over: bool,
+) {
+    let _open = worker.counters.connection();
+    let deadline = Deadline::watch(&stream);
+    let mut connection = Connection {
+        worker,
+        deadline,
+        stream,
+        peer,
+        buffer: Vec::with_capacity(HEAD_BYTES_FIRST),
+    };
+    if is_over {
+        let refusal = Refusal::new(
+            503,
+            ErrorCode::TooManyRequests,
+            format!("this worker has its connections_max = {} connections open",
+                worker.limits.connections_max),
+        );
+        connection.refuse(Refusal { retry_after: Some(1), ..refusal }).await;
+    } else if connection.requests(service).await.is_err() {
+        // The client has gone: there is nobody to close in good order with.
+        return;
+    }
+    connection.linger().await;
+}
+
+/// The client has gone, or takes nothing any more.
+struct Gone;
+
+impl Connection<'_> {
+    async fn requests(&mut self, service: Service) -> Result<(), Gone> {
+        for served in 1..=REQUESTS_PER_CONNECTION_MAX {
+            match self.next_request(served == 1).await {
+                Arrival::Request(head) => {
+                    let may_stay = served < REQUESTS_PER_CONNECTION_MAX;
+                    if !self.answer(service, &head, may_stay).await? {
+                        return Ok(());
+                    }
+                }
+                Arrival::Closed => return Ok(()),
+                Arrival::Bad(status, message) => {
+                    self.refuse(Refusal::new(status, ErrorCode::Unsupported, message)).await;
+                    return Ok(());
+                }
+                Arrival::Tls => {
+                    self.worker.counters.tls_probe();
+                    let message = "this port speaks plain HTTP; use http:// here";
+                    self.refuse(Refusal::new(400, ErrorCode::Unsupported, message)).await;
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads until a head is whole.
+    async fn next_request(&mut self, is_first: bool) -> Arrival {
+        let limits = &self.worker.limits;
+        if self.buffer.is_empty() && !is_first {
+            if self.worker.lifecycle.is_draining() {
+                return Arrival::Closed;
+            }
+            self.deadline.read_by(clock::now() + limits.idle_timeout, true);
+        } else {
+            self.deadline.read_by(clock::now() + limits.head_timeout, is_first);
+        }
+        loop {
+            if crate::http::looks_like_tls(&self.buffer) {
+                return Arrival::Tls;
+            }
+            match RequestHead::parse(&self.buffer) {
+                Ok(Parsed::Complete { head, len }) => {
+                    self.buffer.drain(..len);
+                    self.deadline.clear();
+                    return Arrival::Request(Box::new(head));
+                }
+                Ok(Parsed::Partial) => {}
+                Err(error) => return bad_head(&error),
+            }
+            let was_empty = self.buffer.is_empty();
+            match self.read_more(HEAD_BYTES_MAX).await {
+                Ok(0) if self.deadline.expired() && !self.buffer.is_empty() => {
+                    let message = format!("no whole request head within {:?}", limits.head_timeout);
+                    return Arrival::Bad(408, message);
+                }
+                Ok(0) | Err(_) => return Arrival::Closed,
+                Ok(_) if was_empty => {
+                    self.deadline.read_by(clock::now() + limits.head_timeout, false);
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Reads behind the buffer's content, which may grow to `max` bytes.
+    async fn read_more(&mut self, max: usize) -> std::io::Result<usize> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if buffer.capacity() == 0 {
+            buffer.reserve_exact(HEAD_BYTES_FIRST);
+        } else if buffer.len() == buffer.capacity() && buffer.len() < max {
+            buffer.reserve_exact(max - buffer.len());
+        }
+        let (result, buffer) = self.stream.read_more(buffer).await;
+        self.buffer = buffer;
+        result
+    }
+
+    /// Answers one request; tells whether the connection may serve another.
+    async fn answer(
+        &mut self,
+        service: Service,
+        head: &RequestHead,
+        may_stay: bool,
+    ) -> Result<bool, Gone> {
+        let started = clock::now();
+        let unix_time = clock::unix_time();
+        let answering = async {
+            match service {
+                Service::Registry => self.worker.api.answer(head, self.peer.ip()).await,
+                Service::Admin => admin::answer(self.worker, head).await,
+            }
+        };
+        let (answer, panicked) = match catch_panic(answering).await {
+            Ok(answer) => (answer, false),
+            Err(_) => {
+                self.worker.counters.panicked();
+                let message = "the request ran into a bug of ringport; see its log";
+                let refusal = Refusal::new(500, ErrorCode::Unknown, message);
+                (refusal.answer(Facts::of(RouteKind::Other)), true)
+            }
+        };
+        let stays = may_stay
+            && !panicked
+            && head.keep_alive
+            && !self.worker.lifecycle.is_draining()
+            && drainable(head);
+        let mut exchange = send::Exchange {
+            worker: self.worker,
+            service,
+            head,
+            client: self.peer.ip(),
+            started,
+            unix_time,
+        };
+        let sent = exchange.send(answer, &mut self.stream, &self.deadline, stays).await;
+        match sent {
+            Sent::Whole if stays => Ok(self.drain_body(head.body).await),
+            Sent::Whole | Sent::CutShort => Ok(false),
+            Sent::ClientGone => Err(Gone),
+        }
+    }
+
+    /// An error before there is a request.
+    async fn refuse(&mut self, refusal: Refusal) {
+        let answer: Answer = refusal.answer(Facts::of(RouteKind::Other));
+        send::without_request(self.worker, answer, &mut self.stream, &self.deadline).await;
+    }
+
+    /// Reads away the body of an answered request, so that the next head is found behind it.
+    async fn drain_body(&mut self, framing: BodyFraming) -> bool {
+        self.deadline.read_by(clock::now() + self.worker.limits.head_timeout, false);
+        match framing {
+            BodyFraming::None => true,
+            BodyFraming::Length(length) => self.drain_length(length).await,
+            BodyFraming::Chunked => self.drain_chunked().await,
+        }
+    }
+
+    async fn drain_length(&mut self, length: u64) -> bool {
+        let mut rest = usize::try_from(length).unwrap_or(usize::MAX);
+        loop {
+            let taken = rest.min(self.buffer.len());
+            self.buffer.drain(..taken);
+            rest -= taken;
+            if rest == 0 {
+                return true;
+            }
+            if !matches!(self.read_more(HEAD_BYTES_MAX).await, Ok(1..)) {
+                return false;
+            }
+        }
+    }
+
+    async fn drain_chunked(&mut self) -> bool {
+        let mut decoder = ChunkedDecoder::new();
+        let mut drained = 0_u64;
+        loop {
+            while !self.buffer.is_empty() {
+                let Ok(step) = decoder.advance(&self.buffer) else { return false };
+                let used = match step {
+                    Step::Data { skip, len } => skip + len,
+                    Step::More => self.buffer.len(),
+                    Step::End { consumed } => consumed,
+                };
+                self.buffer.drain(..used.min(self.buffer.len()));
+                drained += used as u64;
+                if decoder.is_complete() {
+                    return true;
+                }
+                if drained > DRAIN_BYTES_MAX {
+                    return false;
+                }
+            }
+            if !matches!(self.read_more(HEAD_BYTES_MAX).await, Ok(1..)) {
+                return false;
+            }
+        }
+    }
+
+    /// Closes with FIN: what is still unread would turn the close into a reset that can destroy
+    /// the answer on its way, so it is read away for a bounded while.
+    async fn linger(mut self) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        self.deadline.read_by(clock::now() + LINGER, true);
+        let mut read = 0;
+        while read < LINGER_BYTES_MAX {
+            self.buffer.clear();
+            match self.read_more(HEAD_BYTES_MAX).await {
+                Ok(n @ 1..) => read += n,
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Whether the body of a request may be read away after its answer.
+fn drainable(head: &RequestHead) -> bool {
+    match head.body {
+        BodyFraming::None => true,
+        // A client that waits for "100 Continue" may or may not send its body after another
+        // answer: nobody could tell where the next request begins.
+        _ if head.expect_100 => false,
+        BodyFraming::Length(length) => length <= DRAIN_BYTES_MAX,
+        BodyFraming::Chunked => true,
+    }
+}
+
+fn bad_head(error: &HeadError) -> Arrival {
+    Arrival::Bad(error.status(), error.to_string())
+}

@@ -1,0 +1,31 @@
+//! Serving: workers, listeners, connections, the admin side, start and drain.
+//!
+//! ```text
+//! start       config → store, catalog, index, plugins, upstreams → workers → signals → drain
+//! accept      one listener a worker and address; backs off when descriptors run out
+//! connection  keep-alive loop: head → answer → body → next, with every bound on the way
+//! send        an answer becomes bytes on the socket, or is cut short by FIN
+//! admin       /healthz /readyz /metrics /explain
+//! ```
+//!
+//! May import: everything.
+//!
+//! **Invariant:** a connection is always ended with FIN and a drained socket, never with RST:
+//! containerd fails a pull on RST and resumes it on FIN.
+//! **Invariant:** a request that panics is answered with 500 and ends its connection, no more.
+//! **Invariant:** every wait for a client has a deadline, from accept on.
+//! **Invariant:** the runtimes are never dropped: the process ends by `exit` after the drain, so
+//! that no ring closes under an operation in flight.
+//!
+//! Deliberately absent: what a request means (`api`).
+
+mod accept;
+mod admin;
+mod connection;
+mod lifecycle;
+mod observer;
+mod send;
+mod start;
+mod state;
+
+pub use start::{ServeError, serve};

@@ -1,0 +1,211 @@
+//! An answer becomes bytes on the socket.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::accept::Service;
+use super::state::WorkerState;
+use crate::api::{Answer, Body};
+use crate::http::{RequestHead, ResponseHead};
+use crate::registry::Fill;
+use crate::runtime::deadline::Deadline;
+use crate::runtime::{TcpStream, clock};
+use crate::telemetry::AccessEntry;
+use crate::transfer::Outlet;
+
+/// How sending ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// Every byte that was announced.
+    Whole,
+    /// The content ended before what was announced: close with FIN.
+    CutShort,
+    /// The client took nothing any more.
+    ClientGone,
+}
+
+/// One request with its answer, for the record.
+pub(super) struct Exchange<'a> {
+    pub(super) worker: &'a WorkerState,
+    pub(super) service: Service,
+    pub(super) head: &'a RequestHead,
+    pub(super) client: IpAddr,
+    pub(super) started: Instant,
+    pub(super) unix_time: Duration,
+}
+
+impl Exchange<'_> {
+    /// Sends the answer, then records it in metrics and access log.
+    pub(super) async fn send(
+        &mut self,
+        answer: Answer,
+        stream: &mut TcpStream,
+        deadline: &Deadline,
+        stays: bool,
+    ) -> Sent {
+        let mut outlet = Outlet::new(stream, deadline, self.worker.limits.stall_timeout);
+        let head = head_bytes(self.worker, &answer, stays);
+        let head_length = head.len() as u64;
+        let mut first_byte = None;
+        let body = Payload { worker: self.worker, answer: &answer };
+        let sent = body.send(head, &mut outlet, || {
+            first_byte.get_or_insert_with(|| clock::now().duration_since(self.started));
+        });
+        let sent = sent.await;
+        let body_bytes = outlet.sent().saturating_sub(head_length);
+        if self.service == Service::Registry {
+            self.record(answer, body_bytes, first_byte);
+        }
+        sent
+    }
+
+    fn record(&self, answer: Answer, body_bytes: u64, first_byte: Option<Duration>) {
+        let Answer { status, facts, .. } = answer;
+        self.worker.counters.request(
+            facts.route_kind,
+            status,
+            facts.cache,
+            body_bytes,
+            first_byte,
+        );
+        if !self.worker.access_log.is_on() {
+            return;
+        }
+        let head = self.head;
+        self.worker.access_log.record(AccessEntry {
+            unix_time: self.unix_time,
+            request_id: self.worker.request_ids.next_id(),
+            client: Some(self.client),
+            method: Cow::Borrowed(head.method.as_str()),
+            path: head.path().to_owned(),
+            query: head.query().map(str::to_owned),
+            kind: facts.route_kind,
+            upstream: facts.upstream,
+            repository: facts.repository,
+            reference: facts.reference,
+            status,
+            bytes_sent: body_bytes,
+            duration: clock::now().duration_since(self.started),
+            first_byte,
+            cache: facts.cache,
+            user_agent: head.user_agent().map(str::to_owned),
+            worker: self.worker.worker,
+            rule: facts.rule,
+        });
+    }
+}
+
+/// Sends an answer to something that was no request, and says that the connection closes.
+pub(super) async fn without_request(
+    worker: &WorkerState,
+    answer: Answer,
+    stream: &mut TcpStream,
+    deadline: &Deadline,
+) {
+    let mut outlet = Outlet::new(stream, deadline, worker.limits.stall_timeout);
+    let head = head_bytes(worker, &answer, false);
+    let head_length = head.len() as u64;
+    // Whether it arrives or not, the connection is closed next.
+    let _ = Payload { worker, answer: &answer }.send(head, &mut outlet, || ()).await;
+    let body_bytes = outlet.sent().saturating_sub(head_length);
+    let facts = &answer.facts;
+    worker.counters.request(facts.route_kind, answer.status, facts.cache, body_bytes, None);
+}
+
+/// The response head, ready to send.
+fn head_bytes(worker: &WorkerState, answer: &Answer, stays: bool) -> Vec<u8> {
+    let mut head = ResponseHead::new(answer.status);
+    for (name, value) in &answer.headers {
+        head = head.header(name, value);
+    }
+    if let Some(length) = answer.length {
+        head = head.content_length(length);
+    }
+    if !stays {
+        head = head.connection_close();
+    }
+    head.finish(worker.date.borrow_mut().at(clock::unix_seconds()))
+}
+
+struct Payload<'a> {
+    worker: &'a WorkerState,
+    answer: &'a Answer,
+}
+
+impl Payload<'_> {
+    async fn send(
+        &self,
+        mut head: Vec<u8>,
+        outlet: &mut Outlet<'_>,
+        mut first_byte: impl FnMut(),
+    ) -> Sent {
+        match &self.answer.body {
+            Body::Empty => outlet.bytes(&head, false).await.map_or(Sent::ClientGone, |()| {
+                first_byte();
+                Sent::Whole
+            }),
+            Body::Memory(bytes) => {
+                // One buffer, one send: two would cost a fifth more.
+                head.extend_from_slice(bytes);
+                self.worker.counters.copied(bytes.len() as u64);
+                let sent = outlet.bytes(&head, false).await;
+                first_byte();
+                sent.map_or(Sent::ClientGone, |()| Sent::Whole)
+            }
+            Body::File { file, first, length } => {
+                if outlet.bytes(&head, *length > 0).await.is_err() {
+                    return Sent::ClientGone;
+                }
+                first_byte();
+                of_file(outlet.file(file, *first, *length).await)
+            }
+            Body::Filling { fill, first, length } => {
+                if outlet.bytes(&head, false).await.is_err() {
+                    return Sent::ClientGone;
+                }
+                first_byte();
+                follow(fill, outlet, *first, *length).await
+            }
+        }
+    }
+}
+
+/// Sends what a fill has, as it comes.
+async fn follow(fill: &Arc<Fill>, outlet: &mut Outlet<'_>, first: u64, length: u64) -> Sent {
+    let (mut at, end) = (first, first.saturating_add(length));
+    while at < end {
+        let readable = match fill.readable_beyond(at).await {
+            Ok(readable) if readable > at => readable.min(end),
+            // Verified content that is shorter than announced cannot be; treat it as broken off.
+            Ok(_) => return Sent::CutShort,
+            Err(error) => {
+                tracing::debug!(digest = %fill.digest, %error, at, "an answer was cut short");
+                return Sent::CutShort;
+            }
+        };
+        let Some(file) = fill.file() else { return Sent::CutShort };
+        match of_file(outlet.file(file, at, readable - at).await) {
+            Sent::Whole => at = readable,
+            other => return other,
+        }
+    }
+    Sent::Whole
+}
+
+fn of_file(result: std::io::Result<()>) -> Sent {
+    match result {
+        Ok(()) => Sent::Whole,
+        Err(error) => match error.kind() {
+            std::io::ErrorKind::BrokenPipe
+            | std::io::ErrorKind::ConnectionReset
+            | std::io::ErrorKind::ConnectionAborted
+            | std::io::ErrorKind::TimedOut => Sent::ClientGone,
+            _ => {
+                tracing::warn!(%error, "an answer was cut short: the stored file could not be read");
+                Sent::CutShort
+            }
+        },
+    }
+}

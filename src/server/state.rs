@@ -1,0 +1,69 @@
+//! What one worker needs to serve connections.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::lifecycle::Lifecycle;
+use crate::api::Api;
+use crate::config::Config;
+use crate::http::DateCache;
+use crate::registry::Shared;
+use crate::runtime::{TcpListener, deadline};
+use crate::telemetry::{AccessLog, Metrics, RequestIds, WorkerMetrics};
+
+/// Limits on connections, from the configuration.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConnectionLimits {
+    /// Open connections of one worker.
+    pub(super) connections_max: usize,
+    /// From accept, or from the first byte of a next request, to the end of the head.
+    pub(super) head_timeout: Duration,
+    /// Between two requests.
+    pub(super) idle_timeout: Duration,
+    /// How long a client may take to accept one byte of an answer.
+    pub(super) stall_timeout: Duration,
+}
+
+/// One worker's part of the server.
+pub(super) struct WorkerState {
+    pub(super) worker: usize,
+    pub(super) api: Api,
+    pub(super) config: Arc<Config>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) limits: ConnectionLimits,
+    pub(super) lifecycle: Arc<Lifecycle>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) counters: WorkerMetrics,
+    pub(super) access_log: AccessLog,
+    pub(super) request_ids: RequestIds,
+    pub(super) connections: Cell<usize>,
+    pub(super) date: RefCell<DateCache>,
+    pub(super) listeners: RefCell<Vec<Rc<TcpListener>>>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<WorkerState>>> = const { RefCell::new(None) };
+}
+
+impl WorkerState {
+    /// Remembers the state for work that is sent to this worker.
+    pub(super) fn install(self) -> Rc<Self> {
+        let state = Rc::new(self);
+        CURRENT.with(|current| *current.borrow_mut() = Some(state.clone()));
+        state
+    }
+
+    pub(super) fn current() -> Option<Rc<Self>> {
+        CURRENT.with(|current| current.borrow().clone())
+    }
+
+    /// Stops listening and ends the connections that wait for a request.
+    pub(super) fn drain(&self) {
+        for listener in self.listeners.borrow().iter() {
+            listener.stop();
+        }
+        deadline::end_idle();
+    }
+}
