@@ -13,9 +13,8 @@ use crate::telemetry::CacheResult;
 pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer {
     facts.cache = pull.cache;
     let digest = pull.digest.to_string();
-    let not_modified = head
-        .if_none_match()
-        .is_some_and(|condition| etag::matches(&condition, &digest));
+    let not_modified =
+        head.if_none_match().is_some_and(|condition| etag::matches(&condition, &digest));
     if not_modified {
         let answer = Answer { length: None, ..Answer::new(304, facts) };
         return with_validators(answer, &pull, &digest);
@@ -85,9 +84,7 @@ fn with_validators(answer: Answer, pull: &Pull, digest: &str) -> Answer {
 fn cache_status(pull: &Pull) -> &'static str {
     match (pull.cache, &pull.content) {
         (CacheResult::Hit, _) => "ringport; hit",
-        (CacheResult::Revalidated, _) => {
-            "ringport; fwd=stale; fwd-status=200; detail=revalidated"
-        }
+        (CacheResult::Revalidated, _) => "ringport; fwd=stale; fwd-status=200; detail=revalidated",
         (CacheResult::Stale, _) => "ringport; fwd=stale",
         (_, Content::HeadOnly) => "ringport; fwd=miss",
         _ => "ringport; fwd=miss; stored",

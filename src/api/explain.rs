@@ -89,10 +89,8 @@ fn parse(question: &Question<'_>) -> Result<RequestHead, Refusal> {
     if let Some(ns) = question.ns {
         target.push(if target.contains('?') { '&' } else { '?' });
         target.push_str("ns=");
-        target.extend(percent_encoding::utf8_percent_encode(
-            ns,
-            percent_encoding::NON_ALPHANUMERIC,
-        ));
+        target
+            .extend(percent_encoding::utf8_percent_encode(ns, percent_encoding::NON_ALPHANUMERIC));
     }
     let mut bytes = format!("{} {target} HTTP/1.1\r\nHost: explain\r\n", question.method);
     for (name, value) in question.headers {

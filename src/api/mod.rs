@@ -25,8 +25,8 @@ mod refusal;
 mod relay;
 mod router;
 
-pub use explain::{Question, explain};
 pub use answer::{Answer, Body, Facts};
+pub use explain::{Question, explain};
 pub use refusal::Refusal;
 pub use router::Api;
 

@@ -64,11 +64,9 @@ impl Api {
             }
             Target::Blob { name, digest } => (name, RequestKind::Blob, Ask::Blob(digest)),
             Target::TagsList { name, .. } => (name, RequestKind::Tags, Ask::Tags),
-            Target::Referrers { name, digest, artifact_type } => (
-                name,
-                RequestKind::Referrers,
-                Ask::Referrers(digest, artifact_type.as_deref()),
-            ),
+            Target::Referrers { name, digest, artifact_type } => {
+                (name, RequestKind::Referrers, Ask::Referrers(digest, artifact_type.as_deref()))
+            }
         };
         let mut facts = Facts::of(kind);
         facts.reference = ask.reference();
@@ -197,7 +195,9 @@ fn route_kind(target: &Target) -> RouteKind {
 }
 
 /// What the resolver said about freshness, if anything.
-fn freshness(resolution: &Resolution) -> (Option<std::time::Duration>, Option<std::time::Duration>) {
+fn freshness(
+    resolution: &Resolution,
+) -> (Option<std::time::Duration>, Option<std::time::Duration>) {
     (resolution.tag_ttl, resolution.stale_max)
 }
 

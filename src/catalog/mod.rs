@@ -94,8 +94,7 @@ impl Catalog {
     /// # Errors
     /// The file cannot be opened, is locked by another process, or no thread can be started.
     pub fn open(path: &Path) -> Result<(Self, Loaded, JoinHandle<()>), CatalogError> {
-        let open_error =
-            |cause: String| CatalogError::Open { path: path.to_owned(), cause };
+        let open_error = |cause: String| CatalogError::Open { path: path.to_owned(), cause };
         let writer = Writer::open(path).map_err(&open_error)?;
         let loaded = writer.load()?;
         let (messages, queue) = crossbeam_channel::unbounded();

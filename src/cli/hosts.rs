@@ -128,29 +128,44 @@ fn podman(mirror: &EndpointUrl, config: &Config) -> HostsFile {
              # /etc/containers/certs.d/{authority}/ca.crt."
         );
     }
-    for host in podman_registries(config) {
+    for (host, in_path) in podman_registries(config) {
+        let Some(in_path) = in_path else {
+            let _infallible = write!(
+                text,
+                "\n# {host} is left out: a name with a port can't stand in a path. Give its \
+                 [[upstream]] an alias\n# without one, such as \"corp.internal\", and print this \
+                 file again.\n"
+            );
+            continue;
+        };
         let insecure = if mirror.https { "" } else { "insecure = true\n" };
         let _infallible = write!(
             text,
             "\n[[registry]]\nprefix = \"{host}\"\nlocation = \"{host}\"\n\n\
-             [[registry.mirror]]\nlocation = \"{authority}/{host}\"\n{insecure}"
+             [[registry.mirror]]\nlocation = \"{authority}/{in_path}\"\n{insecure}"
         );
     }
     HostsFile { text, remarks: String::new() }
 }
 
-/// The names under which the clients know our upstreams. They turn Docker Hub's other names into
-/// docker.io before they look here, and have no names with IPv6 addresses.
-fn podman_registries(config: &Config) -> Vec<&str> {
-    let mut hosts = Vec::new();
+/// The names under which the clients know our upstreams, each with a name for the mirror's path.
+///
+/// They turn Docker Hub's other names into docker.io before they look here. A name with a colon
+/// makes a path that they refuse as a whole ("invalid reference format" of skopeo 1.9.3); then
+/// another name of the same upstream takes its place.
+fn podman_registries(config: &Config) -> Vec<(&str, Option<&str>)> {
+    let mut registries = Vec::new();
     for upstream in &config.upstreams {
-        hosts.push(upstream.namespace.as_str());
-        if upstream.namespace.as_str() != DOCKER_HUB {
-            hosts.extend(upstream.aliases.iter().map(|alias| alias.as_str()));
-        }
+        let hub = upstream.namespace.as_str() == DOCKER_HUB;
+        let aliases = upstream.aliases.iter().filter(|_| !hub);
+        let names: Vec<&str> =
+            std::iter::once(&upstream.namespace).chain(aliases).map(|name| name.as_str()).collect();
+        let fits = |name: &str| name.contains('.') && !name.contains(':');
+        let substitute = names.iter().copied().find(|name| fits(name));
+        let in_path = |name| if fits(name) { Some(name) } else { substitute };
+        registries.extend(names.into_iter().map(|name| (name, in_path(name))));
     }
-    hosts.retain(|host| !host.starts_with('['));
-    hosts
+    registries
 }
 
 fn k3s(mirror: &EndpointUrl) -> HostsFile {

@@ -192,7 +192,8 @@ fn problems_name_place_key_expectation_finding_and_remedy() {
 
 #[test]
 fn columns_count_characters() {
-    assert!(problem("log = { \"é\" = 1 }").starts_with("t.toml:1:9: "));
+    let text = "plugin = [{ name = \"é\", path = \"/p\", colour = 1 }]";
+    assert!(problem(text).starts_with("t.toml:1:38: key `plugin[0].colour`"), "{}", problem(text));
 }
 
 #[test]

@@ -7,8 +7,9 @@ use sha2::Digest as _;
 
 const SHA256_BYTES: usize = 32;
 const SHA512_BYTES: usize = 64;
-/// `sha512:` and 128 hexadecimal digits.
-const TEXT_BYTES_MAX: usize = 7 + 2 * SHA512_BYTES;
+/// `sha256:` or `sha512:`.
+const PREFIX_BYTES: usize = 7;
+const TEXT_BYTES_MAX: usize = PREFIX_BYTES + 2 * SHA512_BYTES;
 
 /// A hash algorithm registered by the image-spec that this registry supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -119,14 +120,16 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // One `write_str` of one stack buffer: this runs for every ETag of every response.
+        // One `write_str` of one stack buffer: this runs twice for every response.
         let mut text = [0u8; TEXT_BYTES_MAX];
-        let hash_digits = self.as_bytes().iter().flat_map(|byte| hex_digits(*byte));
-        let bytes = self.algorithm().as_str().bytes().chain(std::iter::once(b':'));
-        let mut length = 0;
-        for (slot, byte) in text.iter_mut().zip(bytes.chain(hash_digits)) {
-            *slot = byte;
-            length += 1;
+        let length = PREFIX_BYTES + 2 * self.as_bytes().len();
+        let (prefix, digits) = text.split_at_mut(PREFIX_BYTES);
+        prefix.copy_from_slice(match self.algorithm() {
+            Algorithm::Sha256 => b"sha256:",
+            Algorithm::Sha512 => b"sha512:",
+        });
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.as_bytes()) {
+            pair.copy_from_slice(&hex_digits(*byte));
         }
         let text = text.get(..length).and_then(|text| std::str::from_utf8(text).ok());
         f.pad(text.ok_or(fmt::Error)?)

@@ -72,8 +72,8 @@ impl Answer {
 
     pub(super) fn add_upstream(&mut self, name: &[u8], repository: &[u8]) -> Result<(), Refused> {
         self.expect_resolve("emit_upstream")?;
-        let declared = shorter_than(name, NAMESPACE_BYTES_MAX)
-            .and_then(|name| self.declared.canonical(name));
+        let declared =
+            shorter_than(name, NAMESPACE_BYTES_MAX).and_then(|name| self.declared.canonical(name));
         let Some(upstream) = declared.cloned() else {
             let known = self.declared.upstreams().iter().take(12);
             let known: Vec<&str> = known.map(|u| u.canonical_name.as_str()).collect();
@@ -91,7 +91,8 @@ impl Answer {
                 candidates.push(candidate);
             }
             Some(Route::Upstream { .. }) => {
-                return self.refuse(format!("it named more than {} candidates", abi::CANDIDATES_MAX));
+                return self
+                    .refuse(format!("it named more than {} candidates", abi::CANDIDATES_MAX));
             }
             Some(Route::Hosted { .. }) => {
                 return self.refuse("it emitted both a hosted repository and an upstream".into());
@@ -191,6 +192,7 @@ fn set_text(to: &mut String, bytes: &[u8], max: usize) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 

@@ -50,7 +50,11 @@ impl ContextBox {
     }
 
     /// Runs `hook` with this context, which is closed again before this returns.
-    fn run(&mut self, phase: Phase, hook: impl FnOnce(*mut abi::Ctx) -> abi::Status) -> abi::Status {
+    fn run(
+        &mut self,
+        phase: Phase,
+        hook: impl FnOnce(*mut abi::Ctx) -> abi::Status,
+    ) -> abi::Status {
         self.answer().begin(phase);
         let status = hook(self.0.cast());
         self.answer().end();

@@ -69,40 +69,52 @@ pub enum Fault {
     NotLoadable(String),
     #[error(
         "expected the exported function `{}`, found none; export it (Rust: `export!`, C: \
-         ringport_plugin.h)", abi::ENTRY_SYMBOL
+         ringport_plugin.h)",
+        abi::ENTRY_SYMBOL
     )]
     NoEntry,
 
     #[error(
         "`{}` returned null, so the plugin refuses a host of ABI {}.{}; use a newer plugin or an \
-         older server", abi::ENTRY_SYMBOL, abi::ABI_MAJOR, abi::ABI_MINOR
+         older server",
+        abi::ENTRY_SYMBOL,
+        abi::ABI_MAJOR,
+        abi::ABI_MINOR
     )]
     RefusedHost,
     #[error("the plugin table is not aligned to 8 bytes; return the address of a ringport_plugin")]
     Misaligned,
     #[error(
         "plugin table: expected magic {:#018x}, found {found:#018x}; set `magic` to \
-         RINGPORT_PLUGIN_MAGIC", abi::PLUGIN_MAGIC
+         RINGPORT_PLUGIN_MAGIC",
+        abi::PLUGIN_MAGIC
     )]
     WrongMagic { found: u64 },
     #[error(
         "plugin table: expected a size of at least {} bytes, found {found}; set `size` to \
-         sizeof(ringport_plugin)", abi::PLUGIN_SIZE_MIN
+         sizeof(ringport_plugin)",
+        abi::PLUGIN_SIZE_MIN
     )]
     ShortTable { found: u32 },
     #[error(
         "expected ABI major {}, found {found}; rebuild the plugin with this server's \
-         ringport_plugin.h", abi::ABI_MAJOR
+         ringport_plugin.h",
+        abi::ABI_MAJOR
     )]
     OtherMajor { found: u32 },
     #[error(
         "expected ABI {}.{} or an older minor, found {}.{found}; use a newer server, or build the \
-         plugin for the older minor", abi::ABI_MAJOR, abi::ABI_MINOR, abi::ABI_MAJOR
+         plugin for the older minor",
+        abi::ABI_MAJOR,
+        abi::ABI_MINOR,
+        abi::ABI_MAJOR
     )]
     NewerMinor { found: u32 },
     #[error(
         "expected no capability bits (ABI {}.{} defines none), found {found:#x}; set \
-         `capabilities` to 0", abi::ABI_MAJOR, abi::ABI_MINOR
+         `capabilities` to 0",
+        abi::ABI_MAJOR,
+        abi::ABI_MINOR
     )]
     UnknownCapabilities { found: u64 },
     #[error(

@@ -32,6 +32,7 @@ mod loader;
 mod stats;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 
 use std::net::IpAddr;

@@ -36,11 +36,7 @@ pub(super) type FetchOutcome = Result<Fetched, PullError>;
 
 impl Registry {
     /// Fetches or confirms a manifest; one upstream exchange for all who ask meanwhile.
-    pub(super) async fn fetch_manifest(
-        &self,
-        scope: &Scope,
-        reference: Reference,
-    ) -> FetchOutcome {
+    pub(super) async fn fetch_manifest(&self, scope: &Scope, reference: Reference) -> FetchOutcome {
         let key = FetchKey { scope: scope.clone(), reference };
         let work = key.clone();
         let fetches = &self.shared().fetches;

@@ -90,15 +90,13 @@ impl Registry {
     }
 
     /// Opens stored content; forgets it when its file is gone or has the wrong size.
-    pub(super) async fn open_stored(
-        &self,
-        digest: &Digest,
-    ) -> Result<Option<OpenBlob>, PullError> {
+    pub(super) async fn open_stored(&self, digest: &Digest) -> Result<Option<OpenBlob>, PullError> {
         let shared = self.shared();
         let Some(size) = shared.index.blob(digest) else { return Ok(None) };
-        let opened = shared.store.open_blob(digest, size).await.map_err(|error| {
-            PullError::Storage(format!("cannot open stored {digest}: {error}"))
-        })?;
+        let opened =
+            shared.store.open_blob(digest, size).await.map_err(|error| {
+                PullError::Storage(format!("cannot open stored {digest}: {error}"))
+            })?;
         if opened.is_none() {
             shared.index.remove_blob(digest);
         }

@@ -28,11 +28,7 @@ impl Registry {
         }
     }
 
-    async fn manifest_by_digest(
-        &self,
-        scope: &Scope,
-        digest: &Digest,
-    ) -> Result<Pull, PullError> {
+    async fn manifest_by_digest(&self, scope: &Scope, digest: &Digest) -> Result<Pull, PullError> {
         if let Some(linked_at) = self.linked_manifest(scope, digest) {
             let age = clock::unix_seconds().saturating_sub(linked_at);
             if let Some(pull) = self.stored_manifest(scope, digest, CacheResult::Hit, age).await? {

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
+use super::PullError;
 use super::fetch_manifest::read_all;
 use super::state::Registry;
-use super::PullError;
 use crate::limits::RELAY_BYTES_MAX;
 use crate::oci::Scope;
 use crate::upstream::{Accept, Method, Request, Response};

@@ -4,10 +4,10 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::PullError;
 use super::fetch_manifest::read_all;
 use super::relay::{Relayed, json_body, next_query};
 use super::state::Registry;
-use super::PullError;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::oci::{Digest, Scope, Tag, media_type};
 use crate::upstream::Accept;
@@ -66,9 +66,9 @@ impl Registry {
                 parse_index(scope, digest, &body)
             }
             404 => Ok(empty()),
-            status => Err(PullError::UpstreamFailed(format!(
-                "{scope}:{tag}: unexpected status {status}"
-            ))),
+            status => {
+                Err(PullError::UpstreamFailed(format!("{scope}:{tag}: unexpected status {status}")))
+            }
         }
     }
 }
@@ -78,9 +78,8 @@ fn empty() -> Value {
 }
 
 fn parse_index(scope: &Scope, digest: &Digest, body: &[u8]) -> Result<Value, PullError> {
-    let bad = |what: String| {
-        PullError::UpstreamFailed(format!("{scope} referrers of {digest}: {what}"))
-    };
+    let bad =
+        |what: String| PullError::UpstreamFailed(format!("{scope} referrers of {digest}: {what}"));
     let document: Value = serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
     if document.get("manifests").is_some_and(Value::is_array) {
         Ok(document)
@@ -113,8 +112,7 @@ mod tests {
             { "digest": "c" },
         ]});
         let digests = |artifact_type| {
-            let body: Value =
-                serde_json::from_slice(&filtered(&document, artifact_type)).unwrap();
+            let body: Value = serde_json::from_slice(&filtered(&document, artifact_type)).unwrap();
             let list = body["manifests"].as_array().unwrap().clone();
             list.iter().map(|e| e["digest"].as_str().unwrap().to_owned()).collect::<String>()
         };

@@ -6,9 +6,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use monoio::io::poll_io::{AsyncRead, AsyncWrite, ReadBuf};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt, IntoPollIo};
 use monoio::net::ListenerOpts;
-use monoio::io::poll_io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// One worker's own listening socket. All workers bind the same address with SO_REUSEPORT, and the
 /// kernel spreads connections over them.

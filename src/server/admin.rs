@@ -46,9 +46,7 @@ async fn metrics(worker: &WorkerState) -> Answer {
     let metrics = Arc::clone(&worker.metrics);
     match blocking(move || metrics.render()).await {
         Ok(text) => Answer::new(200, facts).memory(METRICS_CONTENT_TYPE, text),
-        Err(error) => {
-            Refusal::new(503, ErrorCode::Unavailable, error.to_string()).answer(facts)
-        }
+        Err(error) => Refusal::new(503, ErrorCode::Unavailable, error.to_string()).answer(facts),
     }
 }
 
@@ -59,8 +57,7 @@ fn explain(worker: &WorkerState, head: &RequestHead) -> Answer {
     let mut headers = Vec::new();
     for pair in head.query().unwrap_or_default().split('&') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value =
-            percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned();
+        let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned();
         match key {
             "method" => method = value,
             "path" => path = Some(value),
@@ -73,7 +70,8 @@ fn explain(worker: &WorkerState, head: &RequestHead) -> Answer {
         }
     }
     let Some(path) = path else {
-        let message = "say what to explain: /explain?path=/v2/<name>/manifests/<reference>&ns=<host>";
+        let message =
+            "say what to explain: /explain?path=/v2/<name>/manifests/<reference>&ns=<host>";
         return Refusal::new(400, ErrorCode::Unsupported, message).answer(facts);
     };
     let question =

@@ -53,19 +53,16 @@ pub(super) async fn serve(
 ) {
     let _open = worker.counters.connection();
     let deadline = Deadline::watch(&stream);
-    let mut connection = Connection {
-        worker,
-        deadline,
-        stream,
-        peer,
-        buffer: Vec::with_capacity(HEAD_BYTES_FIRST),
-    };
+    let mut connection =
+        Connection { worker, deadline, stream, peer, buffer: Vec::with_capacity(HEAD_BYTES_FIRST) };
     if is_over {
         let refusal = Refusal::new(
             503,
             ErrorCode::TooManyRequests,
-            format!("this worker has its connections_max = {} connections open",
-                worker.limits.connections_max),
+            format!(
+                "this worker has its connections_max = {} connections open",
+                worker.limits.connections_max
+            ),
         );
         connection.refuse(Refusal { retry_after: Some(1), ..refusal }).await;
     } else if connection.requests(service).await.is_err() {

@@ -63,13 +63,7 @@ impl Exchange<'_> {
 
     fn record(&self, answer: Answer, body_bytes: u64, first_byte: Option<Duration>) {
         let Answer { status, facts, .. } = answer;
-        self.worker.counters.request(
-            facts.route_kind,
-            status,
-            facts.cache,
-            body_bytes,
-            first_byte,
-        );
+        self.worker.counters.request(facts.route_kind, status, facts.cache, body_bytes, first_byte);
         if !self.worker.access_log.is_on() {
             return;
         }

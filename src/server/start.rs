@@ -176,9 +176,7 @@ fn worker_count(config: &Config) -> usize {
 }
 
 /// Opens files and catalog and fills the index from the catalog.
-fn open_store(
-    root: &PathBuf,
-) -> Result<(Arc<Store>, Index, Catalog, JoinHandle<()>), ServeError> {
+fn open_store(root: &PathBuf) -> Result<(Arc<Store>, Index, Catalog, JoinHandle<()>), ServeError> {
     let started = Instant::now();
     let (store, swept) = Store::open(root)?;
     let (catalog, loaded, thread) = Catalog::open(&store.catalog_path())?;

@@ -20,7 +20,7 @@ mod layout;
 mod staged;
 
 pub use layout::{OpenBlob, Store, StoreError};
-pub use staged::{Staged, StageError};
+pub use staged::{StageError, Staged};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -129,7 +129,7 @@ impl Body {
         self.received
     }
 
-    /// Ends the body and its connection: whoever sent this is not to be trusted with another request.
+    /// Ends the body and its connection: whoever sent this gets no other request on it.
     pub(super) fn abandon(&mut self) {
         self.is_over = true;
         self.pending = Bytes::new();
@@ -177,6 +177,7 @@ impl Body {
         }
     }
 
+    /// hyper finds a short body itself; that a cut one never counts as whole does not rest on it.
     fn end(&mut self) -> Result<Option<Bytes>, String> {
         match self.expected {
             Some(expected) if expected != self.received => Err("the connection ended".to_owned()),

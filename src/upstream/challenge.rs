@@ -67,10 +67,8 @@ fn parse(field: &str) -> Result<Vec<Challenge>, ChallengeError> {
             return Err(ChallengeError("more than 16 challenges"));
         }
         // Past the scheme: token68, a first parameter (the loop reads it), or the list goes on.
-        let spaced = after.0.len() != rest.0.len();
-        if spaced && rest.token68() {
-            rest.end_of_element()?;
-        } else if !spaced || rest.0.starts_with(',') {
+        let is_spaced = after.0.len() != rest.0.len();
+        if !is_spaced || rest.token68() || rest.0.starts_with(',') {
             rest.end_of_element()?;
         }
     }

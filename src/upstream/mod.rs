@@ -14,8 +14,8 @@
 //! that `realm::check` passed, and to nobody after a redirect has once left the endpoint.
 //! **Invariant:** https never leads to http, neither by a redirect nor by a realm.
 //! **Invariant:** bytes are as the upstream stores them: identity encoding or an error.
-//! **Invariant:** everything is bounded: head, frames, redirects, sign-ins, idle connections, cached
-//! names and tokens, and the time of every step.
+//! **Invariant:** everything is bounded: heads, frames, redirects, sign-ins, idle connections,
+//! names, tokens, and the time of every step.
 //! **Invariant:** no error, log line or `Debug` holds a query string, a token or a password.
 //!
 //! Deliberately absent: HTTP/2 (one blob fills a connection), proxies, cookies, decompression,

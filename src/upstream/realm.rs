@@ -50,7 +50,8 @@ pub(super) fn check(endpoint: &Origin, realm: &str, listed: &[String]) -> Result
     let url = Url::parse(realm).map_err(|error| format!("the realm is not usable: {error}"))?;
     let origin = &url.origin;
     let own = origin.host == endpoint.host || is_listed(origin, listed);
-    if !origin.https && !(own && !endpoint.https) {
+    let may_be_plain = own && !endpoint.https;
+    if !origin.https && !may_be_plain {
         return Err(format!(
             "the realm {url} is plain http, which only an endpoint that is plain http itself may \
              name, on its own host or on one that `token_realms` lists"

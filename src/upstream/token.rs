@@ -90,8 +90,9 @@ impl TokenStore {
     }
 }
 
-/// The token for `key` from `realm` (which `realm::check` passed): a kept one, or a new one that all
-/// who want it meanwhile share. A kept one that is `rejected` (a 401 came back) is not used again.
+/// The token for `key` from `realm` (which `realm::check` passed): a kept one, or a new one that
+/// all who want it meanwhile share. A kept one that is `rejected` (a 401 came back) is not used
+/// again.
 ///
 /// # Errors
 /// `Denied` when the service refuses us, `Token`, or what dialling it gave.

@@ -67,6 +67,11 @@ pub mod names;
 mod resolver;
 pub mod testing;
 
+/// The examples of the plugin guide, compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct PluginGuide;
+
 pub use ffi::{Answer, table};
 pub use resolver::{Kind, Refusal, Request, Resolver, Setup, Status, Upstream, Verdict};
 

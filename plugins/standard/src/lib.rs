@@ -27,6 +27,7 @@ mod route;
 mod upstreams;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 
 use ringport_plugin_sdk::{Answer, Refusal, Request, Resolver, Setup, Verdict};

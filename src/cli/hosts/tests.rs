@@ -14,7 +14,7 @@ fn url(text: &str) -> EndpointUrl {
 fn config() -> Config {
     let text = "[[upstream]]\nnamespace = \"docker.io\"\n\
                 [[upstream]]\nnamespace = \"quay.io\"\naliases = [\"q.example:5000\"]\n\
-                [[upstream]]\nnamespace = \"[::1]:5000\"";
+                [[upstream]]\nnamespace = \"localhost:5711\"";
     Config::parse(text, "t.toml").expect("accepted")
 }
 
@@ -60,10 +60,13 @@ fn podman_has_an_entry_for_each_registry_with_its_name_in_the_path() {
         assert_eq!(entry["location"].as_str(), Some(host));
         let mirrors = entry["mirror"].as_array().unwrap();
         assert_eq!(mirrors.len(), 1);
-        let location = format!("127.0.0.1:5000/{host}");
+        let in_path = if host == "q.example:5000" { "quay.io" } else { host };
+        let location = format!("127.0.0.1:5000/{in_path}");
         assert_eq!(mirrors[0]["location"].as_str(), Some(location.as_str()));
         assert_eq!(mirrors[0]["insecure"].as_bool(), Some(true));
     }
+    let text = podman(&url(HTTP), &config()).text;
+    assert!(text.contains("\n# localhost:5711 is left out"), "{text}");
     let secure = &registries(HTTPS)[0]["mirror"][0];
     assert_eq!(secure["location"].as_str(), Some("mirror.example/docker.io"));
     assert!(secure.get("insecure").is_none());

@@ -87,6 +87,7 @@ fn malformed_bodies_are_refused_in_any_split() {
         (b"5\r\nhello0\r\n\r\n", E::LineEnd),
         (b"5\r\nhello!\r\n0\r\n\r\n", E::LineEnd),
         (b"5\r\nhello\r0\r\n\r\n", E::LineEnd),
+        (b"5\r\nhello!\n0\r\n\r\n", E::LineEnd),
         (b"5\r\nhell\r\n0\r\n\r\n", E::LineEnd),
         (b"0\r\n\n", E::LineEnd),
         (b"0\r\n\rX", E::LineEnd),

@@ -41,24 +41,23 @@ pub(super) fn parse(buf: &[u8]) -> Result<Parsed, HeadError> {
 /// The length of the head if its empty line is there. httparse takes a bare LF for a line end;
 /// others don't, and two readings of one head are what smuggling is made of.
 fn head_end(window: &[u8]) -> Result<Option<usize>, HeadError> {
-    let mut after_cr = false;
-    let mut line_bytes = 0;
-    let mut in_first_line = true;
-    for (at, byte) in window.iter().enumerate() {
-        match (after_cr, byte) {
-            (true, b'\n') if line_bytes == 0 => return Ok(Some(at + 1)),
-            (true, b'\n') => {
-                (after_cr, line_bytes, in_first_line) = (false, 0, false);
-            }
-            (true, _) | (false, b'\n') => return Err(HeadError::LineEnd),
-            (false, b'\r') => after_cr = true,
-            (false, _) => line_bytes += 1,
-        }
-        if in_first_line && line_bytes > FIRST_LINE_BYTES_MAX {
+    let mut line_start = 0;
+    loop {
+        let line = window.get(line_start..).unwrap_or_default();
+        let length = line.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+        if line_start == 0 && length.unwrap_or(line.len()) > FIRST_LINE_BYTES_MAX {
             return Err(HeadError::TargetTooLong);
         }
+        let Some(length) = length else { return Ok(None) };
+        match line.get(length..).unwrap_or_default() {
+            [b'\r', b'\n', ..] => line_start += length + CRLF.len(),
+            [b'\r'] => return Ok(None),
+            _ => return Err(HeadError::LineEnd),
+        }
+        if length == 0 {
+            return Ok(Some(line_start));
+        }
     }
-    Ok(None)
 }
 
 /// `bytes` is one head with its empty line.
@@ -80,9 +79,9 @@ fn complete(bytes: &[u8]) -> Result<RequestHead, HeadError> {
         if header.name.is_empty() {
             return Err(HeadError::HeaderName);
         }
-        let value = header.value.trim_ascii();
-        fields.take(header.name, value)?;
-        let (name, value) = (Span::of(bytes, header.name.as_bytes()), Span::of(bytes, value));
+        fields.take(header.name, header.value)?;
+        let name = Span::of(bytes, header.name.as_bytes());
+        let value = Span::of(bytes, header.value);
         places.push(Header { name, value });
     }
     let framing = fields.check(version, &target)?;

@@ -344,6 +344,9 @@ fn sizes_are_bounded_at_the_byte() {
     complete(padded(HEAD_BYTES_MAX));
     assert_eq!(parse(padded(HEAD_BYTES_MAX + 1)).unwrap_err(), HeadError::TooLarge);
     assert_eq!(parse(get(&"X: y\r\n".repeat(9000))).unwrap_err(), HeadError::TooLarge);
+    // A reader whose buffer is full must get a verdict, or it would wait for room for ever.
+    let full = &padded(HEAD_BYTES_MAX + 1)[..HEAD_BYTES_MAX];
+    assert_eq!(parse(full).unwrap_err(), HeadError::TooLarge);
     fed_by_byte_is_the_same(padded(HEAD_BYTES_MAX + 9).as_bytes());
 
     complete(get(&"X: y\r\n".repeat(HEADERS_MAX - 1)));

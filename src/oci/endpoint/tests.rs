@@ -91,6 +91,7 @@ fn malformed_targets_get_their_status_and_code() {
         ("/v2/x/manifests/y/", "404 UNSUPPORTED"),
         ("/v2/_catalog/", "404 UNSUPPORTED"),
         ("/v2/x/uploads/1", "404 UNSUPPORTED"),
+        ("/v2/xblobs/uploads/1", "404 UNSUPPORTED"),
         ("/v2/manifests/latest", "400 NAME_INVALID"),
         ("/v2//manifests/latest", "400 NAME_INVALID"),
         ("/v2/blobs/<d>", "400 NAME_INVALID"),

@@ -9,10 +9,10 @@ use crate::oci::Digest;
 use crate::oci::media_type::MANIFEST_ACCEPT;
 use crate::upstream::{Accept, ByteRange, Method, Phase, UpstreamError};
 
-const FAST: &str = "first_byte_timeout = \"300ms\"\nstall_timeout = \"300ms\"";
+const FAST: &str = "stall_timeout = \"300ms\"";
 
 fn world(origin: &Origin, more: &str) -> std::sync::Arc<World> {
-    World::new(&format!("endpoints = [\"{}\"]\n{FAST}\n{more}", origin.url("")))
+    World::new(&format!("endpoints = [\"{}\"]\n{more}", origin.url("")))
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn bodies_that_end_early_are_interrupted() {
         let origin = Origin::start(move |_| {
             answer.lock().expect("not poisoned").take().unwrap_or(Answer::Close)
         });
-        world(&origin, "").run(move |client| async move {
+        world(&origin, FAST).run(move |client| async move {
             let mut response = get(&client, "/v2/team/app/blobs/x").await.expect("an answer");
             let error = failure(response.body.collect(1 << 20).await);
             assert!(
@@ -236,7 +236,7 @@ fn a_dripping_body_is_interrupted_though_it_never_falls_silent() {
     let origin = Origin::start(move |_| {
         Answer::Drip(head.clone(), vec![b'x'; 1000], Duration::from_millis(20))
     });
-    world(&origin, "").run(move |client| async move {
+    world(&origin, FAST).run(move |client| async move {
         let began = Instant::now();
         let error = failure(fetch(&client, "/v2/team/app/blobs/x").await);
         assert!(matches!(error, UpstreamError::Interrupted { .. }), "{error}");
@@ -249,7 +249,7 @@ fn a_dripping_body_is_interrupted_though_it_never_falls_silent() {
 #[test]
 fn a_slow_reader_is_not_a_slow_upstream() {
     let origin = Origin::start(|_| ok(&[7; 600]));
-    world(&origin, "").run(move |client| async move {
+    world(&origin, FAST).run(move |client| async move {
         let mut response = get(&client, "/v2/team/app/blobs/x").await.expect("an answer");
         crate::runtime::sleep(Duration::from_millis(700)).await;
         assert_eq!(response.body.collect(600).await.expect("a body").len(), 600);
@@ -310,7 +310,7 @@ fn endless_interim_responses_meet_the_first_byte_timeout() {
             Duration::from_micros(10),
         )
     });
-    world(&origin, "").run(move |client| async move {
+    world(&origin, "first_byte_timeout = \"300ms\"").run(move |client| async move {
         let error = failure(get(&client, "/v2/team/app/blobs/x").await);
         assert!(matches!(error, UpstreamError::Timeout { phase: Phase::FirstByte, .. }), "{error}");
     });

@@ -9,8 +9,12 @@ use crate::upstream::dns::LookUp;
 use crate::upstream::{Phase, UpstreamError};
 
 fn world(origin: &Origin, look_up: fn() -> Box<LookUp>) -> std::sync::Arc<World> {
+    world_with(origin, "", look_up)
+}
+
+fn world_with(origin: &Origin, keys: &str, look_up: fn() -> Box<LookUp>) -> std::sync::Arc<World> {
     let port = origin.address.port();
-    let keys = format!("endpoints = [\"http://name.test:{port}\"]\nconnect_timeout = \"300ms\"");
+    let keys = format!("endpoints = [\"http://name.test:{port}\"]\n{keys}");
     World::with_names(&keys, look_up)
 }
 
@@ -61,7 +65,7 @@ fn names_that_do_not_resolve_are_failures() {
             Ok(Vec::new())
         })
     };
-    world(&origin, slow).run(move |client| async move {
+    world_with(&origin, "connect_timeout = \"300ms\"", slow).run(move |client| async move {
         let error = failure(get(&client, "/v2/team/app/blobs/x").await);
         assert!(matches!(error, UpstreamError::Timeout { phase: Phase::Resolve, .. }), "{error}");
     });

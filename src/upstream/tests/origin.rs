@@ -55,7 +55,7 @@ type Script = dyn Fn(&Seen) -> Answer + Send + Sync;
 impl Origin {
     /// A server that answers every request with what `script` says. Its threads end with the test.
     pub(super) fn start(script: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
-        Self::start_wrapped(script, |stream| Some(stream))
+        Self::start_wrapped(script, Some)
     }
 
     /// As [`start`](Self::start), over what `wrap` makes of a connection (TLS).

@@ -120,7 +120,7 @@ fn a_token_that_is_refused_is_replaced_once() {
 
 #[test]
 fn a_token_is_renewed_before_it_dies() {
-    let tokens = token_service(1, Duration::ZERO);
+    let tokens = token_service(3, Duration::ZERO);
     let origin = registry(tokens.url("/token"), |_| true);
     let service = tokens.clone();
     world(&origin, "").run(move |client| {
@@ -129,8 +129,8 @@ fn a_token_is_renewed_before_it_dies() {
             fetch(&client, "/v2/team/app/blobs/1").await.expect("a body");
             fetch(&client, "/v2/team/app/blobs/2").await.expect("a body");
             assert_eq!(service.seen().len(), 1);
-            // A second of life, a tenth of it kept in reserve.
-            runtime::sleep(Duration::from_millis(950)).await;
+            // Three seconds of life, a tenth of them kept in reserve.
+            runtime::sleep(Duration::from_millis(2_850)).await;
             fetch(&client, "/v2/team/app/blobs/3").await.expect("a body");
             assert_eq!(service.seen().len(), 2);
         }
@@ -172,7 +172,7 @@ fn bad_token_services_are_failures() {
         let tokens = Origin::start(move |_| script());
         let origin = registry(tokens.url("/token"), |_| true);
         let registry = origin.clone();
-        let keys = "first_byte_timeout = \"300ms\"";
+        let keys = "first_byte_timeout = \"1s\"";
         world(&origin, keys).run(move |client| {
             let registry = registry.clone();
             async move {
