@@ -33,6 +33,7 @@
 static max_align_t anchor;
 static const ringport_host *host;
 static ringport_ctx *kept;
+static ringport_status late_status = -1;
 
 static ringport_status configure(const ringport_host *h, const ringport_configure_args *args,
                                  ringport_ctx *ctx, ringport_instance **out) {
@@ -63,8 +64,9 @@ static ringport_status resolve(ringport_worker *worker, const ringport_resolve_r
         host->emit_error(ctx, (ringport_str){"a\xff\nb", 4});
         return RINGPORT_DENIED;
     case LATE_EMIT:
-        /* The first call keeps its ctx. worker_stop uses it after the call. */
+        /* worker_stop uses the ctx after its call; the next life tells what came of it. */
         kept = ctx;
+        if (late_status == RINGPORT_INVALID) host->emit_rule(ctx, (ringport_str){"refused", 7});
         host->emit_hosted(ctx, (ringport_str){"a", 1});
         return RINGPORT_OK;
     default:
@@ -74,7 +76,7 @@ static ringport_status resolve(ringport_worker *worker, const ringport_resolve_r
 
 static void worker_stop(ringport_worker *worker) {
     (void)worker;
-    if (kept) host->emit_hosted(kept, (ringport_str){"late", 4});
+    if (kept) late_status = host->emit_rule(kept, (ringport_str){"late", 4});
 }
 
 static void destroy(ringport_instance *instance) { (void)instance; }

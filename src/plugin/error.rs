@@ -1,13 +1,13 @@
 //! Why a plugin was refused: always with what was expected, what was found and the way out.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ringport_plugin_abi as abi;
 
 /// A plugin that can't be used; the server does not start with it.
 #[derive(Debug, thiserror::Error)]
-#[error("plugin {plugin}{}: {fault}", path.as_ref().map(|p| format!(" ({})", p.display())).unwrap_or_default())]
+#[error("plugin {plugin}{}: {fault}", in_parentheses(path.as_deref()))]
 pub struct PluginError {
     /// Its name in the configuration.
     pub plugin: String,
@@ -15,6 +15,10 @@ pub struct PluginError {
     pub path: Option<PathBuf>,
     #[source]
     pub fault: Fault,
+}
+
+fn in_parentheses(path: Option<&Path>) -> String {
+    path.map(|path| format!(" ({})", path.display())).unwrap_or_default()
 }
 
 /// What was wrong, in the order of the checks.

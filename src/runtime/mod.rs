@@ -29,7 +29,7 @@ mod worker;
 pub use blocking::{BlockingError, BlockingPool, blocking};
 pub use file::File;
 pub use mailbox::{WorkerGone, Workers};
-pub use net::{PollStream, TcpListener, TcpStream, connect};
+pub use net::{PollStream, TcpListener, TcpStream, connect, probe_address};
 pub use single_flight::{FlightError, SingleFlight};
 pub use task::{Elapsed, catch_panic, panic_count, sleep, spawn, timeout};
 pub use worker::{Driver, StartError, WorkerContext, driver_for, start, worker_id};

@@ -41,11 +41,13 @@ impl TcpListener {
         Ok((TcpStream::prepare(stream)?, peer))
     }
 
-    /// Takes a connection that is already waiting, if there is one.
+    /// Takes a connection that is already waiting, if there is one. For the last connections
+    /// before [`TcpListener::stop`]: afterwards, accept on the ring no longer waits.
     ///
     /// # Errors
     /// As accept(2), except that nobody waits.
     pub fn accept_waiting(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+        set_nonblocking(self.borrow())?;
         match rustix::net::acceptfrom_with(self.borrow(), rustix::net::SocketFlags::CLOEXEC) {
             Ok((socket, _)) => {
                 let stream = std::net::TcpStream::from(socket);
@@ -70,6 +72,26 @@ impl TcpListener {
     }
 }
 
+fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    Ok(rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)?)
+}
+
+/// Whether `address` can be listened on and nobody does; returns it with the port that 0 became.
+///
+/// # Errors
+/// As bind(2).
+pub fn probe_address(address: SocketAddr) -> io::Result<SocketAddr> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    let bound = rustix::net::getsockname(&socket)?;
+    Ok(SocketAddr::try_from(bound).unwrap_or(address))
+}
+
 /// A client's connection.
 pub struct TcpStream(monoio::net::TcpStream);
 
@@ -80,8 +102,7 @@ impl TcpStream {
         let stream = Self(stream);
         // sendfile on a blocking socket would block the worker. Ring send and recv wait by
         // themselves whatever this flag says.
-        let flags = rustix::fs::fcntl_getfl(stream.borrow())?;
-        rustix::fs::fcntl_setfl(stream.borrow(), flags | rustix::fs::OFlags::NONBLOCK)?;
+        set_nonblocking(stream.borrow())?;
         Ok(stream)
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::accept::Service;
 use super::state::WorkerState;
 use crate::api::{Answer, Body};
-use crate::http::{RequestHead, ResponseHead};
+use crate::http::{RequestHead, ResponseHead, Version};
 use crate::registry::Fill;
 use crate::runtime::deadline::Deadline;
 use crate::runtime::{TcpStream, clock};
@@ -24,6 +24,16 @@ pub(super) enum Sent {
     CutShort,
     /// The client took nothing any more.
     ClientGone,
+}
+
+/// What the head says about the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Close,
+    /// HTTP/1.0 has to be told.
+    Explicit,
+    /// HTTP/1.1 takes it for granted.
+    Implied,
 }
 
 /// One request with its answer, for the record.
@@ -46,7 +56,12 @@ impl Exchange<'_> {
         stays: bool,
     ) -> Sent {
         let mut outlet = Outlet::new(stream, deadline, self.worker.limits.stall_timeout);
-        let head = head_bytes(self.worker, &answer, stays);
+        let keep = match (stays, self.head.version) {
+            (false, _) => Keep::Close,
+            (true, Version::Http10) => Keep::Explicit,
+            (true, Version::Http11) => Keep::Implied,
+        };
+        let head = head_bytes(self.worker, &answer, keep);
         let head_length = head.len() as u64;
         let mut first_byte = None;
         let body = Payload { worker: self.worker, answer: &answer };
@@ -99,7 +114,7 @@ pub(super) async fn without_request(
     deadline: &Deadline,
 ) {
     let mut outlet = Outlet::new(stream, deadline, worker.limits.stall_timeout);
-    let head = head_bytes(worker, &answer, false);
+    let head = head_bytes(worker, &answer, Keep::Close);
     let head_length = head.len() as u64;
     // Whether it arrives or not, the connection is closed next.
     let _ = Payload { worker, answer: &answer }.send(head, &mut outlet, || ()).await;
@@ -109,7 +124,7 @@ pub(super) async fn without_request(
 }
 
 /// The response head, ready to send.
-fn head_bytes(worker: &WorkerState, answer: &Answer, stays: bool) -> Vec<u8> {
+fn head_bytes(worker: &WorkerState, answer: &Answer, keep: Keep) -> Vec<u8> {
     let mut head = ResponseHead::new(answer.status);
     for (name, value) in &answer.headers {
         head = head.header(name, value);
@@ -117,8 +132,10 @@ fn head_bytes(worker: &WorkerState, answer: &Answer, stays: bool) -> Vec<u8> {
     if let Some(length) = answer.length {
         head = head.content_length(length);
     }
-    if !stays {
-        head = head.connection_close();
+    match keep {
+        Keep::Close => head = head.connection_close(),
+        Keep::Explicit => head = head.connection_keep_alive(),
+        Keep::Implied => {}
     }
     head.finish(worker.date.borrow_mut().at(clock::unix_seconds()))
 }

@@ -210,11 +210,10 @@ fn open_store(root: &PathBuf) -> Result<(Arc<Store>, Index, Catalog, JoinHandle<
 }
 
 /// Finds out that nobody else listens there (workers share the address among themselves, so they
-/// would share it with a stranger too), and which port 0 became.
+/// would share it with a stranger too), and which port 0 became. Binds without listening: a client
+/// that connected to a listener of ours that goes away again would be reset.
 fn reserve(address: SocketAddr) -> Result<SocketAddr, ServeError> {
-    std::net::TcpListener::bind(address)
-        .and_then(|listener| listener.local_addr())
-        .map_err(|source| ServeError::Listen { address, source })
+    runtime::probe_address(address).map_err(|source| ServeError::Listen { address, source })
 }
 
 /// One worker's main: makes its part of everything, listens, and waits for the end.

@@ -266,7 +266,9 @@ typedef struct ringport_plugin {
 
 /* The one exported symbol. Called once for each [[plugin]] entry; borrowed until the process
  * ends, so return the address of a static table. Return it whatever the host's version is: the
- * host compares and says what is wrong. Null is allowed and refuses the host. Must not block. */
+ * host compares and says what is wrong. Null is allowed and refuses the host. Must not block.
+ * With RINGPORT_PLUGIN_IMPLEMENTATION defined before the #include it is exported even under
+ * -fvisibility=hidden, which is how to export nothing else. */
 #if defined(RINGPORT_PLUGIN_IMPLEMENTATION)
 __attribute__((visibility("default")))
 #endif
