@@ -300,6 +300,8 @@ fn ranges_are_cut_exactly() {
         ("bytes=10000-", None),
         ("bytes=-0", None),
         ("bytes=20000-30000", None),
+        // RFC 9110 §14.2 lets us refuse it, and the conformance suite wants that.
+        ("bytes=5-1", None),
     ] {
         let answer = http::get_with(rig.server.addr, &rig.target, &[("Range", range)]);
         let Some(part) = expected else {
@@ -313,7 +315,7 @@ fn ranges_are_cut_exactly() {
         assert!(answer.body == rig.bytes[part], "{range}");
     }
     // What is no single byte range is ignored (RFC 9110 §14.2).
-    for range in ["bytes=0-1,5-6", "lines=1-2", "bytes=5-1", "bytes=a-b", "bytes", "bytes=-"] {
+    for range in ["bytes=0-1,5-6", "lines=1-2", "bytes=a-b", "bytes", "bytes=-"] {
         let answer = http::get_with(rig.server.addr, &rig.target, &[("Range", range)]);
         assert_eq!((answer.status(), answer.body.len()), (200, 10_000), "{range}");
     }

@@ -47,7 +47,10 @@ pub(super) async fn run(worker: Rc<WorkerState>, listener: Rc<TcpListener>, serv
 
 /// Takes the connections that were waiting when the drain began.
 pub(super) fn take_waiting(worker: &Rc<WorkerState>) {
-    for listener in worker.listeners.borrow().iter() {
+    for (service, listener) in worker.listeners.borrow().iter() {
+        if *service == Service::Admin {
+            continue;
+        }
         while let Ok(Some((stream, peer))) = listener.accept_waiting() {
             admit(worker, stream, peer, Service::Registry);
         }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -160,6 +161,8 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     tracing::info!(listen = ?listen, admin = ?admin, workers = worker_count,
         driver = driver.as_str(), start_ms = started.elapsed().as_millis(), "serving");
     let drained = wait_and_drain(&config, signals, &workers, &lifecycle);
+    // The admin side has answered during the drain; now it ends too.
+    on_all_workers(&workers, |state| state.stop_listening(Service::Admin));
     catalog.close();
     if catalog_thread.join().is_err() {
         tracing::error!("the catalog thread ended by a panic");
@@ -260,7 +263,7 @@ fn make_worker(parts: &Parts, context: &WorkerContext) -> Result<(), ServeError>
     let server = &parts.config.server;
     let state = WorkerState {
         worker: *worker,
-        api: Api::new(registry, std::rc::Rc::new(chain)),
+        api: Api::new(registry, Rc::new(chain)),
         config: parts.config.clone(),
         shared: shared.clone(),
         limits: ConnectionLimits {
@@ -280,21 +283,25 @@ fn make_worker(parts: &Parts, context: &WorkerContext) -> Result<(), ServeError>
     }
     .install();
     for &address in &parts.listen {
-        let listener = listen(address)?;
-        state.listeners.borrow_mut().push(listener.clone());
-        runtime::spawn(accept::run(state.clone(), listener, Service::Registry));
+        listen(&state, address, Service::Registry)?;
     }
-    // The admin side goes on answering during a drain, so it is not among `listeners`.
     if let Some(address) = parts.admin.filter(|_| *worker == 0) {
-        runtime::spawn(accept::run(state.clone(), listen(address)?, Service::Admin));
+        listen(&state, address, Service::Admin)?;
     }
     Ok(())
 }
 
-fn listen(address: SocketAddr) -> Result<std::rc::Rc<TcpListener>, ServeError> {
-    TcpListener::bind(address)
-        .map(std::rc::Rc::new)
-        .map_err(|source| ServeError::Listen { address, source })
+fn listen(
+    state: &Rc<WorkerState>,
+    address: SocketAddr,
+    service: Service,
+) -> Result<(), ServeError> {
+    let listener = TcpListener::bind(address)
+        .map(Rc::new)
+        .map_err(|source| ServeError::Listen { address, source })?;
+    state.listeners.borrow_mut().push((service, listener.clone()));
+    runtime::spawn(accept::run(state.clone(), listener, service));
+    Ok(())
 }
 
 /// Waits for a signal, then lets requests in flight finish. A second signal ends at once.
@@ -309,17 +316,10 @@ fn wait_and_drain(
     tracing::info!(signal, connections = lifecycle.connections(), drain_timeout = ?limit,
         "told to stop; draining");
     lifecycle.set_draining();
-    for worker in 0..workers.count() {
-        let stopped = workers.post(worker, || {
-            if let Some(state) = WorkerState::current() {
-                accept::take_waiting(&state);
-                state.drain();
-            }
-        });
-        if let Err(error) = stopped {
-            tracing::warn!(%error, "a worker was gone before the drain");
-        }
-    }
+    on_all_workers(workers, |state| {
+        accept::take_waiting(state);
+        state.drain();
+    });
     let deadline = Instant::now() + limit;
     while lifecycle.connections() > 0 {
         if Instant::now() >= deadline {
@@ -333,4 +333,25 @@ fn wait_and_drain(
     }
     tracing::info!("drained");
     Ok(())
+}
+
+/// Runs `work` on every worker and waits until it is done there, for at most a second.
+fn on_all_workers(workers: &Workers, work: fn(&Rc<WorkerState>)) {
+    let (done, all_done) = mpsc::channel();
+    for worker in 0..workers.count() {
+        let done = done.clone();
+        let posted = workers.post(worker, move || {
+            if let Some(state) = WorkerState::current() {
+                work(&state);
+            }
+            // Nobody waits any longer if that took too long.
+            let _ = done.send(());
+        });
+        if let Err(error) = posted {
+            tracing::warn!(%error, "a worker was gone before the others");
+        }
+    }
+    drop(done);
+    let deadline = Instant::now() + Duration::from_secs(1);
+    while all_done.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
 }

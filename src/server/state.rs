@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::accept::Service;
 use super::lifecycle::Lifecycle;
 use crate::api::Api;
 use crate::config::Config;
@@ -40,7 +41,7 @@ pub(super) struct WorkerState {
     pub(super) request_ids: RequestIds,
     pub(super) connections: Cell<usize>,
     pub(super) date: RefCell<DateCache>,
-    pub(super) listeners: RefCell<Vec<Rc<TcpListener>>>,
+    pub(super) listeners: RefCell<Vec<(Service, Rc<TcpListener>)>>,
 }
 
 thread_local! {
@@ -61,9 +62,16 @@ impl WorkerState {
 
     /// Stops listening and ends the connections that wait for a request.
     pub(super) fn drain(&self) {
-        for listener in self.listeners.borrow().iter() {
+        self.stop_listening(Service::Registry);
+        deadline::end_idle();
+    }
+
+    /// Without this, a listener outlives the process for a moment: an accept in flight on the ring
+    /// holds it until the kernel has taken the ring down, and a successor on the same port would
+    /// share its connections with a dead socket.
+    pub(super) fn stop_listening(&self, service: Service) {
+        for (_, listener) in self.listeners.borrow().iter().filter(|(whose, _)| *whose == service) {
             listener.stop();
         }
-        deadline::end_idle();
     }
 }

@@ -371,6 +371,14 @@ pub fn get(addr: SocketAddr, target: &str) -> Answer {
     get_with(addr, target, &[])
 }
 
+/// GET over a connection of its own; no connection or no answer is an error.
+pub fn try_get(addr: SocketAddr, target: &str) -> io::Result<Answer> {
+    let stream = TcpStream::connect_timeout(&addr, Duration::from_secs(5))?;
+    let mut connection = Connection::over(stream);
+    connection.request("GET", target, &[]);
+    connection.read_answer("GET")
+}
+
 /// GET with header lines, over a connection of its own.
 #[track_caller]
 pub fn get_with(addr: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Answer {

@@ -185,8 +185,20 @@ impl Server {
         let status = process.wait_for_exit(bound);
         if status.is_none() {
             self.process = Some(process);
+        } else {
+            self.await_refusal();
         }
         status
+    }
+
+    /// Waits until its ports refuse. The kernel takes a ring apart after the process is gone, and
+    /// until then the old listeners still take connections, only to reset them.
+    fn await_refusal(&self) {
+        for addr in [self.addr, self.admin] {
+            wait_until("the ports of an ended server to refuse", secs(10), || {
+                std::net::TcpStream::connect_timeout(&addr, ms(500)).is_err()
+            });
+        }
     }
 
     /// Sends SIGTERM and comes back at once.
@@ -202,6 +214,7 @@ impl Server {
     /// Kills it without notice.
     pub fn kill(&mut self) {
         self.process = None;
+        self.await_refusal();
     }
 
     /// Ends it in order and starts it on the same store and ports.
@@ -221,8 +234,7 @@ impl Server {
             if !process.is_running() {
                 panic!("ringport ended at its start:\n{}", process.log_tail(40));
             }
-            std::net::TcpStream::connect_timeout(&admin, ms(500)).is_ok()
-                && http::get(admin, "/readyz").status() == 200
+            http::try_get(admin, "/readyz").is_ok_and(|answer| answer.status() == 200)
         });
         self.process = Some(process);
     }
