@@ -3,8 +3,6 @@
 //! The modules are the stages of a request, in layers that import only downward; ARCHITECTURE.md
 //! is the map.
 
-#![allow(missing_docs)]
-
 pub mod config;
 pub mod http;
 pub mod limits;

@@ -9,14 +9,15 @@ use super::refusal::Refusal;
 use super::{content, relay};
 use crate::http::{Method, RequestHead};
 use crate::oci::{Endpoint, ErrorCode, Namespace, PathName, Reference, Scope, Target};
-use crate::plugin::{RequestKind, Resolution, ResolveRequest, Route, WorkerChain};
+use crate::plugin::{RequestKind, Resolution, ResolveRequest, ResolveStatus, Route, WorkerChain};
 use crate::registry::{Pull, PullError, Registry, Wanted};
-use crate::telemetry::RouteKind;
+use crate::telemetry::{RouteKind, WorkerMetrics};
 
 /// The API as one worker serves it.
 pub struct Api {
     registry: Rc<Registry>,
-    chain: Rc<WorkerChain>,
+    chain: WorkerChain,
+    counters: WorkerMetrics,
 }
 
 /// What a read asks of the registry, once it is routed.
@@ -29,8 +30,8 @@ enum Ask<'a> {
 
 impl Api {
     /// Answers with this registry what this chain routes.
-    pub fn new(registry: Rc<Registry>, chain: Rc<WorkerChain>) -> Self {
-        Self { registry, chain }
+    pub fn new(registry: Rc<Registry>, chain: WorkerChain, counters: WorkerMetrics) -> Self {
+        Self { registry, chain, counters }
     }
 
     /// The chain, for explanations.
@@ -102,7 +103,11 @@ impl Api {
             reference: &reference,
             client: Some(client),
         };
-        Ok(self.chain.resolve(&request)?)
+        let resolved = self.chain.resolve(&request);
+        if resolved.as_ref().is_err_and(|error| error.status == ResolveStatus::Invalid) {
+            self.counters.route_conflict();
+        }
+        Ok(resolved?)
     }
 
     /// Asks the candidates of the route in order; the next one only when an upstream failed.

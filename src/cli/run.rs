@@ -10,6 +10,7 @@ use super::{Exit, check, hosts};
 use crate::api::{self, Question};
 use crate::config::{Config, ConfigError};
 use crate::plugin::Chain;
+use crate::upstream::UpstreamSet;
 use crate::{server, telemetry};
 
 /// Runs the process's command line and tells its exit status.
@@ -21,7 +22,8 @@ pub fn main() -> ExitCode {
             drop((out, remarks));
             return serve(&args).into();
         }
-        Command::Check(args) => check::run(&args.config, &mut out, &mut remarks),
+        Command::Check(args) => check::run(&args.config, &mut out, &mut remarks)
+            .and_then(|exit| load_parts(exit, &args.config, &mut remarks)),
         Command::Explain(args) => explain(&args, &mut out, &mut remarks),
         Command::Hosts(args) => hosts::run(&args, &mut out, &mut remarks),
         Command::Completions(args) => write_completions(&args, &mut out).map(|()| Exit::Well),
@@ -40,19 +42,16 @@ pub fn main() -> ExitCode {
 /// Serves until told to stop. The process must end right after: the workers' rings are never
 /// dropped, because operations may still be in flight on them.
 fn serve(args: &ServeArgs) -> Exit {
-    let mut config = match load(args.config.as_deref()) {
+    let overridden = load(args.config.as_deref()).and_then(|mut config| {
+        config.override_with(args.listen.clone(), args.data.clone()).map(|()| config)
+    });
+    let mut config = match overridden {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");
             return Exit::Failed;
         }
     };
-    if !args.listen.is_empty() {
-        config.server.listen.clone_from(&args.listen);
-    }
-    if let Some(data) = &args.data {
-        config.storage.root.clone_from(data);
-    }
     if let Some(driver) = args.driver {
         config.server.driver = driver.into();
     }
@@ -63,7 +62,7 @@ fn serve(args: &ServeArgs) -> Exit {
             return Exit::Failed;
         }
     };
-    let served = server::serve(config);
+    let served = server::serve(config, log.dropped_counter());
     if let Err(error) = &served {
         tracing::error!(%error, "stopped");
     }
@@ -73,6 +72,22 @@ fn serve(args: &ServeArgs) -> Exit {
         eprintln!("ringport: {error}");
     }
     std::process::exit(i32::from(served.is_err()));
+}
+
+/// What a start would load besides the configuration itself: certificates, secrets and plugins.
+fn load_parts(exit: Exit, path: &std::path::Path, remarks: &mut impl Write) -> io::Result<Exit> {
+    if exit != Exit::Well {
+        return Ok(exit);
+    }
+    let Ok(config) = Config::load(path) else { return Ok(Exit::Failed) };
+    let upstreams = UpstreamSet::build(&config).map(drop).map_err(|error| error.to_string());
+    let plugins = Chain::load(&config).map(drop).map_err(|error| error.to_string());
+    let mut exit = exit;
+    for error in [upstreams, plugins].into_iter().filter_map(Result::err) {
+        writeln!(remarks, "ringport: {}: {error}", path.display())?;
+        exit = Exit::Failed;
+    }
+    Ok(exit)
 }
 
 fn explain(args: &ExplainArgs, out: &mut impl Write, remarks: &mut impl Write) -> io::Result<Exit> {

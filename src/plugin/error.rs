@@ -13,6 +13,7 @@ pub struct PluginError {
     pub plugin: String,
     /// The file, unless it is linked in.
     pub path: Option<PathBuf>,
+    /// What is wrong with it.
     #[source]
     pub fault: Fault,
 }
@@ -21,7 +22,8 @@ fn in_parentheses(path: Option<&Path>) -> String {
     path.map(|path| format!(" ({})", path.display())).unwrap_or_default()
 }
 
-/// What was wrong, in the order of the checks.
+/// What was wrong, in the order of the checks. The variants' texts are their documentation.
+#[allow(missing_docs)]
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {

@@ -8,6 +8,7 @@ use super::{Resolution, ResolveError, ResolveStatus, Route};
 /// A resolver that was asked and passed the request on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
+    /// Its name in the configuration.
     pub declined_by: String,
 }
 
@@ -16,6 +17,7 @@ pub struct Step {
 pub struct Explanation {
     /// The resolvers that declined, in order.
     pub steps: Vec<Step>,
+    /// The decision.
     pub outcome: Result<Resolution, ResolveError>,
 }
 

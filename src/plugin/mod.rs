@@ -48,9 +48,13 @@ pub use stats::{CALL_SECONDS_BOUNDS, PluginStats, STATUS_NAMES};
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {
+    /// A manifest or index, by tag or digest.
     Manifest,
+    /// A blob.
     Blob,
+    /// The list of tags.
     Tags,
+    /// The referrers of a digest.
     Referrers,
 }
 
@@ -59,6 +63,7 @@ pub enum RequestKind {
 pub struct ResolveRequest<'a> {
     /// `GET` or `HEAD`.
     pub method: &'a str,
+    /// What is asked for.
     pub kind: RequestKind,
     /// The `ns` query parameter.
     pub ns: Option<&'a Namespace>,
@@ -68,12 +73,14 @@ pub struct ResolveRequest<'a> {
     pub name: &'a str,
     /// Tag or digest; empty for [`RequestKind::Tags`].
     pub reference: &'a str,
+    /// Who asks, if known.
     pub client: Option<IpAddr>,
 }
 
 /// What a request means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolution {
+    /// Where it goes.
     pub route: Route,
     /// Which of the resolver's rules decided; for logs and `explain`, at most 256 bytes.
     pub rule: String,
@@ -91,9 +98,15 @@ pub struct Resolution {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// A repository of our own.
-    Hosted { repository: RepositoryName },
+    Hosted {
+        /// Its name here.
+        repository: RepositoryName,
+    },
     /// Upstreams in order of preference: 1 to 16.
-    Upstream { candidates: Vec<Candidate> },
+    Upstream {
+        /// The first that can, answers.
+        candidates: Vec<Candidate>,
+    },
 }
 
 /// One upstream to ask.
@@ -109,6 +122,7 @@ pub struct Candidate {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ResolveError {
+    /// Its kind.
     pub status: ResolveStatus,
     /// One sentence, at most about 1 KiB, without control characters. For `Internal` it holds
     /// the plugin's own words (a panic's text), which are the operator's business.

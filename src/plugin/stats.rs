@@ -26,6 +26,7 @@ const BOUNDS_NS: [u64; CALL_SECONDS_BOUNDS.len()] = [
 pub struct PluginStats {
     /// Its name in the configuration.
     pub plugin: Arc<str>,
+    /// The worker's number.
     pub worker: usize,
     /// Calls of `resolve` by the status the plugin returned, as in [`STATUS_NAMES`]; statuses
     /// that the ABI doesn't know count as `internal`.

@@ -83,7 +83,7 @@ impl From<FlightError> for PullError {
 impl From<StageError> for PullError {
     fn from(error: StageError) -> Self {
         match error {
-            StageError::Digest { .. } => {
+            StageError::Digest(_) => {
                 Self::UpstreamFailed(format!("the upstream sent wrong content: {error}"))
             }
             StageError::Io { .. } => Self::Storage(error.to_string()),

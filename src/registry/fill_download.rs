@@ -47,7 +47,7 @@ impl From<&UpstreamError> for Lost {
 impl From<StageError> for Lost {
     fn from(error: StageError) -> Self {
         let outcome = match &error {
-            StageError::Digest { .. } => FillOutcome::DigestMismatch,
+            StageError::Digest(_) => FillOutcome::DigestMismatch,
             StageError::Io { .. } => FillOutcome::StorageFailed,
         };
         Self { error: PullError::from(error), outcome }

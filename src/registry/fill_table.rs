@@ -9,10 +9,12 @@ use super::{Fill, PullError, fill_download};
 use crate::oci::{Digest, Scope};
 use crate::runtime::{Workers, catch_panic, spawn};
 
+type Shard = Mutex<HashMap<Digest, Arc<Fill>>>;
+
 /// Running fills by digest. Shard `i` is only touched on worker `i`, so its lock is never
 /// contended: it makes the sharing safe, nobody waits on it.
 pub(super) struct FillTable {
-    shards: Box<[Mutex<HashMap<Digest, Arc<Fill>>>]>,
+    shards: Box<[Shard]>,
     active: AtomicUsize,
 }
 

@@ -22,11 +22,12 @@ pub enum FlightError {
 }
 
 type Waiters<V> = Vec<oneshot::Sender<Result<V, FlightError>>>;
+type Shard<K, V> = Mutex<HashMap<K, Waiters<V>>>;
 
 /// Joins equal work of all workers into one. Shard `i` is only touched on worker `i`, so its lock
 /// is never contended: it is there to make the sharing safe, not to wait on.
 pub struct SingleFlight<K, V> {
-    shards: Arc<[Mutex<HashMap<K, Waiters<V>>>]>,
+    shards: Arc<[Shard<K, V>]>,
     workers: Workers,
 }
 

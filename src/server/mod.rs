@@ -1,7 +1,8 @@
 //! Serving: workers, listeners, connections, the admin side, start and drain.
 //!
 //! ```text
-//! start       config → store, catalog, index, plugins, upstreams → workers → signals → drain
+//! start       config → store, catalog, index, plugins, upstreams → workers
+//! drain       signal → no new connections → those in flight → end
 //! accept      one listener a worker and address; backs off when descriptors run out
 //! connection  keep-alive loop: head → answer → body → next, with every bound on the way
 //! send        an answer becomes bytes on the socket, or is cut short by FIN
@@ -22,8 +23,10 @@
 mod accept;
 mod admin;
 mod connection;
+mod drain;
 mod lifecycle;
 mod observer;
+mod open_store;
 mod send;
 mod start;
 mod state;

@@ -2,26 +2,26 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::accept::{self, Service};
+use super::drain::{on_all_workers, wait_and_drain};
 use super::lifecycle::Lifecycle;
 use super::observer::UpstreamCounters;
+use super::open_store::{OpenStore, open_store};
 use super::state::{ConnectionLimits, WorkerState};
 use crate::api::Api;
-use crate::catalog::{Catalog, CatalogError, Loaded};
+use crate::catalog::{Catalog, CatalogError};
 use crate::config::{self, Config};
-use crate::index::{Index, LinkEntry, TagEntry};
+use crate::index::Index;
 use crate::limits;
 use crate::plugin::{Chain, PluginError, WorkerChain};
 use crate::registry::{Registry, Shared, SharedParts};
-use crate::runtime::{self, BlockingPool, Driver, StartError, TcpListener, WorkerContext, Workers};
+use crate::runtime::{self, BlockingPool, Driver, StartError, TcpListener, WorkerContext};
 use crate::storage::{Store, StoreError};
 use crate::telemetry::{AccessLog, AccessLogError, Metrics, RequestIds};
 use crate::upstream::{self, Client, UpstreamSet, UpstreamSetError};
@@ -96,12 +96,16 @@ struct Parts {
     listening: mpsc::Sender<Result<(), ServeError>>,
 }
 
-/// Serves until SIGTERM or SIGINT, then drains. Returns after an orderly end; the caller exits
+/// Serves until SIGTERM or SIGINT, then drains. `log_dropped` tells how many log lines were lost.
+/// Returns after an orderly end; the caller exits
 /// the process without dropping the workers' threads.
 ///
 /// # Errors
 /// [`ServeError`], before serving or when the drain took too long.
-pub fn serve(config: Config) -> Result<(), ServeError> {
+pub fn serve(
+    config: Config,
+    log_dropped: impl Fn() -> u64 + Send + Sync + 'static,
+) -> Result<(), ServeError> {
     let started = Instant::now();
     let config = Arc::new(config);
     let worker_count = worker_count(&config);
@@ -118,9 +122,25 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     let upstreams = Arc::new(UpstreamSet::build(&config)?);
     let chain = Chain::load(&config)?;
     let access_log = AccessLog::start(&config.log.access)?;
-    let (store, index, catalog, catalog_thread) = open_store(&config.storage.root)?;
+    let OpenStore { store, index, catalog, catalog_thread } = open_store(&config.storage.root)?;
     let metrics = Metrics::new(worker_count, config.namespaces().cloned());
     metrics.set_driver(driver.as_str());
+    metrics.attach_counter(
+        "ringport_log_dropped",
+        "Log lines that found their queue full",
+        log_dropped,
+    );
+    let access = access_log.clone();
+    metrics.attach_counter(
+        "ringport_access_log_dropped",
+        "Access log entries that found their queue full",
+        move || access.dropped(),
+    );
+    metrics.attach_counter(
+        "ringport_task_panics",
+        "Tasks of any kind that a panic ended",
+        runtime::panic_count,
+    );
     let lifecycle = Arc::<Lifecycle>::default();
     let (listening, listened) = mpsc::channel();
     let chains = (0..worker_count)
@@ -178,40 +198,6 @@ fn worker_count(config: &Config) -> usize {
     }
 }
 
-/// Opens files and catalog and fills the index from the catalog.
-fn open_store(root: &PathBuf) -> Result<(Arc<Store>, Index, Catalog, JoinHandle<()>), ServeError> {
-    let started = Instant::now();
-    let (store, swept) = Store::open(root)?;
-    let (catalog, loaded, thread) = Catalog::open(&store.catalog_path())?;
-    let Loaded { tags, links, damaged } = loaded;
-    for error in &damaged {
-        tracing::error!(%error, "skipped");
-    }
-    let index = Index::new();
-    for link in links {
-        let entry = LinkEntry {
-            size: link.size,
-            media_type: link.media_type.map(Arc::from),
-            linked_at: link.linked_at,
-        };
-        index.insert_link(&link.scope, &link.digest, entry);
-    }
-    for tag in tags {
-        let entry = TagEntry {
-            digest: tag.digest,
-            fetched_at: tag.fetched_at,
-            checked_at: tag.checked_at,
-            retry_at: 0,
-        };
-        index.insert_tag(&tag.scope, &tag.tag, entry);
-    }
-    let counts = index.counts();
-    tracing::info!(root = %root.display(), blobs = counts.blobs, links = counts.links,
-        tags = counts.tags, swept, damaged = damaged.len(),
-        open_ms = started.elapsed().as_millis(), "store opened");
-    Ok((Arc::new(store), index, catalog, thread))
-}
-
 /// Finds out that nobody else listens there (workers share the address among themselves, so they
 /// would share it with a stranger too), and which port 0 became. Binds without listening: a client
 /// that connected to a listener of ours that goes away again would be reset.
@@ -263,7 +249,7 @@ fn make_worker(parts: &Parts, context: &WorkerContext) -> Result<(), ServeError>
     let server = &parts.config.server;
     let state = WorkerState {
         worker: *worker,
-        api: Api::new(registry, Rc::new(chain)),
+        api: Api::new(registry, chain, counters.clone()),
         config: parts.config.clone(),
         shared: shared.clone(),
         limits: ConnectionLimits {
@@ -302,56 +288,4 @@ fn listen(
     state.listeners.borrow_mut().push((service, listener.clone()));
     runtime::spawn(accept::run(state.clone(), listener, service));
     Ok(())
-}
-
-/// Waits for a signal, then lets requests in flight finish. A second signal ends at once.
-fn wait_and_drain(
-    config: &Config,
-    mut signals: signal_hook::iterator::Signals,
-    workers: &Workers,
-    lifecycle: &Arc<Lifecycle>,
-) -> Result<(), ServeError> {
-    let signal = signals.forever().next();
-    let limit = config.server.drain_timeout;
-    tracing::info!(signal, connections = lifecycle.connections(), drain_timeout = ?limit,
-        "told to stop; draining");
-    lifecycle.set_draining();
-    on_all_workers(workers, |state| {
-        accept::take_waiting(state);
-        state.drain();
-    });
-    let deadline = Instant::now() + limit;
-    while lifecycle.connections() > 0 {
-        if Instant::now() >= deadline {
-            return Err(ServeError::Drain { connections: lifecycle.connections(), limit });
-        }
-        if signals.pending().next().is_some() {
-            tracing::warn!(connections = lifecycle.connections(), "told to stop again; stopping");
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    tracing::info!("drained");
-    Ok(())
-}
-
-/// Runs `work` on every worker and waits until it is done there, for at most a second.
-fn on_all_workers(workers: &Workers, work: fn(&Rc<WorkerState>)) {
-    let (done, all_done) = mpsc::channel();
-    for worker in 0..workers.count() {
-        let done = done.clone();
-        let posted = workers.post(worker, move || {
-            if let Some(state) = WorkerState::current() {
-                work(&state);
-            }
-            // Nobody waits any longer if that took too long.
-            let _ = done.send(());
-        });
-        if let Err(error) = posted {
-            tracing::warn!(%error, "a worker was gone before the others");
-        }
-    }
-    drop(done);
-    let deadline = Instant::now() + Duration::from_secs(1);
-    while all_done.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
 }

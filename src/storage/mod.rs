@@ -20,7 +20,7 @@ mod layout;
 mod staged;
 
 pub use layout::{OpenBlob, Store, StoreError};
-pub use staged::{StageError, Staged};
+pub use staged::{DigestMismatch, StageError, Staged};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -14,25 +14,30 @@ use crate::runtime::{File, spawn};
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StageError {
     /// The bytes are not what the digest promises.
-    #[error("content of {size} bytes hashes to {found}, expected {expected}; nothing was kept")]
-    Digest {
-        /// What was asked for.
-        expected: Digest,
-        /// What arrived.
-        found: Digest,
-        /// How many bytes arrived.
-        size: u64,
-    },
+    #[error(transparent)]
+    Digest(Box<DigestMismatch>),
     /// The disk did not take it.
     #[error("cannot store {digest}: {cause}; check space and health of the disk")]
     Io {
         /// The content.
-        digest: Digest,
+        digest: Box<Digest>,
         /// What the system said.
         cause: String,
         /// Whether the disk was full.
         full: bool,
     },
+}
+
+/// Content that is not what its digest promises.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("content of {size} bytes hashes to {found}, expected {expected}; nothing was kept")]
+pub struct DigestMismatch {
+    /// What was asked for.
+    pub expected: Digest,
+    /// What arrived.
+    pub found: Digest,
+    /// How many bytes arrived.
+    pub size: u64,
 }
 
 /// A file in staging. Dropped without a commit, the file is removed.
@@ -91,7 +96,11 @@ impl Staged {
         if found == self.digest {
             return Ok(());
         }
-        Err(StageError::Digest { expected: self.digest, found, size: self.size })
+        Err(StageError::Digest(Box::new(DigestMismatch {
+            expected: self.digest,
+            found,
+            size: self.size,
+        })))
     }
 
     /// Verifies and moves the file to its place. With `durable` (hosted content) bytes and name
@@ -135,5 +144,5 @@ fn io_error(digest: &Digest, error: &io::Error) -> StageError {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     );
-    StageError::Io { digest: *digest, cause: error.to_string(), full }
+    StageError::Io { digest: Box::new(*digest), cause: error.to_string(), full }
 }

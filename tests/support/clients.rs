@@ -213,7 +213,8 @@ impl ContainersImage {
 
     fn skopeo(&self) -> Option<Command> {
         let mut command = Command::new(require(Client::Skopeo)?);
-        command.env("CONTAINERS_REGISTRIES_CONF", &self.registries);
+        // skopeo 1.9 does not look at CONTAINERS_REGISTRIES_CONF.
+        command.arg("--registries-conf").arg(&self.registries);
         command.arg("--policy").arg(&self.policy);
         self.keep_to_itself(&mut command);
         Some(command)

@@ -169,8 +169,7 @@ fn check_name(repository: &str) -> Result<(), Refusal> {
 /// Splits a host off the front of a path name. `proxy/` counts only before a host; otherwise it
 /// is a name like any other.
 fn host_prefix(name: &str) -> Option<HostPrefix<'_>> {
-    let rest = name.strip_prefix("proxy/").filter(|rest| looks_like_host(first_segment(rest)));
-    let rest = rest.unwrap_or(name);
+    let rest = name.strip_prefix("proxy/").unwrap_or(name);
     let host = first_segment(rest);
     if !looks_like_host(host) {
         return None;
