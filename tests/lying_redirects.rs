@@ -76,6 +76,7 @@ fn authorization_stays_behind_when_a_redirect_leaves_the_endpoint() {
 #[test]
 fn authorization_does_not_come_back_with_a_redirect_that_returns() {
     let rig = with_credentials("canary-back", |u| u);
+    rig.upstream.require(&basic(), "Basic realm=\"lying\"");
     let stranger = LyingUpstream::start_on([127, 0, 0, 2]);
     let back = format!("{}/v2/{REPOSITORY}/stolen", rig.upstream.url());
     let there = format!("{}/bounce", stranger.url());
@@ -86,6 +87,7 @@ fn authorization_does_not_come_back_with_a_redirect_that_returns() {
     let _ = rig.server.get(&rig.target);
     let seen = rig.upstream.seen();
     let returned: Vec<_> = seen.iter().filter(|s| s.request.path == stolen).collect();
+    assert!(!returned.is_empty(), "the redirect back is followed");
     assert!(returned.iter().all(|s| s.request.header("authorization").is_none()));
     assert_unheard_and_unlogged(&rig, &stranger);
 }
@@ -205,19 +207,21 @@ fn credentials_go_to_the_declared_realm_alone_and_tokens_to_the_endpoint() {
 
 #[test]
 fn a_realm_on_a_foreign_host_is_not_asked() {
-    let stranger = TokenServer::start_on([127, 0, 0, 2]);
+    let stranger = Listener::decoy([127, 0, 0, 2]);
     for (what, credentials) in [("realm-anonymous", false), ("realm-signed", true)] {
         let rig = match credentials {
             true => with_credentials(what, |u| u),
             false => Rig::new(what, SIZE),
         };
-        let challenge = format!("Bearer realm=\"{}\"", stranger.realm_by_address());
-        rig.upstream.require("Bearer never", &challenge);
-        let answer = rig.server.get(&rig.target);
-        assert!(matches!(answer.status(), 401 | 403 | 502), "{}", answer.text());
-        assert_eq!(stranger.connections(), 0, "the foreign realm was dialled");
-        assert!(!rig.server.log_text().contains(PASSWORD));
-        assert!(!rig.upstream.heard(PASSWORD) && !rig.upstream.heard(&basic()));
+        for scheme in ["http", "https"] {
+            let challenge = format!("Bearer realm=\"{scheme}://{}/token\"", stranger.addr());
+            rig.upstream.require("Bearer never", &challenge);
+            let answer = rig.server.get(&rig.target);
+            assert!(matches!(answer.status(), 401 | 403 | 502), "{}", answer.text());
+            assert_eq!(stranger.accepted(), 0, "the foreign realm was dialled by {scheme}");
+            assert!(!rig.server.log_text().contains(PASSWORD));
+            assert!(!rig.upstream.heard(PASSWORD) && !rig.upstream.heard(&basic()));
+        }
     }
 }
 

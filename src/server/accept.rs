@@ -1,11 +1,14 @@
 //! Accepting connections, and not spinning when there are no descriptors for them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::connection;
+use super::connection::Handler;
 use super::state::WorkerState;
+use super::{admin, connection};
+use crate::api::Answer;
+use crate::http::RequestHead;
 use crate::runtime::{TcpListener, TcpStream, sleep, spawn};
 
 /// First pause after a failed accept; doubles up to [`PAUSE_MAX`]. On io_uring a failing accept
@@ -31,12 +34,12 @@ pub(super) async fn run(worker: Rc<WorkerState>, listener: Rc<TcpListener>, serv
                 pause = PAUSE;
                 admit(&worker, stream, peer, service);
             }
-            Err(_) if worker.lifecycle.is_draining() => {
+            Err(_) if worker.serving.lifecycle.is_draining() => {
                 return;
             }
             Err(error) => {
-                worker.counters.accept_error();
-                tracing::warn!(worker = worker.worker, %error, pause_ms = pause.as_millis(),
+                worker.serving.counters.accept_error();
+                tracing::warn!(worker = worker.serving.worker, %error, pause_ms = pause.as_millis(),
                     "accept failed; raise LimitNOFILE if descriptors ran out");
                 sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
@@ -59,11 +62,39 @@ pub(super) fn take_waiting(worker: &Rc<WorkerState>) {
 
 fn admit(worker: &Rc<WorkerState>, stream: TcpStream, peer: SocketAddr, service: Service) {
     let open = Open::new(worker.clone());
-    let is_over = worker.connections.get() > worker.limits.connections_max;
     spawn(async move {
-        connection::serve(&open.0, stream, peer, service, is_over).await;
+        let worker = &*open.0;
+        match service {
+            Service::Registry => {
+                connection::serve(&worker.serving, &Registry(worker), stream, peer).await;
+            }
+            Service::Admin => {
+                connection::serve(&worker.serving, &Admin(worker), stream, peer).await;
+            }
+        }
         drop(open);
     });
+}
+
+struct Registry<'a>(&'a WorkerState);
+
+impl Handler for Registry<'_> {
+    const IS_RECORDED: bool = true;
+
+    async fn answer(&self, head: &RequestHead, client: IpAddr) -> Answer {
+        self.0.api.answer(head, client).await
+    }
+}
+
+struct Admin<'a>(&'a WorkerState);
+
+impl Handler for Admin<'_> {
+    // Scrapes and probes would drown what clients do.
+    const IS_RECORDED: bool = false;
+
+    async fn answer(&self, head: &RequestHead, _client: IpAddr) -> Answer {
+        admin::answer(self.0, head).await
+    }
 }
 
 /// Counts a connection for as long as it lives, however its task ends.
@@ -71,15 +102,17 @@ struct Open(Rc<WorkerState>);
 
 impl Open {
     fn new(worker: Rc<WorkerState>) -> Self {
-        worker.connections.set(worker.connections.get() + 1);
-        worker.lifecycle.connected();
+        let connections = &worker.serving.connections;
+        connections.set(connections.get() + 1);
+        worker.serving.lifecycle.connected();
         Self(worker)
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get().saturating_sub(1));
-        self.0.lifecycle.disconnected();
+        let serving = &self.0.serving;
+        serving.connections.set(serving.connections.get().saturating_sub(1));
+        serving.lifecycle.disconnected();
     }
 }

@@ -33,7 +33,7 @@ pub(super) async fn answer(worker: &WorkerState, head: &RequestHead) -> Answer {
 }
 
 fn ready(worker: &WorkerState) -> Answer {
-    let reasons = worker.lifecycle.not_ready();
+    let reasons = worker.serving.lifecycle.not_ready();
     let facts = Facts::of(RouteKind::Other);
     if reasons.is_empty() {
         return Answer::new(200, facts).memory(TEXT, &b"ready\n"[..]);
@@ -98,7 +98,7 @@ fn page(worker: &WorkerState) -> String {
         counts.links,
         counts.tags,
         worker.shared.fills_active(),
-        worker.lifecycle.connections(),
+        worker.serving.lifecycle.connections(),
     );
     page
 }

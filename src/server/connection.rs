@@ -1,12 +1,10 @@
 //! One client connection: the keep-alive loop and all its bounds.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::accept::Service;
-use super::admin;
 use super::send::{self, Sent};
-use super::state::WorkerState;
+use super::state::Serving;
 use crate::api::{Answer, Facts, Refusal};
 use crate::http::{BodyFraming, ChunkedDecoder, HeadError, Parsed, RequestHead, Step};
 use crate::limits::{DRAIN_BYTES_MAX, HEAD_BYTES_MAX, REQUESTS_PER_CONNECTION_MAX};
@@ -22,6 +20,15 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Most bytes read from a client that is being closed on.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
+/// What answers the requests of a connection.
+pub(super) trait Handler {
+    /// Whether its requests are in access log and request metrics.
+    const IS_RECORDED: bool;
+
+    /// Answers one request. May panic: the request is then answered with 500.
+    async fn answer(&self, head: &RequestHead, client: IpAddr) -> Answer;
+}
+
 /// What came when a request was awaited.
 enum Arrival {
     Request(Box<RequestHead>),
@@ -35,7 +42,7 @@ enum Arrival {
 
 /// The connection; `deadline` stands before `stream`, which it must not outlive.
 struct Connection<'a> {
-    worker: &'a WorkerState,
+    serving: &'a Serving,
     deadline: Deadline,
     stream: TcpStream,
     peer: SocketAddr,
@@ -44,28 +51,30 @@ struct Connection<'a> {
 }
 
 /// Serves requests until either side wants no more, then closes without a reset.
-pub(super) async fn serve(
-    worker: &WorkerState,
+pub(super) async fn serve<H: Handler>(
+    serving: &Serving,
+    handler: &H,
     stream: TcpStream,
     peer: SocketAddr,
-    service: Service,
-    is_over: bool,
 ) {
-    let _open = worker.counters.connection();
+    let _open = serving.counters.connection();
     let deadline = Deadline::watch(&stream);
-    let mut connection =
-        Connection { worker, deadline, stream, peer, buffer: Vec::with_capacity(HEAD_BYTES_FIRST) };
-    if is_over {
+    let mut connection = Connection {
+        serving,
+        deadline,
+        stream,
+        peer,
+        buffer: Vec::with_capacity(HEAD_BYTES_FIRST),
+    };
+    let max = serving.limits.connections_max;
+    if serving.connections.get() > max {
         let refusal = Refusal::new(
             503,
             ErrorCode::TooManyRequests,
-            format!(
-                "this worker has its connections_max = {} connections open",
-                worker.limits.connections_max
-            ),
+            format!("this worker has its connections_max = {max} connections open"),
         );
         connection.refuse(Refusal { retry_after: Some(1), ..refusal }).await;
-    } else if connection.requests(service).await.is_err() {
+    } else if connection.requests(handler).await.is_err() {
         // The client has gone: there is nobody to close in good order with.
         return;
     }
@@ -76,12 +85,12 @@ pub(super) async fn serve(
 struct Gone;
 
 impl Connection<'_> {
-    async fn requests(&mut self, service: Service) -> Result<(), Gone> {
+    async fn requests<H: Handler>(&mut self, handler: &H) -> Result<(), Gone> {
         for served in 1..=REQUESTS_PER_CONNECTION_MAX {
             match self.next_request(served == 1).await {
                 Arrival::Request(head) => {
                     let may_stay = served < REQUESTS_PER_CONNECTION_MAX;
-                    if !self.answer(service, &head, may_stay).await? {
+                    if !self.answer(handler, &head, may_stay).await? {
                         return Ok(());
                     }
                 }
@@ -91,7 +100,7 @@ impl Connection<'_> {
                     return Ok(());
                 }
                 Arrival::Tls => {
-                    self.worker.counters.tls_probe();
+                    self.serving.counters.tls_probe();
                     let message = "this port speaks plain HTTP; use http:// here";
                     self.refuse(Refusal::new(400, ErrorCode::Unsupported, message)).await;
                     return Ok(());
@@ -103,9 +112,9 @@ impl Connection<'_> {
 
     /// Reads until a head is whole.
     async fn next_request(&mut self, is_first: bool) -> Arrival {
-        let limits = &self.worker.limits;
+        let limits = &self.serving.limits;
         if self.buffer.is_empty() && !is_first {
-            if self.worker.lifecycle.is_draining() {
+            if self.serving.lifecycle.is_draining() {
                 return Arrival::Closed;
             }
             self.deadline.read_by(clock::now() + limits.idle_timeout, true);
@@ -154,24 +163,19 @@ impl Connection<'_> {
     }
 
     /// Answers one request; tells whether the connection may serve another.
-    async fn answer(
+    async fn answer<H: Handler>(
         &mut self,
-        service: Service,
+        handler: &H,
         head: &RequestHead,
         may_stay: bool,
     ) -> Result<bool, Gone> {
         let started = clock::now();
         let unix_time = clock::unix_time();
-        let answering = async {
-            match service {
-                Service::Registry => self.worker.api.answer(head, self.peer.ip()).await,
-                Service::Admin => admin::answer(self.worker, head).await,
-            }
-        };
+        let answering = handler.answer(head, self.peer.ip());
         let (answer, panicked) = match catch_panic(answering).await {
             Ok(answer) => (answer, false),
             Err(_) => {
-                self.worker.counters.panicked();
+                self.serving.counters.panicked();
                 let message = "the request ran into a bug of ringport; see its log";
                 let refusal = Refusal::new(500, ErrorCode::Unknown, message);
                 (refusal.answer(Facts::of(RouteKind::Other)), true)
@@ -180,11 +184,11 @@ impl Connection<'_> {
         let stays = may_stay
             && !panicked
             && head.keep_alive
-            && !self.worker.lifecycle.is_draining()
+            && !self.serving.lifecycle.is_draining()
             && drainable(head);
         let mut exchange = send::Exchange {
-            worker: self.worker,
-            service,
+            serving: self.serving,
+            is_recorded: H::IS_RECORDED,
             head,
             client: self.peer.ip(),
             started,
@@ -201,12 +205,12 @@ impl Connection<'_> {
     /// An error before there is a request.
     async fn refuse(&mut self, refusal: Refusal) {
         let answer: Answer = refusal.answer(Facts::of(RouteKind::Other));
-        send::without_request(self.worker, answer, &mut self.stream, &self.deadline).await;
+        send::without_request(self.serving, answer, &mut self.stream, &self.deadline).await;
     }
 
     /// Reads away the body of an answered request, so that the next head is found behind it.
     async fn drain_body(&mut self, framing: BodyFraming) -> bool {
-        self.deadline.read_by(clock::now() + self.worker.limits.head_timeout, false);
+        self.deadline.read_by(clock::now() + self.serving.limits.head_timeout, false);
         match framing {
             BodyFraming::None => true,
             BodyFraming::Length(length) => self.drain_length(length).await,
@@ -288,3 +292,7 @@ fn drainable(head: &RequestHead) -> bool {
 fn bad_head(error: &HeadError) -> Arrival {
     Arrival::Bad(error.status(), error.to_string())
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::accept::Service;
-use super::state::WorkerState;
+use super::state::Serving;
 use crate::api::{Answer, Body};
 use crate::http::{RequestHead, ResponseHead, Version};
 use crate::registry::Fill;
@@ -38,8 +37,8 @@ enum Keep {
 
 /// One request with its answer, for the record.
 pub(super) struct Exchange<'a> {
-    pub(super) worker: &'a WorkerState,
-    pub(super) service: Service,
+    pub(super) serving: &'a Serving,
+    pub(super) is_recorded: bool,
     pub(super) head: &'a RequestHead,
     pub(super) client: IpAddr,
     pub(super) started: Instant,
@@ -55,22 +54,22 @@ impl Exchange<'_> {
         deadline: &Deadline,
         stays: bool,
     ) -> Sent {
-        let mut outlet = Outlet::new(stream, deadline, self.worker.limits.stall_timeout);
+        let mut outlet = Outlet::new(stream, deadline, self.serving.limits.stall_timeout);
         let keep = match (stays, self.head.version) {
             (false, _) => Keep::Close,
             (true, Version::Http10) => Keep::Explicit,
             (true, Version::Http11) => Keep::Implied,
         };
-        let head = head_bytes(self.worker, &answer, keep);
+        let head = head_bytes(self.serving, &answer, keep);
         let head_length = head.len() as u64;
         let mut first_byte = None;
-        let body = Payload { worker: self.worker, answer: &answer };
+        let body = Payload { serving: self.serving, answer: &answer };
         let sent = body.send(head, &mut outlet, || {
             first_byte.get_or_insert_with(|| clock::now().duration_since(self.started));
         });
         let sent = sent.await;
         let body_bytes = outlet.sent().saturating_sub(head_length);
-        if self.service == Service::Registry {
+        if self.is_recorded {
             self.record(answer, body_bytes, first_byte);
         }
         sent
@@ -78,14 +77,20 @@ impl Exchange<'_> {
 
     fn record(&self, answer: Answer, body_bytes: u64, first_byte: Option<Duration>) {
         let Answer { status, facts, .. } = answer;
-        self.worker.counters.request(facts.route_kind, status, facts.cache, body_bytes, first_byte);
-        if !self.worker.access_log.is_on() {
+        self.serving.counters.request(
+            facts.route_kind,
+            status,
+            facts.cache,
+            body_bytes,
+            first_byte,
+        );
+        if !self.serving.access_log.is_on() {
             return;
         }
         let head = self.head;
-        self.worker.access_log.record(AccessEntry {
+        self.serving.access_log.record(AccessEntry {
             unix_time: self.unix_time,
-            request_id: self.worker.request_ids.next_id(),
+            request_id: self.serving.request_ids.next_id(),
             client: Some(self.client),
             method: Cow::Borrowed(head.method.as_str()),
             path: head.path().to_owned(),
@@ -100,7 +105,7 @@ impl Exchange<'_> {
             first_byte,
             cache: facts.cache,
             user_agent: head.user_agent().map(str::to_owned),
-            worker: self.worker.worker,
+            worker: self.serving.worker,
             rule: facts.rule,
         });
     }
@@ -108,23 +113,23 @@ impl Exchange<'_> {
 
 /// Sends an answer to something that was no request, and says that the connection closes.
 pub(super) async fn without_request(
-    worker: &WorkerState,
+    serving: &Serving,
     answer: Answer,
     stream: &mut TcpStream,
     deadline: &Deadline,
 ) {
-    let mut outlet = Outlet::new(stream, deadline, worker.limits.stall_timeout);
-    let head = head_bytes(worker, &answer, Keep::Close);
+    let mut outlet = Outlet::new(stream, deadline, serving.limits.stall_timeout);
+    let head = head_bytes(serving, &answer, Keep::Close);
     let head_length = head.len() as u64;
     // Whether it arrives or not, the connection is closed next.
-    let _ = Payload { worker, answer: &answer }.send(head, &mut outlet, || ()).await;
+    let _ = Payload { serving, answer: &answer }.send(head, &mut outlet, || ()).await;
     let body_bytes = outlet.sent().saturating_sub(head_length);
     let facts = &answer.facts;
-    worker.counters.request(facts.route_kind, answer.status, facts.cache, body_bytes, None);
+    serving.counters.request(facts.route_kind, answer.status, facts.cache, body_bytes, None);
 }
 
 /// The response head, ready to send.
-fn head_bytes(worker: &WorkerState, answer: &Answer, keep: Keep) -> Vec<u8> {
+fn head_bytes(serving: &Serving, answer: &Answer, keep: Keep) -> Vec<u8> {
     let mut head = ResponseHead::new(answer.status);
     for (name, value) in &answer.headers {
         head = head.header(name, value);
@@ -137,11 +142,11 @@ fn head_bytes(worker: &WorkerState, answer: &Answer, keep: Keep) -> Vec<u8> {
         Keep::Explicit => head = head.connection_keep_alive(),
         Keep::Implied => {}
     }
-    head.finish(worker.date.borrow_mut().at(clock::unix_seconds()))
+    head.finish(serving.date.borrow_mut().at(clock::unix_seconds()))
 }
 
 struct Payload<'a> {
-    worker: &'a WorkerState,
+    serving: &'a Serving,
     answer: &'a Answer,
 }
 
@@ -160,7 +165,7 @@ impl Payload<'_> {
             Body::Memory(bytes) => {
                 // One buffer, one send: two would cost a fifth more.
                 head.extend_from_slice(bytes);
-                self.worker.counters.copied(bytes.len() as u64);
+                self.serving.counters.copied(bytes.len() as u64);
                 let sent = outlet.bytes(&head, false).await;
                 first_byte();
                 sent.map_or(Sent::ClientGone, |()| Sent::Whole)

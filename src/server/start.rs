@@ -1,5 +1,6 @@
 //! From a configuration to a serving process, and to its end.
 
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,7 +14,7 @@ use super::drain::{on_all_workers, wait_and_drain};
 use super::lifecycle::Lifecycle;
 use super::observer::UpstreamCounters;
 use super::open_store::{OpenStore, open_store};
-use super::state::{ConnectionLimits, WorkerState};
+use super::state::{ConnectionLimits, Serving, WorkerState};
 use crate::api::Api;
 use crate::catalog::{Catalog, CatalogError};
 use crate::config::{self, Config};
@@ -248,24 +249,26 @@ fn make_worker(parts: &Parts, context: &WorkerContext) -> Result<(), ServeError>
     };
     let server = &parts.config.server;
     let state = WorkerState {
-        worker: *worker,
         api: Api::new(registry, chain, counters.clone()),
         config: parts.config.clone(),
         shared: shared.clone(),
-        limits: ConnectionLimits {
-            connections_max: server.connections_max,
-            head_timeout: server.head_timeout,
-            idle_timeout: server.idle_timeout,
-            stall_timeout: limits::BODY_RATE_WINDOW,
-        },
-        lifecycle: parts.lifecycle.clone(),
         metrics: parts.metrics.clone(),
-        counters,
-        access_log: parts.access_log.clone(),
-        request_ids: RequestIds::new(*worker),
-        connections: std::cell::Cell::new(0),
-        date: std::cell::RefCell::default(),
-        listeners: std::cell::RefCell::default(),
+        listeners: RefCell::default(),
+        serving: Serving {
+            worker: *worker,
+            limits: ConnectionLimits {
+                connections_max: server.connections_max,
+                head_timeout: server.head_timeout,
+                idle_timeout: server.idle_timeout,
+                stall_timeout: limits::BODY_RATE_WINDOW,
+            },
+            lifecycle: parts.lifecycle.clone(),
+            counters,
+            access_log: parts.access_log.clone(),
+            request_ids: RequestIds::new(*worker),
+            connections: Cell::new(0),
+            date: RefCell::default(),
+        },
     }
     .install();
     for &address in &parts.listen {

@@ -27,20 +27,25 @@ pub(super) struct ConnectionLimits {
     pub(super) stall_timeout: Duration,
 }
 
-/// One worker's part of the server.
-pub(super) struct WorkerState {
+/// What connections need, whatever they are for.
+pub(super) struct Serving {
     pub(super) worker: usize,
-    pub(super) api: Api,
-    pub(super) config: Arc<Config>,
-    pub(super) shared: Arc<Shared>,
     pub(super) limits: ConnectionLimits,
     pub(super) lifecycle: Arc<Lifecycle>,
-    pub(super) metrics: Arc<Metrics>,
     pub(super) counters: WorkerMetrics,
     pub(super) access_log: AccessLog,
     pub(super) request_ids: RequestIds,
     pub(super) connections: Cell<usize>,
     pub(super) date: RefCell<DateCache>,
+}
+
+/// One worker's part of the server.
+pub(super) struct WorkerState {
+    pub(super) serving: Serving,
+    pub(super) api: Api,
+    pub(super) config: Arc<Config>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) listeners: RefCell<Vec<(Service, Rc<TcpListener>)>>,
 }
 

@@ -77,11 +77,6 @@ impl TokenServer {
         format!("http://localhost:{}/token", self.listener.addr().port())
     }
 
-    /// The realm by address.
-    pub fn realm_by_address(&self) -> String {
-        format!("http://{}/token", self.listener.addr())
-    }
-
     /// `localhost:<port>`, as `token_realms` lists it.
     pub fn realm_host(&self) -> String {
         format!("localhost:{}", self.listener.addr().port())
@@ -108,11 +103,6 @@ impl TokenServer {
     /// Requests so far.
     pub fn requests(&self) -> Vec<Received> {
         self.state.seen.lock().unwrap().clone()
-    }
-
-    /// Connections accepted so far.
-    pub fn connections(&self) -> usize {
-        self.listener.accepted()
     }
 }
 

@@ -1,0 +1,145 @@
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use super::super::lifecycle::Lifecycle;
+use super::super::state::ConnectionLimits;
+use super::*;
+use crate::config::AccessTarget;
+use crate::runtime::tests::{DRIVERS, on_workers};
+use crate::runtime::{Driver, TcpListener};
+use crate::telemetry::{AccessLog, Metrics, RequestIds};
+
+/// Panics at `/panic`, answers everything else with its path.
+struct Echo;
+
+impl Handler for Echo {
+    const IS_RECORDED: bool = true;
+
+    async fn answer(&self, head: &RequestHead, _client: IpAddr) -> Answer {
+        assert!(head.path() != "/panic", "a bug");
+        let body = head.path().to_owned().into_bytes();
+        Answer::new(200, Facts::of(RouteKind::Other)).memory("text/plain", body)
+    }
+}
+
+fn serving(lifecycle: &Arc<Lifecycle>) -> Serving {
+    Serving {
+        worker: 0,
+        limits: ConnectionLimits {
+            connections_max: 10,
+            head_timeout: Duration::from_millis(500),
+            idle_timeout: Duration::from_millis(500),
+            stall_timeout: Duration::from_secs(5),
+        },
+        lifecycle: lifecycle.clone(),
+        counters: Metrics::new(1, []).worker(0),
+        access_log: AccessLog::start(&AccessTarget::Off).unwrap(),
+        request_ids: RequestIds::new(0),
+        connections: std::cell::Cell::new(1),
+        date: std::cell::RefCell::default(),
+    }
+}
+
+/// Serves one connection after the other; returns what each client got for what it sent.
+fn exchange(driver: Driver, sent: &[&[u8]]) -> Vec<String> {
+    let (tell, address) = mpsc::channel::<SocketAddr>();
+    let count = sent.len();
+    let sent: Vec<Vec<u8>> = sent.iter().map(|bytes| bytes.to_vec()).collect();
+    let clients = std::thread::spawn(move || {
+        let address = address.recv().unwrap();
+        let talk = |bytes: Vec<u8>| {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            stream.write_all(&bytes).unwrap();
+            let mut got = Vec::new();
+            // A reset would be an error here.
+            stream.read_to_end(&mut got).unwrap();
+            let _ = stream.shutdown(Shutdown::Both);
+            String::from_utf8(got).unwrap()
+        };
+        sent.into_iter().map(talk).collect::<Vec<_>>()
+    });
+    on_workers(1, driver, move |_| {
+        let tell = tell.clone();
+        async move {
+            let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            tell.send(listener.local_addr().unwrap()).unwrap();
+            let serving = serving(&Arc::default());
+            for _ in 0..count {
+                let (stream, peer) = listener.accept().await.unwrap();
+                serve(&serving, &Echo, stream, peer).await;
+            }
+        }
+    });
+    clients.join().unwrap()
+}
+
+fn get(path: &str, more: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\n{more}\r\n")
+}
+
+#[test]
+fn a_panic_ends_its_request_with_500_and_the_worker_serves_on() {
+    for driver in DRIVERS {
+        let panicking = get("/panic", "") + &get("/never", "");
+        let after = get("/after", "Connection: close\r\n");
+        let got = exchange(driver, &[panicking.as_bytes(), after.as_bytes()]);
+        assert!(got[0].starts_with("HTTP/1.1 500 "), "{}", got[0]);
+        assert!(got[0].contains("Connection: close") && !got[0].contains("/never"), "{}", got[0]);
+        assert!(got[1].starts_with("HTTP/1.1 200 ") && got[1].ends_with("/after"), "{}", got[1]);
+    }
+}
+
+#[test]
+fn bodies_are_drained_so_that_the_next_request_is_found() {
+    let last = get("/last", "Connection: close\r\n");
+    for (body, served) in [
+        ("Content-Length: 5\r\n\r\nGET /", true),
+        ("Transfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\n\r\n", true),
+        ("Transfer-Encoding: chunked\r\n\r\n5;x=y\r\nGET /\r\n0\r\nT: t\r\n\r\n", true),
+        // An empty chunk size is not the end.
+        ("Transfer-Encoding: chunked\r\n\r\n\r\n", false),
+        // More than is worth reading away.
+        ("Content-Length: 65537\r\n\r\nGET /", false),
+        // Nobody knows whether this client will send its body now.
+        ("Content-Length: 5\r\nExpect: 100-continue\r\n\r\nGET /", false),
+    ] {
+        let sent = format!("GET /first HTTP/1.1\r\nHost: a\r\n{body}{last}");
+        let got = exchange(Driver::IoUring, &[sent.as_bytes()]);
+        assert!(got[0].contains("/first"), "{body}: {}", got[0]);
+        assert_eq!(got[0].matches("HTTP/1.1 ").count(), if served { 2 } else { 1 }, "{body}");
+        assert_eq!(got[0].contains("/last"), served, "{body}: {}", got[0]);
+    }
+}
+
+#[test]
+fn versions_differ_in_who_must_say_that_a_connection_stays() {
+    for (request, answers, header) in [
+        ("GET /a HTTP/1.0\r\n\r\n".to_owned(), 1, Some("Connection: close")),
+        (
+            "GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".to_owned(),
+            1,
+            Some("Connection: keep-alive"),
+        ),
+        (get("/a", "") + &get("/b", "Connection: close\r\n"), 2, Some("Connection: close")),
+        (get("/a", ""), 1, None),
+    ] {
+        let got = exchange(Driver::IoUring, &[request.as_bytes()]);
+        assert_eq!(got[0].matches("HTTP/1.1 200").count(), answers, "{request}: {}", got[0]);
+        match header {
+            Some(header) => assert!(got[0].contains(header), "{request}: {}", got[0]),
+            None => assert!(!got[0].contains("Connection:"), "{request}: {}", got[0]),
+        }
+    }
+}
+
+#[test]
+fn a_head_that_does_not_come_is_408_and_silence_is_closed_in_silence() {
+    for driver in DRIVERS {
+        let got = exchange(driver, &[b"GET / HTTP/1.1\r\nHost", b"", b"\x16\x03\x01\x02\x00\x01"]);
+        assert!(got[0].starts_with("HTTP/1.1 408 "), "{}", got[0]);
+        assert_eq!(got[1], "");
+        assert!(got[2].starts_with("HTTP/1.1 400 ") && got[2].contains("http://"), "{}", got[2]);
+    }
+}
