@@ -89,14 +89,18 @@ pub struct Loaded {
 }
 
 impl Catalog {
-    /// Opens or creates the database file, reads all names, and starts the thread.
+    /// Opens or creates the database file, reads all names, and starts the thread. `progress` is
+    /// told how many records have been read, every few thousand.
     ///
     /// # Errors
     /// The file cannot be opened, is locked by another process, or no thread can be started.
-    pub fn open(path: &Path) -> Result<(Self, Loaded, JoinHandle<()>), CatalogError> {
+    pub fn open(
+        path: &Path,
+        progress: impl FnMut(u64),
+    ) -> Result<(Self, Loaded, JoinHandle<()>), CatalogError> {
         let open_error = |cause: String| CatalogError::Open { path: path.to_owned(), cause };
         let writer = Writer::open(path).map_err(&open_error)?;
-        let loaded = writer.load()?;
+        let loaded = writer.load(progress)?;
         let (messages, queue) = crossbeam_channel::unbounded();
         let handle = std::thread::Builder::new()
             .name("catalog".into())

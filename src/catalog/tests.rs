@@ -40,9 +40,9 @@ fn names_survive_a_close_and_upstreams_are_kept_apart() {
         size: 8,
         linked_at: 3,
     };
-    let (catalog, loaded, thread) = Catalog::open(&path).unwrap();
+    let (catalog, loaded, thread) = Catalog::open(&path, |_| ()).unwrap();
     assert!(loaded.tags.is_empty() && loaded.links.is_empty());
-    let second = Catalog::open(&path).err().unwrap();
+    let second = Catalog::open(&path, |_| ()).err().unwrap();
     assert!(second.to_string().contains("another ringport"), "{second}");
     wait(catalog.write(vec![Write::PutTag(tag(Some("docker.io"), 5))], false)).unwrap();
     let writes = vec![
@@ -56,7 +56,7 @@ fn names_survive_a_close_and_upstreams_are_kept_apart() {
     thread.join().unwrap();
     assert!(wait(catalog.write(Vec::new(), false)).is_err(), "closed");
 
-    let (catalog, loaded, thread) = Catalog::open(&path).unwrap();
+    let (catalog, loaded, thread) = Catalog::open(&path, |_| ()).unwrap();
     assert_eq!(loaded.tags, vec![tag(None, 6), tag(Some("ghcr.io"), 7)]);
     assert_eq!(loaded.links, vec![link]);
     assert!(loaded.damaged.is_empty());
@@ -68,7 +68,7 @@ fn names_survive_a_close_and_upstreams_are_kept_apart() {
 fn a_write_without_durability_reaches_the_disk_soon() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalog.redb");
-    let (catalog, _, thread) = Catalog::open(&path).unwrap();
+    let (catalog, _, thread) = Catalog::open(&path, |_| ()).unwrap();
     let record = TagRecord {
         scope: scope(None),
         tag: Tag::parse("v1").unwrap(),
@@ -82,7 +82,7 @@ fn a_write_without_durability_reaches_the_disk_soon() {
     let deadline = std::time::Instant::now() + FLUSH_INTERVAL * 10;
     loop {
         std::fs::copy(&path, &copy).unwrap();
-        let (after_crash, loaded, copy_thread) = Catalog::open(&copy).unwrap();
+        let (after_crash, loaded, copy_thread) = Catalog::open(&copy, |_| ()).unwrap();
         after_crash.close();
         copy_thread.join().unwrap();
         if loaded.tags.len() == 1 {

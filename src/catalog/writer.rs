@@ -14,6 +14,9 @@ use crate::runtime::clock;
 /// Most messages in one transaction: bounds the time the first of them waits.
 const GROUP_MAX: usize = 256;
 
+/// Records between two reports of progress.
+const PROGRESS_EVERY: u64 = 4096;
+
 type Answer = oneshot::Sender<Result<(), CatalogError>>;
 
 pub(super) enum Message {
@@ -43,12 +46,20 @@ impl Writer {
         Ok(writer)
     }
 
-    pub(super) fn load(&self) -> Result<Loaded, CatalogError> {
+    pub(super) fn load(&self, mut progress: impl FnMut(u64)) -> Result<Loaded, CatalogError> {
+        let mut read = 0_u64;
+        let mut count = || {
+            read += 1;
+            if read.is_multiple_of(PROGRESS_EVERY) {
+                progress(read);
+            }
+        };
         let mut loaded = Loaded { tags: Vec::new(), links: Vec::new(), damaged: Vec::new() };
         let transaction = self.database.begin_read().map_err(write_error)?;
         let tags = transaction.open_table(TAGS).map_err(write_error)?;
         for entry in tags.iter().map_err(write_error)? {
             let (key, value) = entry.map_err(write_error)?;
+            count();
             match TagRecord::read(key.value(), value.value()) {
                 Ok(record) => loaded.tags.push(record),
                 Err(error) => loaded.damaged.push(error),
@@ -57,6 +68,7 @@ impl Writer {
         let links = transaction.open_table(LINKS).map_err(write_error)?;
         for entry in links.iter().map_err(write_error)? {
             let (key, value) = entry.map_err(write_error)?;
+            count();
             match LinkRecord::read(key.value(), value.value()) {
                 Ok(record) => loaded.links.push(record),
                 Err(error) => loaded.damaged.push(error),

@@ -1,11 +1,12 @@
 //! Opening the store at start: files, catalog, and the index made from it.
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::start::ServeError;
-use crate::catalog::{Catalog, Loaded};
+use crate::catalog::{Catalog, CatalogError, Loaded};
 use crate::index::{Index, LinkEntry, TagEntry};
 use crate::runtime::clock;
 use crate::storage::Store;
@@ -25,7 +26,7 @@ pub(super) struct OpenStore {
 pub(super) fn open_store(root: &Path) -> Result<OpenStore, ServeError> {
     let started = clock::now();
     let (store, swept) = Store::open(root)?;
-    let (catalog, loaded, catalog_thread) = Catalog::open(&store.catalog_path())?;
+    let (catalog, loaded, catalog_thread) = read_catalog(&store.catalog_path())?;
     let Loaded { tags, links, damaged } = loaded;
     for error in &damaged {
         tracing::error!(%error, "skipped");
@@ -53,4 +54,18 @@ pub(super) fn open_store(root: &Path) -> Result<OpenStore, ServeError> {
         tags = counts.tags, swept, damaged = damaged.len(),
         open_ms = started.elapsed().as_millis(), "store opened");
     Ok(OpenStore { store: Arc::new(store), index, catalog, catalog_thread })
+}
+
+/// Reads the catalog; somebody who watches a terminal sees how far it is.
+fn read_catalog(path: &Path) -> Result<(Catalog, Loaded, JoinHandle<()>), CatalogError> {
+    if !std::io::stderr().is_terminal() {
+        return Catalog::open(path, |_| ());
+    }
+    let spinner = indicatif::ProgressBar::new_spinner().with_message("opening the store");
+    let opened = Catalog::open(path, |read| {
+        spinner.set_message(format!("opening the store: {read} names"));
+        spinner.tick();
+    });
+    spinner.finish_and_clear();
+    opened
 }

@@ -42,6 +42,7 @@ pub struct Setup {
     server: Vec<String>,
     routing: Vec<String>,
     storage: Vec<String>,
+    more: Vec<String>,
 }
 
 impl Setup {
@@ -53,6 +54,7 @@ impl Setup {
             server: Vec::new(),
             routing: Vec::new(),
             storage: Vec::new(),
+            more: Vec::new(),
         }
     }
 
@@ -82,6 +84,12 @@ impl Setup {
     /// A line of `[storage]`.
     pub fn storage(mut self, line: &str) -> Setup {
         self.storage.push(line.to_owned());
+        self
+    }
+
+    /// Whole sections that stand last, such as `[[plugin]]`.
+    pub fn more(mut self, sections: &str) -> Setup {
+        self.more.push(sections.to_owned());
         self
     }
 
@@ -121,6 +129,7 @@ impl Setup {
             text.push_str("[[upstream]]\n");
             section(&mut text, &upstream.lines);
         }
+        section(&mut text, &self.more);
         text
     }
 }
