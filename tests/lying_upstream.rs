@@ -263,7 +263,8 @@ fn one_byte_a_second_is_given_up_in_bounded_time() {
     connection.set_read_timeout(secs(200));
     let answer = connection.exchange("GET", &rig.target, &[]);
     assert!(answer.status() != 200 || answer.ending == Ending::Fin, "{:?}", answer.ending);
-    assert!(started.elapsed() < secs(180), "{:?}", started.elapsed());
+    // A few tries of the 2 s that this rig gives a stalled body; a byte is no progress.
+    assert!(started.elapsed() < secs(60), "{:?}", started.elapsed());
     rig.expect_nothing_kept_and_recovery();
 }
 

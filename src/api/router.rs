@@ -8,9 +8,11 @@ use super::answer::{Answer, Facts};
 use super::refusal::Refusal;
 use super::{content, relay};
 use crate::http::{Method, RequestHead};
+use crate::limits::FIRST_BYTE_TIMEOUT;
 use crate::oci::{Endpoint, ErrorCode, Namespace, PathName, Reference, Scope, Target};
 use crate::plugin::{RequestKind, Resolution, ResolveRequest, ResolveStatus, Route, WorkerChain};
 use crate::registry::{Pull, PullError, Registry, Wanted};
+use crate::runtime::timeout;
 use crate::telemetry::{RouteKind, WorkerMetrics};
 
 /// The API as one worker serves it.
@@ -136,7 +138,17 @@ impl Api {
         for scope in &scopes {
             facts.upstream = scope.upstream.clone();
             facts.repository = Some(scope.repository.clone());
-            let outcome = self.ask(head, endpoint, name, ask, scope, resolution, &facts).await;
+            // What this waits for goes on without us; who asks again finds its result.
+            let outcome = timeout(
+                FIRST_BYTE_TIMEOUT,
+                self.ask(head, endpoint, name, ask, scope, resolution, &facts),
+            )
+            .await
+            .unwrap_or_else(|_| {
+                Err(PullError::UpstreamTimeout(format!(
+                    "{scope} gave no answer within {FIRST_BYTE_TIMEOUT:?}"
+                )))
+            });
             match outcome {
                 Ok(answer) => return answer,
                 Err(error) if error.is_upstream_failure() => last = error,
@@ -160,10 +172,14 @@ impl Api {
         let registry = &self.registry;
         let facts = facts.clone();
         let pull: Pull = match ask {
-            Ask::Tags => return relay::tags(registry, endpoint, name, scope, facts).await,
+            // Boxed: the rare exchange with an upstream right here would make the future of every
+            // connection as large as itself.
+            Ask::Tags => {
+                return Box::pin(relay::tags(registry, endpoint, name, scope, facts)).await;
+            }
             Ask::Referrers(digest, artifact_type) => {
                 let what = (name, *digest, *artifact_type);
-                return relay::referrers(registry, endpoint, what, scope, facts).await;
+                return Box::pin(relay::referrers(registry, endpoint, what, scope, facts)).await;
             }
             Ask::Manifest(reference) => {
                 let bounds = registry.freshness(scope, freshness(resolution));

@@ -16,13 +16,14 @@ mod record;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_channel::oneshot;
 
 pub use record::{LinkRecord, TagRecord};
-use writer::{Message, Writer};
+use writer::{Health, Message, Writer};
 
 /// How long a write that did not ask for durability may stay in memory only.
 pub const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
@@ -76,6 +77,7 @@ pub enum Write {
 pub struct Catalog {
     // Every message belongs to a live request or fill, whose numbers are limited elsewhere.
     messages: crossbeam_channel::Sender<Message>,
+    health: Arc<Health>,
 }
 
 /// What is read at start, one record at a time.
@@ -99,14 +101,15 @@ impl Catalog {
         progress: impl FnMut(u64),
     ) -> Result<(Self, Loaded, JoinHandle<()>), CatalogError> {
         let open_error = |cause: String| CatalogError::Open { path: path.to_owned(), cause };
-        let writer = Writer::open(path).map_err(&open_error)?;
+        let health = Arc::<Health>::default();
+        let writer = Writer::open(path, health.clone()).map_err(&open_error)?;
         let loaded = writer.load(progress)?;
         let (messages, queue) = crossbeam_channel::unbounded();
         let handle = std::thread::Builder::new()
             .name("catalog".into())
             .spawn(move || writer.run(&queue))
             .map_err(|error| open_error(error.to_string()))?;
-        Ok((Self { messages }, loaded, handle))
+        Ok((Self { messages, health }, loaded, handle))
     }
 
     /// Applies `writes` together, in order. With `durable` they are on disk when this returns.
@@ -119,6 +122,12 @@ impl Catalog {
             .send(Message::Apply { writes, durable, answer })
             .map_err(|_| CatalogError::Closed)?;
         result.await.unwrap_or(Err(CatalogError::Closed))
+    }
+
+    /// Whether the last write failed. The thread tries again with each write and every
+    /// [`FLUSH_INTERVAL`].
+    pub fn is_failing(&self) -> bool {
+        self.health.is_failing()
     }
 
     /// Asks the thread to make everything durable and to end. Join its handle afterwards.

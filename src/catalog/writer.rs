@@ -1,6 +1,8 @@
 //! The catalog thread: takes writes, groups them into transactions, answers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -25,7 +27,26 @@ pub(super) enum Message {
 }
 
 pub(super) struct Writer {
-    database: Database,
+    path: PathBuf,
+    /// `None` after a storage error, until it can be opened again: redb refuses all work after
+    /// one, and opening it goes back to the last durable commit.
+    database: Option<Database>,
+    /// Applied and answered, but not durable yet: to be applied again after opening it anew.
+    unflushed: Vec<Write>,
+    unflushed_since: Option<Instant>,
+    health: Arc<Health>,
+}
+
+/// Whether the catalog takes writes; read by anybody.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    failing: AtomicBool,
+}
+
+impl Health {
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
 }
 
 /// What was taken from the queue for one transaction.
@@ -38,12 +59,15 @@ struct Group {
 }
 
 impl Writer {
-    pub(super) fn open(path: &Path) -> Result<Self, String> {
-        let database = Database::create(path).map_err(|e| e.to_string())?;
-        let writer = Self { database };
-        // Creates the tables, so that reading never meets a missing one.
-        writer.commit(&[], true).map_err(|e| e.to_string())?;
-        Ok(writer)
+    pub(super) fn open(path: &Path, health: Arc<Health>) -> Result<Self, String> {
+        let database = open_database(path).map_err(|e| e.to_string())?;
+        Ok(Self {
+            path: path.to_owned(),
+            database: Some(database),
+            unflushed: Vec::new(),
+            unflushed_since: None,
+            health,
+        })
     }
 
     pub(super) fn load(&self, mut progress: impl FnMut(u64)) -> Result<Loaded, CatalogError> {
@@ -55,7 +79,8 @@ impl Writer {
             }
         };
         let mut loaded = Loaded { tags: Vec::new(), links: Vec::new(), damaged: Vec::new() };
-        let transaction = self.database.begin_read().map_err(write_error)?;
+        let Some(database) = &self.database else { return Err(CatalogError::Closed) };
+        let transaction = database.begin_read().map_err(write_error)?;
         let tags = transaction.open_table(TAGS).map_err(write_error)?;
         for entry in tags.iter().map_err(write_error)? {
             let (key, value) = entry.map_err(write_error)?;
@@ -78,10 +103,9 @@ impl Writer {
     }
 
     /// The thread's whole life: until told to close, or until all senders are gone.
-    pub(super) fn run(self, queue: &Receiver<Message>) {
-        let mut unflushed_since: Option<Instant> = None;
+    pub(super) fn run(mut self, queue: &Receiver<Message>) {
         loop {
-            let mut group = match wait(queue, unflushed_since) {
+            let mut group = match self.wait(queue) {
                 Ok(first) => gather(first, queue),
                 Err(RecvTimeoutError::Timeout) => Group { durable: true, ..Group::default() },
                 Err(RecvTimeoutError::Disconnected) => {
@@ -89,16 +113,8 @@ impl Writer {
                 }
             };
             group.durable |= group.close
-                || unflushed_since.is_some_and(|since| since.elapsed() >= FLUSH_INTERVAL);
-            let result = self.commit(&group.writes, group.durable);
-            if let Err(error) = &result {
-                tracing::error!(%error, writes = group.writes.len(), "catalog write failed");
-            }
-            if group.durable {
-                unflushed_since = None;
-            } else if result.is_ok() {
-                unflushed_since.get_or_insert_with(clock::now);
-            }
+                || self.unflushed_since.is_some_and(|since| since.elapsed() >= FLUSH_INTERVAL);
+            let result = self.write(std::mem::take(&mut group.writes), group.durable);
             for answer in group.answers {
                 // Whoever asked may have gone.
                 let _ = answer.send(result.clone());
@@ -109,24 +125,73 @@ impl Writer {
         }
     }
 
-    fn commit(&self, writes: &[Write], durable: bool) -> Result<(), CatalogError> {
-        let mut transaction = self.database.begin_write().map_err(write_error)?;
-        if !durable {
-            transaction.set_durability(Durability::None).map_err(write_error)?;
+    /// The next message, or the time to flush.
+    fn wait(&self, queue: &Receiver<Message>) -> Result<Message, RecvTimeoutError> {
+        match self.unflushed_since {
+            None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(since) => queue.recv_timeout(FLUSH_INTERVAL.saturating_sub(since.elapsed())),
         }
-        apply(&transaction, writes)?;
-        transaction.commit().map_err(write_error)
+    }
+
+    /// Applies a group, opening the database anew first if it failed before.
+    fn write(&mut self, writes: Vec<Write>, durable: bool) -> Result<(), CatalogError> {
+        let result = self.reopen().and_then(|()| self.commit(&writes, durable));
+        self.health.failing.store(result.is_err(), Ordering::Relaxed);
+        match &result {
+            Ok(()) if durable => {
+                self.unflushed.clear();
+                self.unflushed_since = None;
+            }
+            Ok(()) => {
+                self.unflushed.extend(writes);
+                self.unflushed_since.get_or_insert_with(clock::now);
+            }
+            Err(error) => {
+                tracing::error!(%error, writes = writes.len(), "catalog write failed");
+                self.database = None;
+                // Tried again with the next write, and by the clock.
+                self.unflushed_since = Some(clock::now());
+            }
+        }
+        result
+    }
+
+    /// After a failure: opens the database and brings it to where it was.
+    fn reopen(&mut self) -> Result<(), CatalogError> {
+        if self.database.is_some() {
+            return Ok(());
+        }
+        self.database = Some(open_database(&self.path)?);
+        let lost = std::mem::take(&mut self.unflushed);
+        let again = self.commit(&lost, true);
+        if again.is_err() {
+            self.unflushed = lost;
+            return again;
+        }
+        tracing::info!(writes = lost.len(), "the catalog takes writes again");
+        Ok(())
+    }
+
+    fn commit(&self, writes: &[Write], durable: bool) -> Result<(), CatalogError> {
+        let Some(database) = &self.database else { return Err(CatalogError::Closed) };
+        commit(database, writes, durable)
     }
 }
 
-fn wait(
-    queue: &Receiver<Message>,
-    unflushed_since: Option<Instant>,
-) -> Result<Message, RecvTimeoutError> {
-    match unflushed_since {
-        None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        Some(since) => queue.recv_timeout(FLUSH_INTERVAL.saturating_sub(since.elapsed())),
+/// Opens or creates the file and its tables, so that reading never meets a missing one.
+fn open_database(path: &Path) -> Result<Database, CatalogError> {
+    let database = Database::create(path).map_err(write_error)?;
+    commit(&database, &[], true)?;
+    Ok(database)
+}
+
+fn commit(database: &Database, writes: &[Write], durable: bool) -> Result<(), CatalogError> {
+    let mut transaction = database.begin_write().map_err(write_error)?;
+    if !durable {
+        transaction.set_durability(Durability::None).map_err(write_error)?;
     }
+    apply(&transaction, writes)?;
+    transaction.commit().map_err(write_error)
 }
 
 fn gather(first: Message, queue: &Receiver<Message>) -> Group {

@@ -5,8 +5,8 @@
 //! `answer` (what was emitted, checked against `declared`) → `chain` (resolvers in order).
 //! The linked-in standard resolver enters at `handshake` and takes the same way from there on.
 //!
-//! May import: `oci`, `config`, `runtime::clock`, and the crates `ringport-plugin-abi` and
-//! `ringport-plugin-standard` (its table only).
+//! May import: `oci`, `config`, `limits`, `runtime::clock`, and the crates `ringport-plugin-abi`
+//! and `ringport-plugin-standard` (its table only).
 //!
 //! **Invariant:** a [`Resolution`] names declared upstreams by their canonical namespace and
 //! repositories within the grammar, whatever a plugin emitted (the closed world).

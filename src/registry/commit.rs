@@ -32,22 +32,17 @@ pub(super) async fn blob(
     staged: Staged,
 ) -> Result<(), PullError> {
     let size = staged.commit(false).await?;
-    link(shared, scope, digest, size).await
+    link(shared, scope, digest, size).await;
+    Ok(())
 }
 
 /// Records that the upstream has answered for stored content in this repository.
-pub(super) async fn link(
-    shared: &Shared,
-    scope: &Scope,
-    digest: &Digest,
-    size: u64,
-) -> Result<(), PullError> {
+pub(super) async fn link(shared: &Shared, scope: &Scope, digest: &Digest, size: u64) {
     // A manifest that is also asked for as a blob keeps its media type.
     let media_type = shared.index.link(scope, digest).and_then(|known| known.media_type);
     let entry = LinkEntry { size, media_type, linked_at: clock::unix_seconds() };
-    shared.catalog.write(vec![link_write(scope, digest, &entry)], false).await?;
+    remember(shared, vec![link_write(scope, digest, &entry)]).await;
     shared.index.insert_link(scope, digest, entry);
-    Ok(())
 }
 
 /// Commits a manifest, links it, and binds `tag` to it if there is one.
@@ -72,7 +67,7 @@ pub(super) async fn manifest(
         writes.push(Write::PutTag(tag_record(scope, tag, &bound)));
         (tag, bound)
     });
-    shared.catalog.write(writes, false).await?;
+    remember(shared, writes).await;
     shared.index.insert_link(scope, digest, entry);
     if let Some((tag, bound)) = binding {
         shared.index.insert_tag(scope, tag, bound);
@@ -86,23 +81,25 @@ pub(super) async fn confirm_tag(
     scope: &Scope,
     tag: &Tag,
     known: TagEntry,
-) -> Result<TagEntry, PullError> {
+) -> TagEntry {
     let entry = TagEntry { checked_at: clock::unix_seconds(), retry_at: 0, ..known };
-    shared.catalog.write(vec![Write::PutTag(tag_record(scope, tag, &entry))], false).await?;
+    remember(shared, vec![Write::PutTag(tag_record(scope, tag, &entry))]).await;
     shared.index.insert_tag(scope, tag, entry);
-    Ok(entry)
+    entry
 }
 
 /// Forgets a tag that the upstream says does not exist.
-pub(super) async fn forget_tag(
-    shared: &Shared,
-    scope: &Scope,
-    tag: &Tag,
-    known: &TagEntry,
-) -> Result<(), PullError> {
+pub(super) async fn forget_tag(shared: &Shared, scope: &Scope, tag: &Tag, known: &TagEntry) {
     shared.index.remove_tag(scope, tag);
-    shared.catalog.write(vec![Write::RemoveTag(tag_record(scope, tag, known))], false).await?;
-    Ok(())
+    remember(shared, vec![Write::RemoveTag(tag_record(scope, tag, known))]).await;
+}
+
+/// Writes names of cached content. That the catalog does not take them must not fail a pull of
+/// content that is right: they are lost with the process, and fetched again after it.
+async fn remember(shared: &Shared, writes: Vec<Write>) {
+    if let Err(error) = shared.catalog.write(writes, false).await {
+        tracing::error!(%error, "names of cached content will be forgotten at the next start");
+    }
 }
 
 fn link_write(scope: &Scope, digest: &Digest, entry: &LinkEntry) -> Write {

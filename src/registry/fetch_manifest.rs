@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::commit::{self, ManifestContent};
 use super::state::Registry;
-use super::{PullError, freshness};
+use super::{Freshness, PullError, freshness};
 use crate::index::TagEntry;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::oci::{Algorithm, Digest, Manifest, Reference, Scope, Tag, media_type};
@@ -22,6 +22,10 @@ pub(super) struct FetchKey {
     pub(super) scope: Scope,
     pub(super) reference: Reference,
 }
+
+/// How old a binding may be and still answer somebody who has just found it due: another request
+/// confirmed it while this one was on its way here. One second is what the clock can tell.
+const JUST_CONFIRMED: u64 = 1;
 
 /// What came of it.
 #[derive(Debug, Clone)]
@@ -51,6 +55,9 @@ async fn fetch(FetchKey { scope, reference }: FetchKey) -> FetchOutcome {
         Reference::Digest(digest) => registry.fetch_new(&scope, &reference, Some(digest)).await,
         Reference::Tag(tag) => match registry.shared().index.tag(&scope, tag) {
             None => registry.fetch_new(&scope, &reference, None).await,
+            Some(known) if registry.is_just_confirmed(&scope, &known) => {
+                Ok(Fetched::Confirmed(known))
+            }
             Some(known) => {
                 let outcome = registry.revalidate(&scope, tag, known).await;
                 if let Err(error) = &outcome {
@@ -71,17 +78,23 @@ impl Registry {
         let told = match response.status {
             200 => announced_digest(&response),
             404 => {
-                commit::forget_tag(self.shared(), scope, tag, &known).await?;
+                commit::forget_tag(self.shared(), scope, tag, &known).await;
                 return Err(unknown(scope, &reference));
             }
             status => return Err(unexpected(scope, &reference, status)),
         };
         let stored = self.shared().index.blob(&known.digest).is_some();
         if told == Some(known.digest) && stored {
-            let entry = commit::confirm_tag(self.shared(), scope, tag, known).await?;
+            let entry = commit::confirm_tag(self.shared(), scope, tag, known).await;
             return Ok(Fetched::Confirmed(entry));
         }
         self.fetch_new(scope, &reference, None).await
+    }
+
+    fn is_just_confirmed(&self, scope: &Scope, known: &TagEntry) -> bool {
+        let age = freshness::age(known, clock::unix_seconds());
+        let ttl = Freshness::of(self.shared(), scope).tag_ttl.as_secs();
+        age < JUST_CONFIRMED.min(ttl) && self.shared().index.blob(&known.digest).is_some()
     }
 
     /// Leaves a failing upstream alone for a while as far as this tag is concerned.
@@ -109,7 +122,7 @@ impl Registry {
                 if let Reference::Tag(tag) = reference
                     && let Some(known) = self.shared().index.tag(scope, tag)
                 {
-                    commit::forget_tag(self.shared(), scope, tag, &known).await?;
+                    commit::forget_tag(self.shared(), scope, tag, &known).await;
                 }
                 return Err(unknown(scope, reference));
             }

@@ -22,6 +22,7 @@ pub struct Fill {
     opening: OnceLock<Opening>,
     readable: AtomicU64,
     outcome: OnceLock<Result<u64, PullError>>,
+    kept: OnceLock<bool>,
     changed: Event,
 }
 
@@ -39,6 +40,7 @@ impl Fill {
             opening: OnceLock::new(),
             readable: AtomicU64::new(0),
             outcome: OnceLock::new(),
+            kept: OnceLock::new(),
             changed: Event::new(),
         }
     }
@@ -78,7 +80,37 @@ impl Fill {
         self.changed.notify(usize::MAX);
     }
 
+    /// The content is in the store and the index knows it.
+    pub(super) fn stored(&self) {
+        let _ = self.kept.set(true);
+        self.changed.notify(usize::MAX);
+    }
+
+    /// The task is over, whatever came of it.
+    pub(super) fn ended(&self) {
+        let _ = self.kept.set(false);
+        self.failed(PullError::Internal("the fill ended without an outcome".into()));
+    }
+
     // ---- the followers' side ----
+
+    /// Whether the digest of the whole has been compared and matches.
+    pub fn is_verified(&self) -> bool {
+        matches!(self.outcome.get(), Some(Ok(_)))
+    }
+
+    /// Waits for the end of the download.
+    ///
+    /// # Errors
+    /// Why the content cannot be had.
+    pub async fn outcome(&self) -> Result<u64, PullError> {
+        self.wait(|| self.outcome.get().cloned()).await
+    }
+
+    /// Waits until the content is in the store; `false` when it never will be.
+    pub(super) async fn is_kept(&self) -> bool {
+        self.wait(|| self.kept.get().copied()).await
+    }
 
     /// When the fill was started, Unix seconds.
     pub fn started_at(&self) -> u64 {

@@ -14,6 +14,9 @@ use crate::upstream::{Accept, Body, ByteRange, Method, Request, Response, Upstre
 
 /// Tries of one fill in all, however much each of them brought.
 const TRIES_TOTAL_MAX: u32 = 64;
+/// What a try must bring for the fruitless ones before it to be forgiven: an upstream that drips
+/// must not be able to keep a fill alive for hours.
+const FRUITFUL_BYTES: u64 = 64 * 1024;
 /// Pause before the second try; doubles with each try that brought nothing.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -69,7 +72,10 @@ pub(super) async fn run(registry: &Registry, fill: &Fill) {
     // Verified: followers get the rest at once, whether or not the disk keeps it.
     fill.verified(staged.size());
     match commit::blob(registry.shared(), &fill.scope, &fill.digest, staged).await {
-        Ok(()) => active.finish(FillOutcome::Stored),
+        Ok(()) => {
+            fill.stored();
+            active.finish(FillOutcome::Stored);
+        }
         Err(error) => {
             tracing::error!(scope = %fill.scope, digest = %fill.digest, %error,
                 "content was served but could not be kept");
@@ -90,8 +96,12 @@ async fn download(registry: &Registry, fill: &Fill) -> Result<Staged, Lost> {
             Err(Broken::Final(error)) => return Err(error),
             Err(Broken::Retry(error)) => error,
         };
+        // A chunked body may have come whole, and only its last chunk not.
+        if size.is_none() && staged.verify().is_ok() {
+            return Ok(staged);
+        }
         tries += 1;
-        fruitless = if staged.size() > before { 1 } else { fruitless + 1 };
+        fruitless = if staged.size() - before >= FRUITFUL_BYTES { 1 } else { fruitless + 1 };
         if fruitless >= FILL_TRIES_MAX || tries >= TRIES_TOTAL_MAX {
             return Err(Lost::from(&error));
         }
@@ -135,7 +145,8 @@ async fn one_try(
     })?;
     let skip = check_head(registry, fill, &response, from, size)?;
     if from == 0 {
-        fill.opened(*size, staged.shared());
+        // A body of no bytes is complete with its head: its followers wait for the digest.
+        fill.opened(size.filter(|&bytes| bytes > 0), staged.shared());
     }
     receive(registry, fill, staged, response.body, skip).await?;
     match *size {

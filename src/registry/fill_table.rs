@@ -6,16 +6,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::state::Registry;
 use super::{Fill, PullError, fill_download};
-use crate::oci::{Digest, Scope};
+use crate::oci::{Digest, Namespace, Scope};
 use crate::runtime::{Workers, catch_panic, spawn};
 
-type Shard = Mutex<HashMap<Digest, Arc<Fill>>>;
+/// A download: the same content from two upstreams is two fills, because until the digest has been
+/// compared one upstream must not speak for the other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct FillKey {
+    upstream: Option<Namespace>,
+    digest: Digest,
+}
 
-/// Running fills by digest. Shard `i` is only touched on worker `i`, so its lock is never
-/// contended: it makes the sharing safe, nobody waits on it.
+type Shard = Mutex<HashMap<FillKey, Arc<Fill>>>;
+
+/// Running fills. Shard `i` is only touched on worker `i`, so its lock is never contended: it
+/// makes the sharing safe, nobody waits on it.
 pub(super) struct FillTable {
     shards: Box<[Shard]>,
     active: AtomicUsize,
+}
+
+/// What was found on the worker that owns the content.
+pub(super) enum Joined {
+    /// A download to follow.
+    Fill(Arc<Fill>),
+    /// It has just been stored: look again.
+    Stored,
 }
 
 impl FillTable {
@@ -31,52 +47,65 @@ impl FillTable {
         self.active.load(Ordering::Relaxed)
     }
 
-    fn shard(&self, worker: usize) -> Option<MutexGuard<'_, HashMap<Digest, Arc<Fill>>>> {
+    fn shard(&self, worker: usize) -> Option<MutexGuard<'_, HashMap<FillKey, Arc<Fill>>>> {
         self.shards.get(worker).map(|s| s.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// The fill of `digest` in progress, or a new one started for `scope` on the worker that owns the
-/// digest.
+/// The fill of `digest` from the upstream of `scope`: the one in progress, or a new one, on the
+/// worker that owns it.
 pub(super) async fn join_or_start(
     workers: &Workers,
     digest: Digest,
     scope: Scope,
-) -> Result<Arc<Fill>, PullError> {
-    let owner = workers.owner_of(&digest);
+) -> Result<Joined, PullError> {
+    let key = FillKey { upstream: scope.upstream.clone(), digest };
+    let owner = workers.owner_of(&key);
     workers
-        .call(owner, move || async move { start_here(owner, digest, scope) })
+        .call(owner, move || async move { start_here(owner, key, scope) })
         .await
         .map_err(|error| PullError::Internal(error.to_string()))?
 }
 
-/// On the owner.
-fn start_here(owner: usize, digest: Digest, scope: Scope) -> Result<Arc<Fill>, PullError> {
+/// On the owner. A fill leaves the table only after the index knows its content, and both happen
+/// on this worker, so looking at both here misses nothing.
+fn start_here(owner: usize, key: FillKey, scope: Scope) -> Result<Joined, PullError> {
     let registry = Registry::current()?;
     let shared = registry.shared().clone();
     let Some(mut running) = shared.fills.shard(owner) else {
         return Err(PullError::Internal(format!("worker {owner} has no fill table")));
     };
-    if let Some(fill) = running.get(&digest) {
-        return Ok(fill.clone());
+    if let Some(fill) = running.get(&key) {
+        return Ok(Joined::Fill(fill.clone()));
     }
-    let slot = shared.fill_slot(&scope)?;
-    let fill = Arc::new(Fill::new(digest, scope));
-    running.insert(digest, fill.clone());
+    if shared.index.blob(&key.digest).is_some() {
+        return Ok(Joined::Stored);
+    }
+    let place = shared.fill_place(&scope)?;
+    let fill = Arc::new(Fill::new(key.digest, scope));
+    running.insert(key.clone(), fill.clone());
     drop(running);
     shared.fills.active.fetch_add(1, Ordering::Relaxed);
-    let (task_fill, task_shared) = (fill.clone(), shared);
+    let task = fill.clone();
     spawn(async move {
-        let work = fill_download::run(&registry, &task_fill);
-        if let Err(message) = catch_panic(work).await {
-            task_fill.failed(PullError::Internal(format!("the fill panicked: {message}")));
+        let work = async {
+            let _turn = place.turn().await?;
+            fill_download::run(&registry, &task).await;
+            Ok(())
+        };
+        match catch_panic(work).await {
+            Ok(Ok(())) => {}
+            Ok(Err(busy)) => task.failed(busy),
+            Err(message) => {
+                task.failed(PullError::Internal(format!("the fill panicked: {message}")));
+            }
         }
         // Only now: until the index knows the content, requests must find the fill.
-        if let Some(mut running) = task_shared.fills.shard(owner) {
-            running.remove(&digest);
+        if let Some(mut running) = shared.fills.shard(owner) {
+            running.remove(&key);
         }
-        task_shared.fills.active.fetch_sub(1, Ordering::Relaxed);
-        drop(slot);
+        shared.fills.active.fetch_sub(1, Ordering::Relaxed);
+        task.ended();
     });
-    Ok(fill)
+    Ok(Joined::Fill(fill))
 }

@@ -6,6 +6,10 @@ use super::state::Shared;
 use crate::index::TagEntry;
 use crate::oci::Scope;
 
+/// How far a clock may be set back, in seconds, before what was confirmed by the old time counts
+/// as due.
+const CLOCK_STEP_MAX: u64 = 60;
+
 /// Bounds on the age of a tag's binding, from the upstream's configuration or the resolver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
@@ -36,7 +40,8 @@ impl Freshness {
     }
 
     pub(super) fn state(&self, entry: &TagEntry, now: u64) -> State {
-        if age(entry, now) < self.tag_ttl.as_secs() {
+        let is_from_the_future = entry.checked_at > now + CLOCK_STEP_MAX;
+        if age(entry, now) < self.tag_ttl.as_secs() && !is_from_the_future {
             State::Fresh
         } else if now < entry.retry_at {
             State::Resting
@@ -92,7 +97,8 @@ mod tests {
             (1109, 0, State::Due, true),
             (1110, 0, State::Due, false),
             (1110, 2000, State::Resting, false),
-            (500, 0, State::Fresh, true),
+            (950, 0, State::Fresh, true),
+            (500, 0, State::Due, true),
         ] {
             assert_eq!(bounds.state(&entry(retry_at), now), state, "at {now}");
             assert_eq!(bounds.allows_stale(&entry(retry_at), now), stale, "at {now}");

@@ -27,6 +27,7 @@ mod fetch_manifest;
 mod fill;
 mod fill_download;
 mod fill_table;
+mod fill_turns;
 mod freshness;
 mod pull_blob;
 mod pull_manifest;

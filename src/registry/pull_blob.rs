@@ -1,12 +1,21 @@
 //! Pulling a blob: from the store, or by following its fill.
 
+use std::sync::Arc;
+
+use super::fill_table::Joined;
 use super::state::Registry;
-use super::{Content, Pull, PullError, commit, fill_table};
+use super::{Content, Fill, Pull, PullError, commit, fill_table};
 use crate::oci::{Digest, Scope};
-use crate::runtime::clock;
+use crate::runtime::{clock, spawn};
 use crate::storage::OpenBlob;
 use crate::telemetry::CacheResult;
 use crate::upstream::{Accept, Method, Request};
+
+/// Looks at store and fills before giving up.
+const LOOKS_MAX: usize = 3;
+/// No descriptor is left for the process, or for the system.
+const EMFILE: i32 = rustix::io::Errno::MFILE.raw_os_error();
+const ENFILE: i32 = rustix::io::Errno::NFILE.raw_os_error();
 
 /// Which blob, where, as one key of the proofs in flight.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -38,54 +47,72 @@ impl Registry {
         digest: &Digest,
         wanted: Wanted,
     ) -> Result<Pull, PullError> {
-        if let Some(link) = self.shared().index.link(scope, digest)
-            && let Some(blob) = self.open_stored(digest).await?
-        {
-            let age = clock::unix_seconds().saturating_sub(link.linked_at);
-            return Ok(stored(digest, blob, CacheResult::Hit, age));
-        }
-        if scope.upstream.is_none() {
-            return Err(PullError::BlobUnknown(format!(
-                "the {scope} repository has no blob {digest}"
-            )));
-        }
-        if let Some(blob) = self.open_stored(digest).await? {
-            let size = self.prove(scope, digest).await?;
-            if size != blob.size {
-                return Err(PullError::wrong_content(
-                    digest,
-                    scope,
-                    &format!("announced with {size} bytes, but it has {}", blob.size),
-                ));
+        // Twice, because content may become stored between looking for it and asking for its
+        // fill; a third time would mean that its file vanishes as fast as it comes.
+        for _ in 0..LOOKS_MAX {
+            if let Some(pull) = self.pull_stored(scope, digest).await? {
+                return Ok(pull);
             }
-            commit::link(self.shared(), scope, digest, blob.size).await?;
-            return Ok(stored(digest, blob, CacheResult::Revalidated, 0));
+            if scope.upstream.is_none() {
+                return Err(PullError::BlobUnknown(format!(
+                    "the {scope} repository has no blob {digest}"
+                )));
+            }
+            if wanted == Wanted::Head {
+                let size = self.prove(scope, digest).await?;
+                return Ok(pull(digest, size, Content::HeadOnly, CacheResult::Miss, 0));
+            }
+            let workers = &self.shared().workers;
+            match fill_table::join_or_start(workers, *digest, scope.clone()).await? {
+                Joined::Fill(fill) => return self.follow(fill, scope, digest).await,
+                Joined::Stored => {}
+            }
         }
-        if wanted == Wanted::Head {
-            let size = self.prove(scope, digest).await?;
-            return Ok(pull(digest, size, Content::HeadOnly, CacheResult::Miss, 0));
-        }
-        self.follow_fill(scope, digest).await
+        Err(PullError::Storage(format!("stored {digest} cannot be opened; see the log")))
     }
 
-    async fn follow_fill(&self, scope: &Scope, digest: &Digest) -> Result<Pull, PullError> {
-        let workers = &self.shared().workers;
-        let fill = fill_table::join_or_start(workers, *digest, scope.clone()).await?;
-        if fill.scope != *scope {
-            // Somebody else's download: it may be followed only by those whom the upstream of
-            // this repository would have given the content itself.
-            self.prove(scope, digest).await?;
+    /// From the store: with a link at once, without one after the upstream has answered for it.
+    async fn pull_stored(&self, scope: &Scope, digest: &Digest) -> Result<Option<Pull>, PullError> {
+        let Some(blob) = self.open_stored(digest).await? else { return Ok(None) };
+        if let Some(link) = self.shared().index.link(scope, digest) {
+            let age = clock::unix_seconds().saturating_sub(link.linked_at);
+            return Ok(Some(stored(digest, blob, CacheResult::Hit, age)));
         }
-        let size = match fill.size().await {
-            Ok(size) => size,
-            Err(_) if fill.scope != *scope => {
-                // The other repository's failure says nothing about ours.
-                let own = fill_table::join_or_start(workers, *digest, scope.clone()).await?;
-                let size = own.size().await?;
-                return Ok(pull(digest, size, Content::Filling(own), CacheResult::Miss, 0));
+        if scope.upstream.is_none() {
+            return Ok(None);
+        }
+        let size = self.prove(scope, digest).await?;
+        if size != blob.size {
+            return Err(wrong_size(digest, scope, size, blob.size));
+        }
+        commit::link(self.shared(), scope, digest, blob.size).await;
+        Ok(Some(stored(digest, blob, CacheResult::Revalidated, 0)))
+    }
+
+    /// Follows a download of this upstream, started for this repository or for another one.
+    async fn follow(
+        &self,
+        fill: Arc<Fill>,
+        scope: &Scope,
+        digest: &Digest,
+    ) -> Result<Pull, PullError> {
+        if fill.scope == *scope {
+            let size = fill.size().await?;
+            return Ok(pull(digest, size, Content::Filling(fill), CacheResult::Miss, 0));
+        }
+        // Another repository's download may be followed only by those to whom the upstream would
+        // have given the content in their own.
+        let proven = self.prove(scope, digest).await?;
+        let size = fill.size().await?;
+        if size != proven {
+            return Err(wrong_size(digest, scope, proven, size));
+        }
+        let (shared, proven_scope, kept) = (self.shared().clone(), scope.clone(), fill.clone());
+        spawn(async move {
+            if kept.is_kept().await {
+                commit::link(&shared, &proven_scope, &kept.digest, size).await;
             }
-            Err(error) => return Err(error),
-        };
+        });
         Ok(pull(digest, size, Content::Filling(fill), CacheResult::Miss, 0))
     }
 
@@ -93,10 +120,14 @@ impl Registry {
     pub(super) async fn open_stored(&self, digest: &Digest) -> Result<Option<OpenBlob>, PullError> {
         let shared = self.shared();
         let Some(size) = shared.index.blob(digest) else { return Ok(None) };
-        let opened =
-            shared.store.open_blob(digest, size).await.map_err(|error| {
-                PullError::Storage(format!("cannot open stored {digest}: {error}"))
-            })?;
+        let opened = shared.store.open_blob(digest, size).await.map_err(|error| {
+            let message = format!("cannot open stored {digest}: {error}");
+            match error.raw_os_error() {
+                // No descriptor left: that passes, and is no fault of the store.
+                Some(EMFILE | ENFILE) => PullError::Busy(message),
+                _ => PullError::Storage(message),
+            }
+        })?;
         if opened.is_none() {
             shared.index.remove_blob(digest);
         }
@@ -140,6 +171,11 @@ async fn ask_size(ProofKey { scope, digest }: ProofKey) -> Result<u64, PullError
             &format!("unexpected status {status} for HEAD of a blob"),
         )),
     }
+}
+
+fn wrong_size(digest: &Digest, scope: &Scope, announced: u64, found: u64) -> PullError {
+    let what = format!("announced with {announced} bytes, but the content has {found}");
+    PullError::wrong_content(digest, scope, &what)
 }
 
 fn stored(digest: &Digest, blob: OpenBlob, cache: CacheResult, age: u64) -> Pull {

@@ -1,5 +1,7 @@
 //! Pulling a manifest by tag or digest.
 
+use std::time::Duration;
+
 use super::commit::ManifestContent;
 use super::fetch_manifest::Fetched;
 use super::freshness::{self, State};
@@ -7,8 +9,11 @@ use super::state::Registry;
 use super::{Content, Freshness, Pull, PullError};
 use crate::index::TagEntry;
 use crate::oci::{Digest, Reference, Scope, Tag};
-use crate::runtime::clock;
+use crate::runtime::{clock, timeout};
 use crate::telemetry::CacheResult;
+
+/// How long a revalidation may keep a client waiting that can be served stale.
+const PATIENCE_WITH_STALE: Duration = Duration::from_secs(5);
 
 impl Registry {
     /// Finds a manifest of one repository. A digest is never revalidated; a tag is, once it is
@@ -71,14 +76,17 @@ impl Registry {
                 State::Resting | State::Due => {}
             }
         }
-        let error = match self.fetch_manifest(scope, Reference::Tag(tag.clone())).await {
+        let may_be_stale = known.is_some_and(|entry| bounds.allows_stale(&entry, now));
+        let error = match self.fetch_tag(scope, tag, may_be_stale).await {
             Ok(Fetched::New(content)) => return Ok(arrived(content)),
             Ok(Fetched::Confirmed(entry)) => {
                 let confirmed = CacheResult::Revalidated;
-                let pull = self.stored_manifest(scope, &entry.digest, confirmed, 0).await?;
-                return pull.ok_or_else(|| {
-                    PullError::Storage(format!("{scope}:{tag} vanished from the store; try again"))
-                });
+                let digest = &entry.digest;
+                return match self.stored_manifest(scope, digest, confirmed, 0).await? {
+                    Some(pull) => Ok(pull),
+                    // Its file has gone; the upstream has just said that it has it.
+                    None => self.manifest_by_digest(scope, digest).await,
+                };
             }
             Err(error) => error,
         };
@@ -89,6 +97,27 @@ impl Registry {
             return Ok(pull);
         }
         Err(error)
+    }
+
+    /// Asks the upstream; with something stale at hand, not for longer than clients notice. The
+    /// question goes on, and its answer is there for the next one who asks.
+    async fn fetch_tag(
+        &self,
+        scope: &Scope,
+        tag: &Tag,
+        may_be_stale: bool,
+    ) -> Result<Fetched, PullError> {
+        let reference = Reference::Tag(tag.clone());
+        if !may_be_stale {
+            return self.fetch_manifest(scope, reference).await;
+        }
+        timeout(PATIENCE_WITH_STALE, self.fetch_manifest(scope, reference)).await.unwrap_or_else(
+            |_| {
+                Err(PullError::UpstreamTimeout(format!(
+                    "{scope}:{tag} was not confirmed within {PATIENCE_WITH_STALE:?}"
+                )))
+            },
+        )
     }
 
     /// When this content was linked here as a manifest; `None` if never (or only as a blob).

@@ -46,7 +46,7 @@ impl Registry {
                 )));
             }
         };
-        let body = filtered(&document, artifact_type);
+        let body = filtered(document, artifact_type);
         Ok(Relayed { body, next, filtered: artifact_type.is_some() })
     }
 
@@ -89,8 +89,7 @@ fn parse_index(scope: &Scope, digest: &Digest, body: &[u8]) -> Result<Value, Pul
 }
 
 /// The document with only the descriptors of the wanted type.
-fn filtered(document: &Value, artifact_type: Option<&str>) -> Bytes {
-    let mut document = document.clone();
+fn filtered(mut document: Value, artifact_type: Option<&str>) -> Bytes {
     if let Some(wanted) = artifact_type
         && let Some(manifests) = document.get_mut("manifests").and_then(Value::as_array_mut)
     {
@@ -112,7 +111,8 @@ mod tests {
             { "digest": "c" },
         ]});
         let digests = |artifact_type| {
-            let body: Value = serde_json::from_slice(&filtered(&document, artifact_type)).unwrap();
+            let body: Value =
+                serde_json::from_slice(&filtered(document.clone(), artifact_type)).unwrap();
             let list = body["manifests"].as_array().unwrap().clone();
             list.iter().map(|e| e["digest"].as_str().unwrap().to_owned()).collect::<String>()
         };

@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::PullError;
 use super::fetch_manifest::{FetchKey, FetchOutcome};
 use super::fill_table::FillTable;
+use super::fill_turns::{FillPlace, FillTurns};
 use super::pull_blob::ProofKey;
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -38,8 +38,7 @@ pub struct SharedParts<'a> {
 pub(super) struct UpstreamPolicy {
     pub(super) tag_ttl: Duration,
     pub(super) stale_max: Duration,
-    fills_max: usize,
-    fills: Arc<AtomicUsize>,
+    turns: Arc<FillTurns>,
 }
 
 /// State of the registry that all workers share.
@@ -67,8 +66,7 @@ impl Shared {
         let policy = |upstream: &crate::config::UpstreamConfig| UpstreamPolicy {
             tag_ttl: upstream.tag_ttl,
             stale_max: upstream.stale_max,
-            fills_max: upstream.fills_max,
-            fills: Arc::default(),
+            turns: Arc::new(FillTurns::new(upstream.fills_max)),
         };
         Self {
             store,
@@ -96,29 +94,12 @@ impl Shared {
         self.policies.get(scope.upstream.as_ref()?)
     }
 
-    /// A place among the fills that may run at a time from one upstream.
-    pub(super) fn fill_slot(&self, scope: &Scope) -> Result<FillSlot, PullError> {
+    /// A place in the queue for the fills that may run at a time from one upstream.
+    pub(super) fn fill_place(&self, scope: &Scope) -> Result<FillPlace, PullError> {
         let Some(policy) = self.policy(scope) else {
             return Err(PullError::Internal(format!("{scope} has no upstream to fill from")));
         };
-        let slot = FillSlot(policy.fills.clone());
-        if slot.0.fetch_add(1, Ordering::Relaxed) >= policy.fills_max {
-            return Err(PullError::Busy(format!(
-                "{} downloads from {} are running, which is its fills_max; try again, or raise it",
-                policy.fills_max,
-                scope.upstream_str(),
-            )));
-        }
-        Ok(slot)
-    }
-}
-
-/// One running fill of an upstream; gives its place back when dropped.
-pub(super) struct FillSlot(Arc<AtomicUsize>);
-
-impl Drop for FillSlot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        policy.turns.enter(scope)
     }
 }
 

@@ -34,29 +34,28 @@ impl From<BlockingError> for std::io::Error {
     }
 }
 
-/// A fixed set of threads fed by one bounded queue. Cloning shares it.
+/// Two fixed sets of threads, each fed by a bounded queue: one for the disk, one for names. A
+/// resolver that does not answer then holds up look-ups only, never a hit. Cloning shares it.
 #[derive(Clone)]
 pub struct BlockingPool {
-    jobs: crossbeam_channel::Sender<Job>,
-    capacity: usize,
+    disk: crossbeam_channel::Sender<Job>,
+    names: crossbeam_channel::Sender<Job>,
 }
 
+/// Threads and queue of the look-ups of names.
+const NAME_THREADS: usize = 4;
+const NAME_QUEUE: usize = 1024;
+
 impl BlockingPool {
-    /// Starts `threads` threads that accept at most `capacity` waiting calls.
+    /// Starts `threads` threads for the disk, which accept at most `capacity` waiting calls, and
+    /// a few for names.
     ///
     /// # Errors
     /// The operating system refused a thread.
     pub fn start(threads: usize, capacity: usize) -> std::io::Result<Self> {
-        let (jobs, queue) = crossbeam_channel::bounded::<Job>(capacity);
-        for n in 0..threads {
-            let queue = queue.clone();
-            std::thread::Builder::new().name(format!("blocking-{n}")).spawn(move || {
-                for job in queue {
-                    job();
-                }
-            })?;
-        }
-        Ok(Self { jobs, capacity })
+        let disk = start_lane("disk", threads, capacity)?;
+        let names = start_lane("names", NAME_THREADS, NAME_QUEUE)?;
+        Ok(Self { disk, names })
     }
 
     /// Makes this pool the one that [`blocking`] uses on the current thread.
@@ -65,7 +64,25 @@ impl BlockingPool {
     }
 }
 
-/// Runs `call` on the blocking pool and waits for its result without occupying the worker.
+fn start_lane(
+    name: &str,
+    threads: usize,
+    capacity: usize,
+) -> std::io::Result<crossbeam_channel::Sender<Job>> {
+    let (jobs, queue) = crossbeam_channel::bounded::<Job>(capacity);
+    for n in 0..threads {
+        let queue = queue.clone();
+        std::thread::Builder::new().name(format!("{name}-{n}")).spawn(move || {
+            for job in queue {
+                job();
+            }
+        })?;
+    }
+    Ok(jobs)
+}
+
+/// Runs `call`, which waits for the disk, on the blocking pool; waits for its result without
+/// occupying the worker.
 ///
 /// # Errors
 /// The pool is full or stopped, or the call panicked. If this future is dropped the call still
@@ -75,7 +92,30 @@ where
     R: Send + 'static,
     F: FnOnce() -> R + Send + 'static,
 {
-    let Some(pool) = POOL.with(|pool| pool.borrow().clone()) else {
+    run(|pool| &pool.disk, call).await
+}
+
+/// The same for a call that resolves names.
+///
+/// # Errors
+/// As [`blocking`].
+pub async fn blocking_names<R, F>(call: F) -> Result<R, BlockingError>
+where
+    R: Send + 'static,
+    F: FnOnce() -> R + Send + 'static,
+{
+    run(|pool| &pool.names, call).await
+}
+
+async fn run<R, F>(
+    lane: fn(&BlockingPool) -> &crossbeam_channel::Sender<Job>,
+    call: F,
+) -> Result<R, BlockingError>
+where
+    R: Send + 'static,
+    F: FnOnce() -> R + Send + 'static,
+{
+    let Some(jobs) = POOL.with(|pool| pool.borrow().as_ref().map(|pool| lane(pool).clone())) else {
         return Err(BlockingError::Stopped);
     };
     let (answer, result) = oneshot::channel();
@@ -85,8 +125,10 @@ where
         // The caller may have gone; then nobody needs the result.
         let _ = answer.send(outcome);
     });
-    pool.jobs.try_send(job).map_err(|error| match error {
-        crossbeam_channel::TrySendError::Full(_) => BlockingError::Full(pool.capacity),
+    jobs.try_send(job).map_err(|error| match error {
+        crossbeam_channel::TrySendError::Full(_) => {
+            BlockingError::Full(jobs.capacity().unwrap_or_default())
+        }
         crossbeam_channel::TrySendError::Disconnected(_) => BlockingError::Stopped,
     })?;
     result.await.unwrap_or(Err(BlockingError::Stopped))

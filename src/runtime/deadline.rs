@@ -74,6 +74,7 @@ impl Deadline {
     /// A request must arrive by `due`; `idle` says that none has begun, so that a drain may end
     /// the connection at once.
     pub fn read_by(&self, due: Instant, idle: bool) {
+        self.state.expired.set(false);
         self.state.watch.set(Watch::Read);
         self.state.idle.set(idle);
         self.state.due.set(Some(due));
@@ -81,6 +82,8 @@ impl Deadline {
 
     /// The client must take bytes by `due`.
     pub fn write_by(&self, due: Instant) {
+        // The sweep may have ended a wait for a request that had in fact arrived: it is answered.
+        self.state.expired.set(false);
         self.state.watch.set(Watch::Write);
         self.state.idle.set(false);
         self.state.due.set(Some(due));

@@ -38,11 +38,17 @@ impl File {
     /// # Errors
     /// As open(2).
     pub async fn create(path: PathBuf) -> io::Result<Self> {
+        let to_open = path.clone();
         let file = blocking(move || {
-            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(to_open)
         })
         .await??;
-        Self::from_shared(Arc::new(file))
+        let made = Self::from_shared(Arc::new(file));
+        if made.is_err() {
+            // Best effort: staging is swept at the next start in any case.
+            let _ = Self::remove(&path).await;
+        }
+        made
     }
 
     /// Takes a shared handle into use on this worker.

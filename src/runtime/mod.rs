@@ -26,13 +26,15 @@ mod single_flight;
 mod task;
 mod worker;
 
-pub use blocking::{BlockingError, BlockingPool, blocking};
+pub use blocking::{BlockingError, BlockingPool, blocking, blocking_names};
 pub use file::File;
 pub use mailbox::{WorkerGone, Workers};
 pub use net::{PollStream, TcpListener, TcpStream, connect, probe_address};
 pub use single_flight::{FlightError, SingleFlight};
 pub use task::{Elapsed, catch_panic, panic_count, sleep, spawn, timeout};
-pub use worker::{Driver, StartError, WorkerContext, driver_for, start, worker_id};
+pub use worker::{
+    Driver, StartError, WorkerContext, driver_for, raise_descriptor_limit, start, worker_id,
+};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

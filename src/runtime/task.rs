@@ -15,21 +15,24 @@ static PANICS: AtomicU64 = AtomicU64::new(0);
 #[error("time limit passed")]
 pub struct Elapsed;
 
+// None of these is an `async fn`: one of those would hold its argument twice, once as given and
+// once as awaited, and the futures of connections go through all of them.
+
 /// Runs `future` on this worker until it ends. A panic inside ends only this task; it is logged
 /// and counted (monoio itself would let it end the worker).
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
-    monoio::spawn(async move {
-        let _ = catch_panic(future).await;
-    });
+    monoio::spawn(catch_panic(future));
 }
 
 /// Awaits `future`; a panic inside becomes `Err(message)`, logged and counted.
-pub async fn catch_panic<F: Future>(future: F) -> Result<F::Output, String> {
-    AssertUnwindSafe(future).catch_unwind().await.map_err(|payload| {
-        let message = panic_message(payload.as_ref());
-        PANICS.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(panic = %message, "a task panicked and was ended; the worker goes on");
-        message
+pub fn catch_panic<F: Future>(future: F) -> impl Future<Output = Result<F::Output, String>> {
+    AssertUnwindSafe(future).catch_unwind().map(|outcome| {
+        outcome.map_err(|payload| {
+            let message = panic_message(payload.as_ref());
+            PANICS.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(panic = %message, "a task panicked and was ended; the worker goes on");
+            message
+        })
     })
 }
 
@@ -53,6 +56,9 @@ pub async fn sleep(duration: Duration) {
 
 /// Awaits `future` for at most `duration`. On [`Elapsed`] the future is dropped: give it only
 /// futures that may be dropped at any point (never a ring read whose socket is used again).
-pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
-    monoio::time::timeout(duration, future).await.map_err(|_| Elapsed)
+pub fn timeout<F: Future>(
+    duration: Duration,
+    future: F,
+) -> impl Future<Output = Result<F::Output, Elapsed>> {
+    monoio::time::timeout(duration, future).map(|outcome| outcome.map_err(|_| Elapsed))
 }

@@ -18,7 +18,7 @@ where
     Fut: Future<Output = ()> + 'static,
 {
     let pool = BlockingPool::start(2, 64).unwrap();
-    let (_, handles) = start(count, driver, &pool, main).unwrap();
+    let (_, handles) = start(count, driver, &pool, main, |_, error| panic!("{error}")).unwrap();
     for handle in handles {
         handle.join().unwrap();
     }

@@ -70,37 +70,54 @@ pub fn driver_for(wanted: Option<Driver>) -> Result<Driver, StartError> {
     }
 }
 
+/// Raises the soft limit on open descriptors to the hard limit; returns what is in force, `None`
+/// for no limit.
+pub fn raise_descriptor_limit() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    if raised.is_ok() { maximum } else { current }
+}
+
 /// The number of the current worker, if this thread is one.
 pub fn worker_id() -> Option<usize> {
     WORKER.get()
 }
 
 /// Starts `count` workers, each pinned to a core of its own as far as there are cores, and runs
-/// `main` on each. The handles end when the mains end.
+/// `main` on each. The handles end when the mains end. A worker whose driver cannot be set up
+/// calls `failed` instead of `main`.
 ///
 /// # Errors
 /// The operating system refused a thread.
-pub fn start<M, Fut>(
+pub fn start<M, Fut, F>(
     count: usize,
     driver: Driver,
     pool: &BlockingPool,
     main: M,
+    failed: F,
 ) -> Result<(Workers, Vec<JoinHandle<()>>), StartError>
 where
     M: Fn(WorkerContext) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + 'static,
+    F: Fn(usize, io::Error) + Send + Sync + 'static,
 {
+    let failed = Arc::new(failed);
     let (workers, mailboxes) = Workers::create(count);
     let main = Arc::new(main);
     let cores = allowed_cores();
     let mut handles = Vec::with_capacity(count);
     for (worker, mailbox) in mailboxes.into_iter().enumerate() {
         let context = WorkerContext { worker, workers: workers.clone() };
-        let (main, pool) = (main.clone(), pool.clone());
+        let (main, failed, pool) = (main.clone(), failed.clone(), pool.clone());
         let core = (count <= cores.len()).then(|| cores.get(worker).copied()).flatten();
         let handle = std::thread::Builder::new()
             .name(format!("worker-{worker}"))
-            .spawn(move || run(context, driver, core, &pool, mailbox, main.as_ref()))
+            .spawn(move || {
+                if let Err(error) = run(context, driver, core, &pool, mailbox, main.as_ref()) {
+                    failed(worker, error);
+                }
+            })
             .map_err(|source| StartError::Thread { worker, source })?;
         handles.push(handle);
     }
@@ -120,7 +137,8 @@ fn run<M, Fut>(
     pool: &BlockingPool,
     mailbox: Mailbox,
     main: &M,
-) where
+) -> io::Result<()>
+where
     M: Fn(WorkerContext) -> Fut,
     Fut: Future<Output = ()> + 'static,
 {
@@ -131,23 +149,18 @@ fn run<M, Fut>(
     }
     pool.attach();
     WORKER.set(Some(context.worker));
-    let worker = context.worker;
     let future = async move {
         deadline::start_sweep();
         spawn(mailbox.serve());
         main(context).await;
     };
-    let ended = match driver {
-        Driver::IoUring => build_ring().map(|mut runtime| runtime.block_on(future)),
-        Driver::Epoll => RuntimeBuilder::<LegacyDriver>::new()
-            .enable_timer()
-            .build()
-            .map(|mut runtime| runtime.block_on(future)),
-    };
-    if let Err(error) = ended {
-        tracing::error!(worker, %error, driver = driver.as_str(),
-            "the worker's driver could not be set up; check LimitMEMLOCK and LimitNOFILE");
+    match driver {
+        Driver::IoUring => build_ring()?.block_on(future),
+        Driver::Epoll => {
+            RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?.block_on(future);
+        }
     }
+    Ok(())
 }
 
 /// A ring with the flags that halve the cost of a small request (one issuer, completions run when

@@ -1,5 +1,6 @@
 //! Accepting connections, and not spinning when there are no descriptors for them.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use crate::runtime::{TcpListener, TcpStream, sleep, spawn};
 /// completes at once even when nobody connects, so without a pause it would spin.
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Connections to the admin address.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
 
 /// Whose requests come in on a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,15 +64,22 @@ pub(super) fn take_waiting(worker: &Rc<WorkerState>) {
 }
 
 fn admit(worker: &Rc<WorkerState>, stream: TcpStream, peer: SocketAddr, service: Service) {
-    let open = Open::new(worker.clone());
+    let open = Open::new(worker.clone(), service);
+    let (count, max) = open.count_and_max();
+    if count > max.saturating_mul(2) {
+        // Not even a refusal can be afforded.
+        worker.serving.counters.accept_error();
+        return;
+    }
+    let over = (count > max).then_some(max);
     spawn(async move {
-        let worker = &*open.0;
+        let worker = &*open.worker;
         match service {
             Service::Registry => {
-                connection::serve(&worker.serving, &Registry(worker), stream, peer).await;
+                connection::serve(&worker.serving, &Registry(worker), stream, peer, over).await;
             }
             Service::Admin => {
-                connection::serve(&worker.serving, &Admin(worker), stream, peer).await;
+                connection::serve(&worker.serving, &Admin(worker), stream, peer, over).await;
             }
         }
         drop(open);
@@ -97,22 +107,44 @@ impl Handler for Admin<'_> {
     }
 }
 
-/// Counts a connection for as long as it lives, however its task ends.
-struct Open(Rc<WorkerState>);
+/// Counts a connection for as long as it lives, however its task ends. The operator's are counted
+/// apart: a full registry must still tell that it is full.
+struct Open {
+    worker: Rc<WorkerState>,
+    service: Service,
+}
 
 impl Open {
-    fn new(worker: Rc<WorkerState>) -> Self {
-        let connections = &worker.serving.connections;
-        connections.set(connections.get() + 1);
-        worker.serving.lifecycle.connected();
-        Self(worker)
+    fn new(worker: Rc<WorkerState>, service: Service) -> Self {
+        if service == Service::Registry {
+            worker.serving.lifecycle.connected();
+        }
+        let open = Self { worker, service };
+        open.cell().set(open.cell().get() + 1);
+        open
+    }
+
+    fn cell(&self) -> &Cell<usize> {
+        match self.service {
+            Service::Registry => &self.worker.connections,
+            Service::Admin => &self.worker.admin_connections,
+        }
+    }
+
+    fn count_and_max(&self) -> (usize, usize) {
+        let max = match self.service {
+            Service::Registry => self.worker.serving.limits.connections_max,
+            Service::Admin => ADMIN_CONNECTIONS_MAX,
+        };
+        (self.cell().get(), max)
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let serving = &self.0.serving;
-        serving.connections.set(serving.connections.get().saturating_sub(1));
-        serving.lifecycle.disconnected();
+        self.cell().set(self.cell().get().saturating_sub(1));
+        if self.service == Service::Registry {
+            self.worker.serving.lifecycle.disconnected();
+        }
     }
 }

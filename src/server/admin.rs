@@ -33,7 +33,10 @@ pub(super) async fn answer(worker: &WorkerState, head: &RequestHead) -> Answer {
 }
 
 fn ready(worker: &WorkerState) -> Answer {
-    let reasons = worker.serving.lifecycle.not_ready();
+    let mut reasons = worker.serving.lifecycle.not_ready();
+    if worker.shared.catalog.is_failing() {
+        reasons.push("catalog: the disk takes no names; content is served but not remembered");
+    }
     let facts = Facts::of(RouteKind::Other);
     if reasons.is_empty() {
         return Answer::new(200, facts).memory(TEXT, &b"ready\n"[..]);

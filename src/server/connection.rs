@@ -18,7 +18,7 @@ const HEAD_BYTES_FIRST: usize = 4 * 1024;
 /// How long a closing connection waits for the client to close too.
 const LINGER: Duration = Duration::from_secs(2);
 /// Most bytes read from a client that is being closed on.
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
+const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What answers the requests of a connection.
 pub(super) trait Handler {
@@ -50,12 +50,14 @@ struct Connection<'a> {
     buffer: Vec<u8>,
 }
 
-/// Serves requests until either side wants no more, then closes without a reset.
+/// Serves requests until either side wants no more, then closes without a reset. `over` is the
+/// limit that is exceeded with this connection, if one is: it is then told so and closed.
 pub(super) async fn serve<H: Handler>(
     serving: &Serving,
     handler: &H,
     stream: TcpStream,
     peer: SocketAddr,
+    over: Option<usize>,
 ) {
     let _open = serving.counters.connection();
     let deadline = Deadline::watch(&stream);
@@ -66,12 +68,11 @@ pub(super) async fn serve<H: Handler>(
         peer,
         buffer: Vec::with_capacity(HEAD_BYTES_FIRST),
     };
-    let max = serving.limits.connections_max;
-    if serving.connections.get() > max {
+    if let Some(max) = over {
         let refusal = Refusal::new(
             503,
             ErrorCode::TooManyRequests,
-            format!("this worker has its connections_max = {max} connections open"),
+            format!("this worker has all of its {max} connections open"),
         );
         connection.refuse(Refusal { retry_after: Some(1), ..refusal }).await;
     } else if connection.requests(handler).await.is_err() {
@@ -171,8 +172,7 @@ impl Connection<'_> {
     ) -> Result<bool, Gone> {
         let started = clock::now();
         let unix_time = clock::unix_time();
-        let answering = handler.answer(head, self.peer.ip());
-        let (answer, panicked) = match catch_panic(answering).await {
+        let (answer, panicked) = match catch_panic(handler.answer(head, self.peer.ip())).await {
             Ok(answer) => (answer, false),
             Err(_) => {
                 self.serving.counters.panicked();

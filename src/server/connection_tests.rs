@@ -37,7 +37,6 @@ fn serving(lifecycle: &Arc<Lifecycle>) -> Serving {
         counters: Metrics::new(1, []).worker(0),
         access_log: AccessLog::start(&AccessTarget::Off).unwrap(),
         request_ids: RequestIds::new(0),
-        connections: std::cell::Cell::new(1),
         date: std::cell::RefCell::default(),
     }
 }
@@ -68,7 +67,7 @@ fn exchange(driver: Driver, sent: &[&[u8]]) -> Vec<String> {
             let serving = serving(&Arc::default());
             for _ in 0..count {
                 let (stream, peer) = listener.accept().await.unwrap();
-                serve(&serving, &Echo, stream, peer).await;
+                serve(&serving, &Echo, stream, peer, None).await;
             }
         }
     });

@@ -27,6 +27,7 @@ mod drain;
 mod lifecycle;
 mod observer;
 mod open_store;
+mod parts;
 mod send;
 mod start;
 mod state;

@@ -8,11 +8,15 @@ use std::time::{Duration, Instant};
 use super::state::Serving;
 use crate::api::{Answer, Body};
 use crate::http::{RequestHead, ResponseHead, Version};
-use crate::registry::Fill;
+use crate::limits::HOLD_BACK_BYTES;
+use crate::registry::{Fill, PullError};
 use crate::runtime::deadline::Deadline;
 use crate::runtime::{TcpStream, clock};
 use crate::telemetry::AccessEntry;
 use crate::transfer::Outlet;
+
+/// Largest document that is copied behind its head to go out in one send, in bytes.
+const JOINED_BYTES_MAX: usize = 16 * 1024;
 
 /// How sending ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,11 +167,18 @@ impl Payload<'_> {
                 Sent::Whole
             }),
             Body::Memory(bytes) => {
-                // One buffer, one send: two would cost a fifth more.
-                head.extend_from_slice(bytes);
                 self.serving.counters.copied(bytes.len() as u64);
-                let sent = outlet.bytes(&head, false).await;
+                let is_small = bytes.len() <= JOINED_BYTES_MAX;
+                if is_small {
+                    // One buffer, one send: two would cost a fifth more.
+                    head.extend_from_slice(bytes);
+                }
+                let mut sent = outlet.bytes(&head, !is_small).await;
                 first_byte();
+                if sent.is_ok() && !is_small {
+                    // Shared with all who wait for the same: no copy for each of them.
+                    sent = outlet.bytes(bytes, false).await;
+                }
                 sent.map_or(Sent::ClientGone, |()| Sent::Whole)
             }
             Body::File { file, first, length } => {
@@ -188,12 +199,14 @@ impl Payload<'_> {
     }
 }
 
-/// Sends what a fill has, as it comes.
+/// Sends what a fill has, as it comes. The end of the *answer* waits for the digest, not only the
+/// end of the blob: a range that was completed from unverified bytes could be wrong and whole.
 async fn follow(fill: &Arc<Fill>, outlet: &mut Outlet<'_>, first: u64, length: u64) -> Sent {
     let (mut at, end) = (first, first.saturating_add(length));
+    let unverified_end = end - length.min(HOLD_BACK_BYTES);
     while at < end {
-        let readable = match fill.readable_beyond(at).await {
-            Ok(readable) if readable > at => readable.min(end),
+        let until = match next_stop(fill, at, end, unverified_end).await {
+            Ok(until) if until > at => until,
             // Verified content that is shorter than announced cannot be; treat it as broken off.
             Ok(_) => return Sent::CutShort,
             Err(error) => {
@@ -202,12 +215,21 @@ async fn follow(fill: &Arc<Fill>, outlet: &mut Outlet<'_>, first: u64, length: u
             }
         };
         let Some(file) = fill.file() else { return Sent::CutShort };
-        match of_file(outlet.file(file, at, readable - at).await) {
-            Sent::Whole => at = readable,
+        match of_file(outlet.file(file, at, until - at).await) {
+            Sent::Whole => at = until,
             other => return other,
         }
     }
     Sent::Whole
+}
+
+/// Waits until bytes behind `at` may be sent; returns up to where.
+async fn next_stop(fill: &Fill, at: u64, end: u64, unverified_end: u64) -> Result<u64, PullError> {
+    if at >= unverified_end {
+        return fill.outcome().await.map(|size| size.min(end));
+    }
+    let readable = fill.readable_beyond(at).await?;
+    Ok(readable.min(if fill.is_verified() { end } else { unverified_end }))
 }
 
 fn of_file(result: std::io::Result<()>) -> Sent {

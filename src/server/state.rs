@@ -35,7 +35,6 @@ pub(super) struct Serving {
     pub(super) counters: WorkerMetrics,
     pub(super) access_log: AccessLog,
     pub(super) request_ids: RequestIds,
-    pub(super) connections: Cell<usize>,
     pub(super) date: RefCell<DateCache>,
 }
 
@@ -46,6 +45,8 @@ pub(super) struct WorkerState {
     pub(super) config: Arc<Config>,
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) connections: Cell<usize>,
+    pub(super) admin_connections: Cell<usize>,
     pub(super) listeners: RefCell<Vec<(Service, Rc<TcpListener>)>>,
 }
 

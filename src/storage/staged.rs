@@ -119,8 +119,13 @@ impl Staged {
         let Some(from) = self.path.clone() else { return Ok(self.size) };
         File::rename(from, target.clone()).await.map_err(failed)?;
         self.path = None;
-        if durable && let Some(folder) = target.parent() {
-            File::sync_directory(folder.to_owned()).await.map_err(failed)?;
+        if durable
+            && let Some(folder) = target.parent()
+            && let Err(error) = File::sync_directory(folder.to_owned()).await
+        {
+            // Nobody was told that it is there, so it must not be.
+            self.path = Some(target);
+            return Err(failed(error));
         }
         Ok(self.size)
     }

@@ -1,17 +1,23 @@
 //! sendfile(2) in windows, corked behind the head, fair, and never on a cold page.
 
 use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, ReadWriteFlags};
 use rustix::net::SendFlags;
 
+use crate::limits::{BODY_RATE_FLOOR_BYTES_PER_SECOND, BODY_RATE_WINDOW};
 use crate::runtime::deadline::Deadline;
-use crate::runtime::{File, TcpStream, clock};
+use crate::runtime::{TcpStream, blocking, clock};
 
 /// Bytes handed to the kernel in one call. About 1 MiB is where throughput stops to grow.
 const WINDOW: u64 = 1024 * 1024;
+/// How far apart the page cache is probed: the kernel's usual read-ahead.
+const STRETCH: u64 = 128 * 1024;
+/// Smallest page size there is.
+const PAGE: u64 = 4096;
 
 /// The sending half of one response.
 pub struct Outlet<'a> {
@@ -20,12 +26,14 @@ pub struct Outlet<'a> {
     /// How long the client may take to accept at least one byte.
     stall: Duration,
     sent: u64,
+    /// When the current stretch of measuring began, and what had been sent by then.
+    measured_from: (Instant, u64),
 }
 
 impl<'a> Outlet<'a> {
     /// Sends to `stream`; a client that takes no byte for `stall` is given up.
     pub fn new(stream: &'a mut TcpStream, deadline: &'a Deadline, stall: Duration) -> Self {
-        Self { stream, deadline, stall, sent: 0 }
+        Self { stream, deadline, stall, sent: 0, measured_from: (clock::now(), 0) }
     }
 
     /// Bytes the socket has taken so far, head included.
@@ -43,6 +51,7 @@ impl<'a> Outlet<'a> {
             | SendFlags::DONTWAIT
             | if more { SendFlags::MORE } else { SendFlags::empty() };
         let mut rest = bytes;
+        self.measured_from = (clock::now(), self.sent);
         while !rest.is_empty() {
             match rustix::net::send(self.stream.borrow(), rest, flags) {
                 Ok(taken) => {
@@ -69,9 +78,9 @@ impl<'a> Outlet<'a> {
         length: u64,
     ) -> io::Result<()> {
         let end = offset.saturating_add(length);
+        self.measured_from = (clock::now(), self.sent);
         while offset < end {
-            let window = (end - offset).min(WINDOW);
-            warm(file, offset, window).await?;
+            let window = warm(file, offset, (end - offset).min(WINDOW)).await?;
             let count = usize::try_from(window).unwrap_or(usize::MAX);
             match rustix::fs::sendfile(self.stream.borrow(), file, Some(&mut offset), count) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -95,34 +104,75 @@ impl<'a> Outlet<'a> {
         self.stream.writable().await?;
         let expired = self.deadline.expired();
         self.deadline.clear();
-        if expired {
+        if expired || self.is_below_floor() {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!("the client took no byte for {:?}", self.stall),
+                format!("the client took next to nothing for {:?}", self.stall),
             ));
         }
         Ok(())
     }
+
+    /// Whether a whole window has passed in which the client took fewer bytes than the floor,
+    /// although there were some to take: each call that sends begins to measure anew.
+    fn is_below_floor(&mut self) -> bool {
+        let (since, sent_before) = self.measured_from;
+        let window = clock::now().duration_since(since);
+        if window < BODY_RATE_WINDOW {
+            return false;
+        }
+        self.measured_from = (clock::now(), self.sent);
+        let floor = window.as_secs().saturating_mul(BODY_RATE_FLOOR_BYTES_PER_SECOND);
+        self.sent - sent_before < floor
+    }
 }
 
-/// Makes sure that sendfile will not wait for the disk: asks for the last byte of the window
-/// without waiting; if that is not in memory, starts the read-ahead and awaits it on the ring.
-async fn warm(file: &Arc<std::fs::File>, offset: u64, window: u64) -> io::Result<()> {
-    for probe in [offset, offset + window - 1] {
-        let mut byte = [0_u8; 1];
-        let mut buffer = [IoSliceMut::new(&mut byte)];
-        match rustix::io::preadv2(file, &mut buffer, probe, ReadWriteFlags::NOWAIT) {
-            Ok(_) => {}
-            Err(Errno::AGAIN) => {
-                let length = std::num::NonZeroU64::new(window);
-                // Advice only: the read below is what counts.
-                let _ = rustix::fs::fadvise(file, offset, length, rustix::fs::Advice::WillNeed);
-                File::from_shared(file.clone())?.read_at(1, probe).await?;
+/// Makes sure that sendfile will not wait for the disk: returns how many of the `window` bytes from
+/// `offset` are in memory, at least one stretch of them. What is not there is read ahead on the
+/// blocking pool.
+async fn warm(file: &Arc<std::fs::File>, offset: u64, window: u64) -> io::Result<u64> {
+    let mut at = offset;
+    while at < offset + window {
+        let length = (offset + window - at).min(STRETCH);
+        let last = at + length - 1;
+        match is_in_memory(file, last) {
+            Ok(true) => at += length,
+            Ok(false) if at > offset => break,
+            Ok(false) => {
+                read_ahead(file.clone(), at, length).await?;
+                at += length;
+                break;
             }
-            // A file system without RWF_NOWAIT: nothing can be known, so nothing is awaited.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return Ok(()),
-            Err(errno) => return Err(errno.into()),
+            Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(at - offset)
+}
+
+/// Whether the page of this byte is in the page cache. Where the file system cannot tell, yes:
+/// nothing better can be done than to send.
+fn is_in_memory(file: &std::fs::File, offset: u64) -> io::Result<bool> {
+    let mut byte = [0_u8; 1];
+    let mut buffer = [IoSliceMut::new(&mut byte)];
+    match rustix::io::preadv2(file, &mut buffer, offset, ReadWriteFlags::NOWAIT) {
+        Ok(_) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(true),
+        Err(Errno::AGAIN) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+async fn read_ahead(file: Arc<std::fs::File>, offset: u64, length: u64) -> io::Result<()> {
+    blocking(move || {
+        // Advice for more than is needed now: the rest comes while this is being sent.
+        let ahead = std::num::NonZeroU64::new(WINDOW);
+        let _ = rustix::fs::fadvise(&file, offset, ahead, rustix::fs::Advice::WillNeed);
+        let mut at = offset;
+        let mut byte = [0_u8; 1];
+        while at < offset + length {
+            file.read_at(&mut byte, at)?;
+            at += PAGE;
+        }
+        Ok(())
+    })
+    .await?
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::shards::{Perishable, Shards};
-use crate::runtime::{SingleFlight, Workers, blocking, clock};
+use crate::runtime::{SingleFlight, Workers, blocking_names, clock};
 
 /// getaddrinfo tells no TTL; CDNs move within a minute or so.
 const FRESH: Duration = Duration::from_secs(30);
@@ -69,7 +69,7 @@ impl Dns {
             return entry.answer.clone();
         }
         let (dns, asked) = (self.clone(), name.clone());
-        let looked_up = blocking(move || (dns.look_up)(&asked)).await;
+        let looked_up = blocking_names(move || (dns.look_up)(&asked)).await;
         let answer: Answer = match looked_up {
             Ok(Ok(addresses)) if addresses.is_empty() => Err("the name has no address".into()),
             Ok(Ok(addresses)) => Ok(distinct(addresses)),

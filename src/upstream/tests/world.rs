@@ -91,19 +91,25 @@ pub(in crate::upstream) fn on_workers<Fut: Future<Output = ()> + 'static>(
     let driver = runtime::driver_for(None).expect("a driver");
     let pool = BlockingPool::start(2, 64).expect("threads");
     let running = Arc::new(AtomicUsize::new(count));
-    let (_, workers) = runtime::start(count, driver, &pool, move |context| {
-        let (running, test) = (Ended(running.clone()), test(context));
-        async move {
-            let running = running;
-            test.await;
-            let Ended(count) = &running;
-            count.fetch_sub(1, Ordering::SeqCst);
-            // The other workers may still need this one's mailbox.
-            while count.load(Ordering::SeqCst) > 0 {
-                runtime::sleep(Duration::from_millis(2)).await;
+    let (_, workers) = runtime::start(
+        count,
+        driver,
+        &pool,
+        move |context| {
+            let (running, test) = (Ended(running.clone()), test(context));
+            async move {
+                let running = running;
+                test.await;
+                let Ended(count) = &running;
+                count.fetch_sub(1, Ordering::SeqCst);
+                // The other workers may still need this one's mailbox.
+                while count.load(Ordering::SeqCst) > 0 {
+                    runtime::sleep(Duration::from_millis(2)).await;
+                }
             }
-        }
-    })
+        },
+        |_, error| panic!("{error}"),
+    )
     .expect("workers");
     for worker in workers {
         worker.join().expect("the test failed on a worker");

@@ -1,0 +1,122 @@
+//! What the workers are made from, and how one is made.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::accept::{self, Service};
+use super::lifecycle::Lifecycle;
+use super::observer::UpstreamCounters;
+use super::start::ServeError;
+use super::state::{ConnectionLimits, Serving, WorkerState};
+use crate::api::Api;
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::index::Index;
+use crate::limits;
+use crate::plugin::WorkerChain;
+use crate::registry::{Registry, Shared, SharedParts};
+use crate::runtime::{self, TcpListener, WorkerContext};
+use crate::storage::Store;
+use crate::telemetry::{AccessLog, Metrics, RequestIds};
+use crate::upstream::{self, Client, UpstreamSet};
+
+/// What the workers are made from; each takes its chain.
+pub(super) struct Parts {
+    pub(super) config: Arc<Config>,
+    pub(super) lifecycle: Arc<Lifecycle>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) access_log: AccessLog,
+    pub(super) upstreams: Arc<UpstreamSet>,
+    pub(super) upstream_shared: OnceLock<Arc<upstream::Shared>>,
+    pub(super) registry: OnceLock<Arc<Shared>>,
+    pub(super) store: Arc<Store>,
+    pub(super) catalog: Catalog,
+    pub(super) index: Mutex<Option<Index>>,
+    pub(super) chains: Mutex<Vec<Option<WorkerChain>>>,
+    pub(super) listen: Vec<SocketAddr>,
+    pub(super) admin: Option<SocketAddr>,
+    pub(super) worker_count: usize,
+}
+
+impl Parts {
+    /// Makes the current worker's part of everything and starts to listen.
+    ///
+    /// # Errors
+    /// An address cannot be listened on.
+    pub(super) fn make_worker(&self, context: &WorkerContext) -> Result<(), ServeError> {
+        let WorkerContext { worker, workers } = context;
+        let counters = self.metrics.worker(*worker);
+        let upstream_shared = self.upstream_shared.get_or_init(|| {
+            let observer = UpstreamCounters::new(self.metrics.clone(), self.worker_count);
+            Arc::new(upstream::Shared::new(workers, Arc::new(observer)))
+        });
+        let shared = self.registry.get_or_init(|| {
+            let index = self.index.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Arc::new(Shared::new(SharedParts {
+                config: &self.config,
+                workers: workers.clone(),
+                store: self.store.clone(),
+                index: index.unwrap_or_default(),
+                catalog: self.catalog.clone(),
+            }))
+        });
+        let client = Client::new(self.upstreams.clone(), upstream_shared.clone());
+        let registry = Registry::install(shared.clone(), client, counters.clone());
+        let chain = {
+            let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
+            chains.get_mut(*worker).and_then(Option::take)
+        };
+        let Some(chain) = chain else {
+            let source = io::Error::other(format!("worker {worker} has no resolver chain"));
+            return Err(ServeError::System { what: "a worker", source });
+        };
+        let server = &self.config.server;
+        let state = WorkerState {
+            api: Api::new(registry, chain, counters.clone()),
+            config: self.config.clone(),
+            shared: shared.clone(),
+            metrics: self.metrics.clone(),
+            connections: Cell::new(0),
+            admin_connections: Cell::new(0),
+            listeners: RefCell::default(),
+            serving: Serving {
+                worker: *worker,
+                limits: ConnectionLimits {
+                    connections_max: server.connections_max,
+                    head_timeout: server.head_timeout,
+                    idle_timeout: server.idle_timeout,
+                    stall_timeout: limits::BODY_RATE_WINDOW,
+                },
+                lifecycle: self.lifecycle.clone(),
+                counters,
+                access_log: self.access_log.clone(),
+                request_ids: RequestIds::new(*worker),
+                date: RefCell::default(),
+            },
+        }
+        .install();
+        for &address in &self.listen {
+            listen(&state, address, Service::Registry)?;
+        }
+        if let Some(address) = self.admin.filter(|_| *worker == 0) {
+            listen(&state, address, Service::Admin)?;
+        }
+        Ok(())
+    }
+}
+
+fn listen(
+    state: &Rc<WorkerState>,
+    address: SocketAddr,
+    service: Service,
+) -> Result<(), ServeError> {
+    let listener = TcpListener::bind(address)
+        .map(Rc::new)
+        .map_err(|source| ServeError::Listen { address, source })?;
+    state.listeners.borrow_mut().push((service, listener.clone()));
+    runtime::spawn(accept::run(state.clone(), listener, service));
+    Ok(())
+}
