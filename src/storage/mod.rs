@@ -9,7 +9,7 @@
 //!
 //! May import: `oci`, `runtime`.
 //!
-//! **Invariant:** a path below `blobs` is only ever made of a parsed [`Digest`], and a file gets
+//! **Invariant:** a path below `blobs` is only ever made of a parsed [`crate::oci::Digest`], and a file gets
 //! there only by [`Staged::commit`], which has compared the digest.
 //! **Invariant:** staging lies on the same file system, so the move is one rename; what is not
 //! committed is removed when its [`Staged`] is dropped, and at the next start after a crash.
