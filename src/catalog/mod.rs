@@ -1,17 +1,21 @@
-//! The catalog: durable names (tags and links) in redb, on a thread of their own.
+//! The catalog: durable names (blobs, links, tags) in redb, written by a thread of their own.
 //!
-//! May import: `oci`, `runtime::clock`.
+//! May import: `oci`, `runtime`.
 //!
-//! **Invariant:** only this module knows redb, and only the catalog thread touches the database;
-//! everybody else sends it [`Write`]s and awaits the answer.
+//! **Invariant:** only this module knows redb, and only the catalog thread writes; everybody else
+//! sends it [`Write`]s and awaits the answer. Look-ups read snapshots on the blocking pool.
 //! **Invariant:** writes are applied in the order they were sent, many in one transaction. A write
 //! that asks for durability is answered after its transaction is on disk; others are answered
 //! when they are applied, and reach the disk within [`FLUSH_INTERVAL`] or at a clean stop.
+//! **Invariant:** the [`Subscriber`] (the index) is told of each write after it was applied and
+//! before it is answered. It is told by this thread alone: that makes it the index's only writer.
 //! **Invariant:** the canonical upstream is part of every key; the empty upstream is ourselves.
 //!
-//! Deliberately absent: bytes of content (files hold them), look-ups at request time (the index
-//! answers those).
+//! Deliberately absent: bytes of content (files hold them), decisions about freshness or space.
 
+mod database;
+mod lookup;
+mod rebuild;
 mod record;
 mod writer;
 
@@ -22,8 +26,11 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 
-pub use record::{LinkRecord, TagRecord};
-use writer::{Health, Message, Writer};
+use database::Shared;
+pub use record::{BlobRecord, LinkRecord, TagRecord};
+use writer::{Message, Writer};
+
+use crate::oci::Digest;
 
 /// How long a write that did not ask for durability may stay in memory only.
 pub const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
@@ -56,7 +63,7 @@ pub enum CatalogError {
         /// What is wrong with it.
         cause: String,
     },
-    /// The catalog thread has ended.
+    /// The catalog thread has ended, or the database is being opened again after a failure.
     #[error("the catalog is closed")]
     Closed,
 }
@@ -64,12 +71,56 @@ pub enum CatalogError {
 /// One change of names.
 #[derive(Debug, Clone)]
 pub enum Write {
+    /// Content is in the store. With `is_synced` its bytes are on the disk.
+    PutBlob {
+        /// The content.
+        record: BlobRecord,
+        /// Whether its bytes are durable already.
+        is_synced: bool,
+    },
+    /// Content has left the store.
+    RemoveBlob(Digest),
+    /// The bytes of this content are on the disk now.
+    Synced(Digest),
     /// Bind a tag.
     PutTag(TagRecord),
     /// Forget a tag.
     RemoveTag(TagRecord),
     /// Link content into a repository.
     PutLink(LinkRecord),
+    /// Forget a link.
+    RemoveLink(LinkRecord),
+}
+
+/// Who is told of writes: the index.
+pub trait Subscriber: Send {
+    /// A write was applied; or, while cached content is concerned, the catalog could not take it
+    /// and it is true all the same.
+    fn applied(&mut self, write: &Write);
+    /// Every record of the catalog has been told since the last [`Catalog::rebuild`].
+    fn rebuilt(&mut self);
+    /// Whether the whole catalog should be told again (the table it fills has become too small).
+    fn wants_rebuild(&mut self) -> bool;
+    /// The catalog closes in good order; nothing more will be told.
+    fn closed(&mut self);
+}
+
+/// What was found when the catalog was opened.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// Sixteen random bytes that name this store for its whole life.
+    pub store_id: [u8; 16],
+    /// The last process ended in good order, or on this same boot of the machine: whatever was
+    /// written is still in the page cache or on the disk.
+    pub is_intact: bool,
+    /// After a power cut: cached content whose bytes nobody can vouch for.
+    pub suspects: Vec<Digest>,
+}
+
+/// The catalog, to be opened with [`Catalog::start`] after its subscriber has been made.
+pub struct Unstarted {
+    shared: Arc<Shared>,
+    opened: Opened,
 }
 
 /// The sending side of the catalog. Cheap to clone.
@@ -77,45 +128,24 @@ pub enum Write {
 pub struct Catalog {
     // Every message belongs to a live request or fill, whose numbers are limited elsewhere.
     messages: crossbeam_channel::Sender<Message>,
-    health: Arc<Health>,
-}
-
-/// What is read at start, one record at a time.
-pub struct Loaded {
-    /// All tags.
-    pub tags: Vec<TagRecord>,
-    /// All links.
-    pub links: Vec<LinkRecord>,
-    /// Records that could not be read and were skipped.
-    pub damaged: Vec<CatalogError>,
+    shared: Arc<Shared>,
 }
 
 impl Catalog {
-    /// Opens or creates the database file, reads all names, and starts the thread. `progress` is
-    /// told how many records have been read, every few thousand.
+    /// Opens or creates the database file and marks the store as in use. Blocks.
     ///
     /// # Errors
-    /// The file cannot be opened, is locked by another process, or no thread can be started.
-    pub fn open(
-        path: &Path,
-        progress: impl FnMut(u64),
-    ) -> Result<(Self, Loaded, JoinHandle<()>), CatalogError> {
-        let open_error = |cause: String| CatalogError::Open { path: path.to_owned(), cause };
-        let health = Arc::<Health>::default();
-        let writer = Writer::open(path, health.clone()).map_err(&open_error)?;
-        let loaded = writer.load(progress)?;
-        let (messages, queue) = crossbeam_channel::unbounded();
-        let handle = std::thread::Builder::new()
-            .name("catalog".into())
-            .spawn(move || writer.run(&queue))
-            .map_err(|error| open_error(error.to_string()))?;
-        Ok((Self { messages, health }, loaded, handle))
+    /// The file cannot be opened or is locked by another process.
+    pub fn open(path: &Path) -> Result<Unstarted, CatalogError> {
+        let (shared, opened) = Shared::open(path)?;
+        Ok(Unstarted { shared: Arc::new(shared), opened })
     }
 
     /// Applies `writes` together, in order. With `durable` they are on disk when this returns.
     ///
     /// # Errors
-    /// Nothing of `writes` was kept.
+    /// The catalog kept nothing of `writes`. Without `durable` they were told to the subscriber
+    /// all the same: they concern cached content, and are true until the process ends.
     pub async fn write(&self, writes: Vec<Write>, durable: bool) -> Result<(), CatalogError> {
         let (answer, result) = oneshot::channel();
         self.messages
@@ -124,10 +154,22 @@ impl Catalog {
         result.await.unwrap_or(Err(CatalogError::Closed))
     }
 
+    /// The same without waiting, for what nobody waits for.
+    pub fn write_soon(&self, writes: Vec<Write>) {
+        let (answer, _) = oneshot::channel();
+        // A closed catalog needs no names any more.
+        let _ = self.messages.send(Message::Apply { writes, durable: false, answer });
+    }
+
+    /// Asks the thread to tell the subscriber every record, in pieces between writes.
+    pub fn rebuild(&self) {
+        let _ = self.messages.send(Message::Rebuild);
+    }
+
     /// Whether the last write failed. The thread tries again with each write and every
     /// [`FLUSH_INTERVAL`].
     pub fn is_failing(&self) -> bool {
-        self.health.is_failing()
+        self.shared.is_failing()
     }
 
     /// Asks the thread to make everything durable and to end. Join its handle afterwards.
@@ -135,6 +177,34 @@ impl Catalog {
         // A thread that has ended already needs no asking.
         let _ = self.messages.send(Message::Close);
     }
+}
+
+impl Unstarted {
+    /// What was found.
+    pub fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The operating system refused it.
+    pub fn start(
+        self,
+        subscriber: Box<dyn Subscriber>,
+    ) -> Result<(Catalog, JoinHandle<()>), CatalogError> {
+        let (messages, queue) = crossbeam_channel::unbounded();
+        let writer = Writer::new(self.shared.clone(), subscriber);
+        let handle = std::thread::Builder::new()
+            .name("catalog".into())
+            .spawn(move || writer.run(&queue))
+            .map_err(|error| CatalogError::Write { cause: error.to_string() })?;
+        Ok((Catalog { messages, shared: self.shared }, handle))
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> CatalogError {
+    CatalogError::Write { cause: error.to_string() }
 }
 
 #[cfg(test)]

@@ -5,13 +5,39 @@ use redb::TableDefinition;
 use super::CatalogError;
 use crate::oci::{Digest, Namespace, RepositoryName, Scope, Tag};
 
-/// (upstream or "", repository, tag) → (digest, fetched at, checked at), times in Unix seconds.
-pub(super) const TAGS: TableDefinition<'_, (&str, &str, &str), (&str, u64, u64)> =
-    TableDefinition::new("tags.v1");
+type ScopedKey = (&'static str, &'static str, &'static str);
 
-/// (upstream or "", repository, digest) → (media type or "", size in bytes, linked at).
-pub(super) const LINKS: TableDefinition<'_, (&str, &str, &str), (&str, u64, u64)> =
-    TableDefinition::new("links.v1");
+/// digest → (size in bytes, pool, flags: [`HOSTED`] or 0).
+pub(super) const BLOBS: TableDefinition<'_, &str, (u64, u8, u8)> = TableDefinition::new("blobs.v1");
+
+/// (upstream or "", repository, tag) → (digest, checked at), in Unix seconds.
+pub(super) const TAGS: TableDefinition<'_, ScopedKey, (&str, u64)> =
+    TableDefinition::new("tags.v2");
+
+/// (upstream or "", repository, digest) → (media type or "", linked at), in Unix seconds.
+pub(super) const LINKS: TableDefinition<'_, ScopedKey, (&str, u64)> =
+    TableDefinition::new("links.v2");
+
+/// digest → (): cached content whose bytes may not be on the disk yet.
+pub(super) const UNSYNCED: TableDefinition<'_, &str, ()> = TableDefinition::new("unsynced.v1");
+
+/// Facts about the store as a whole.
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta.v1");
+
+pub(super) const HOSTED: u8 = 1;
+
+/// Content that is in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobRecord {
+    /// Which.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The pool that holds its file.
+    pub pool: u8,
+    /// Whether it is ours: durable, and never evicted.
+    pub is_hosted: bool,
+}
 
 /// A tag and what it is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +48,6 @@ pub struct TagRecord {
     pub tag: Tag,
     /// The manifest.
     pub digest: Digest,
-    /// When the binding was first fetched, Unix seconds.
-    pub fetched_at: u64,
     /// When the upstream last confirmed it, Unix seconds.
     pub checked_at: u64,
 }
@@ -37,40 +61,41 @@ pub struct LinkRecord {
     pub digest: Digest,
     /// The media type of a manifest; `None` for blobs.
     pub media_type: Option<String>,
-    /// Size in bytes.
-    pub size: u64,
     /// When the link was made, Unix seconds.
     pub linked_at: u64,
 }
 
-impl TagRecord {
+impl BlobRecord {
     pub(super) fn read(
-        key: (&str, &str, &str),
-        value: (&str, u64, u64),
+        key: &str,
+        (size, pool, flags): (u64, u8, u8),
     ) -> Result<Self, CatalogError> {
+        let damaged = |cause| CatalogError::Record { key: format!("blob {key}"), cause };
+        let digest = Digest::parse(key).map_err(|e| damaged(e.to_string()))?;
+        Ok(Self { digest, size, pool, is_hosted: flags & HOSTED != 0 })
+    }
+}
+
+impl TagRecord {
+    pub(super) fn read(key: (&str, &str, &str), value: (&str, u64)) -> Result<Self, CatalogError> {
         let damaged = |cause: String| damaged("tag", key, cause);
         Ok(Self {
             scope: scope(key.0, key.1).map_err(damaged)?,
             tag: Tag::parse(key.2).map_err(|e| damaged(e.to_string()))?,
             digest: Digest::parse(value.0).map_err(|e| damaged(e.to_string()))?,
-            fetched_at: value.1,
-            checked_at: value.2,
+            checked_at: value.1,
         })
     }
 }
 
 impl LinkRecord {
-    pub(super) fn read(
-        key: (&str, &str, &str),
-        value: (&str, u64, u64),
-    ) -> Result<Self, CatalogError> {
+    pub(super) fn read(key: (&str, &str, &str), value: (&str, u64)) -> Result<Self, CatalogError> {
         let damaged = |cause: String| damaged("link", key, cause);
         Ok(Self {
             scope: scope(key.0, key.1).map_err(damaged)?,
             digest: Digest::parse(key.2).map_err(|e| damaged(e.to_string()))?,
             media_type: (!value.0.is_empty()).then(|| value.0.to_owned()),
-            size: value.1,
-            linked_at: value.2,
+            linked_at: value.1,
         })
     }
 }

@@ -1,5 +1,65 @@
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
 use super::*;
 use crate::oci::{Algorithm, Digest, Namespace, RepositoryName, Scope, Tag};
+use crate::runtime::Driver;
+use crate::runtime::tests::on_workers;
+
+/// Writes down what it is told.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<String>>>);
+
+impl Subscriber for Told {
+    fn applied(&mut self, write: &Write) {
+        let text = match write {
+            Write::PutBlob { record, .. } => format!("blob {} {}", record.digest, record.size),
+            Write::PutTag(record) => format!("tag {}:{}", record.scope, record.tag),
+            Write::PutLink(record) => format!("link {}", record.scope),
+            Write::RemoveTag(record) => format!("no tag {}:{}", record.scope, record.tag),
+            other => format!("{other:?}"),
+        };
+        self.0.lock().unwrap().push(text);
+    }
+    fn rebuilt(&mut self) {
+        self.0.lock().unwrap().push("rebuilt".into());
+    }
+    fn wants_rebuild(&mut self) -> bool {
+        false
+    }
+    fn closed(&mut self) {
+        self.0.lock().unwrap().push("closed".into());
+    }
+}
+
+impl Told {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    fn wait_for(&self, text: &str) -> Vec<String> {
+        let deadline = std::time::Instant::now() + FLUSH_INTERVAL * 10;
+        while !self.0.lock().unwrap().iter().any(|told| told == text) {
+            assert!(std::time::Instant::now() < deadline, "never told {text}");
+            std::thread::yield_now();
+        }
+        self.take()
+    }
+}
+
+fn start(path: &Path) -> (Catalog, JoinHandle<()>, Told, Opened) {
+    let told = Told::default();
+    let unstarted = Catalog::open(path).unwrap();
+    let opened = unstarted.opened().clone();
+    let (catalog, thread) = unstarted.start(Box::new(told.clone())).unwrap();
+    (catalog, thread, told, opened)
+}
+
+fn stop(catalog: &Catalog, thread: JoinHandle<()>) {
+    catalog.close();
+    thread.join().unwrap();
+}
 
 fn scope(upstream: Option<&str>) -> Scope {
     Scope {
@@ -8,11 +68,33 @@ fn scope(upstream: Option<&str>) -> Scope {
     }
 }
 
+fn digest() -> Digest {
+    Digest::of(Algorithm::Sha512, b"manifest")
+}
+
+fn tag(upstream: Option<&str>, checked_at: u64) -> TagRecord {
+    let tag = Tag::parse("latest").unwrap();
+    TagRecord { scope: scope(upstream), tag, digest: digest(), checked_at }
+}
+
+fn blob(is_synced: bool) -> Write {
+    let record = BlobRecord { digest: digest(), size: 8, pool: 0, is_hosted: false };
+    Write::PutBlob { record, is_synced }
+}
+
+fn link() -> LinkRecord {
+    LinkRecord {
+        scope: scope(Some("ghcr.io")),
+        digest: digest(),
+        media_type: Some("application/vnd.oci.image.manifest.v1+json".into()),
+        linked_at: 3,
+    }
+}
+
 fn wait<T>(future: impl Future<Output = T>) -> T {
-    // The answers come from a thread, so any executor does.
+    // The answers come from a thread, so polling is all it takes.
     let mut future = Box::pin(future);
-    let waker = std::task::Waker::noop();
-    let mut context = std::task::Context::from_waker(waker);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     loop {
         if let std::task::Poll::Ready(value) = future.as_mut().poll(&mut context) {
             return value;
@@ -25,71 +107,103 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 fn names_survive_a_close_and_upstreams_are_kept_apart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalog.redb");
-    let digest = Digest::of(Algorithm::Sha512, b"manifest");
-    let tag = |upstream, checked_at| TagRecord {
-        scope: scope(upstream),
-        tag: Tag::parse("latest").unwrap(),
-        digest,
-        fetched_at: 1,
-        checked_at,
-    };
-    let link = LinkRecord {
-        scope: scope(Some("ghcr.io")),
-        digest,
-        media_type: Some("application/vnd.oci.image.manifest.v1+json".into()),
-        size: 8,
-        linked_at: 3,
-    };
-    let (catalog, loaded, thread) = Catalog::open(&path, |_| ()).unwrap();
-    assert!(loaded.tags.is_empty() && loaded.links.is_empty());
-    let second = Catalog::open(&path, |_| ()).err().unwrap();
+    let (catalog, thread, told, opened) = start(&path);
+    assert!(opened.is_intact && opened.suspects.is_empty());
+    let second = Catalog::open(&path).err().unwrap();
     assert!(second.to_string().contains("another ringport"), "{second}");
     wait(catalog.write(vec![Write::PutTag(tag(Some("docker.io"), 5))], false)).unwrap();
     let writes = vec![
+        blob(false),
         Write::PutTag(tag(None, 6)),
         Write::PutTag(tag(Some("ghcr.io"), 7)),
         Write::RemoveTag(tag(Some("docker.io"), 0)),
-        Write::PutLink(link.clone()),
+        Write::PutLink(link()),
     ];
     wait(catalog.write(writes, true)).unwrap();
-    catalog.close();
-    thread.join().unwrap();
+    let live = told.take();
+    assert_eq!(live.len(), 6, "told before it was answered: {live:?}");
+    stop(&catalog, thread);
+    assert_eq!(told.take(), ["closed"]);
     assert!(wait(catalog.write(Vec::new(), false)).is_err(), "closed");
 
-    let (catalog, loaded, thread) = Catalog::open(&path, |_| ()).unwrap();
-    assert_eq!(loaded.tags, vec![tag(None, 6), tag(Some("ghcr.io"), 7)]);
-    assert_eq!(loaded.links, vec![link]);
-    assert!(loaded.damaged.is_empty());
-    catalog.close();
-    thread.join().unwrap();
+    let (catalog, thread, told, again) = start(&path);
+    assert_eq!(again.store_id, opened.store_id);
+    assert!(told.take().is_empty(), "nothing unasked");
+    catalog.rebuild();
+    let expected = [
+        format!("blob {} 8", digest()),
+        "link ghcr.io/library/alpine".into(),
+        "tag hosted library/alpine:latest".into(),
+        "tag ghcr.io/library/alpine:latest".into(),
+        "rebuilt".into(),
+    ];
+    assert_eq!(told.wait_for("rebuilt"), expected);
+    let asked = catalog.clone();
+    on_workers(1, Driver::Epoll, move |_| {
+        let catalog = asked.clone();
+        async move {
+            let found = |upstream| tag(upstream, if upstream.is_some() { 7 } else { 6 });
+            let latest = Tag::parse("latest").unwrap();
+            for upstream in [None, Some("ghcr.io")] {
+                let record = catalog.find_tag(&scope(upstream), &latest).await.unwrap();
+                assert_eq!(record, Some(found(upstream)));
+            }
+            let gone = catalog.find_tag(&scope(Some("docker.io")), &latest).await.unwrap();
+            assert_eq!(gone, None);
+            assert_eq!(catalog.find_blob(&digest()).await.unwrap().unwrap().size, 8);
+            let found = catalog.find_link(&scope(Some("ghcr.io")), &digest()).await.unwrap();
+            assert_eq!(found, Some(link()));
+            assert_eq!(catalog.find_link(&scope(None), &digest()).await.unwrap(), None);
+        }
+    });
+    stop(&catalog, thread);
 }
 
 #[test]
 fn a_write_without_durability_reaches_the_disk_soon() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalog.redb");
-    let (catalog, _, thread) = Catalog::open(&path, |_| ()).unwrap();
-    let record = TagRecord {
-        scope: scope(None),
-        tag: Tag::parse("v1").unwrap(),
-        digest: Digest::of(Algorithm::Sha256, b"x"),
-        fetched_at: 1,
-        checked_at: 1,
-    };
-    wait(catalog.write(vec![Write::PutTag(record)], false)).unwrap();
+    let (catalog, thread, _, _) = start(&path);
+    wait(catalog.write(vec![Write::PutTag(tag(None, 1)), blob(false)], false)).unwrap();
     // What a crash would leave is what a copy of the file holds.
     let copy = folder.path().join("copy.redb");
     let deadline = std::time::Instant::now() + FLUSH_INTERVAL * 10;
     loop {
         std::fs::copy(&path, &copy).unwrap();
-        let (after_crash, loaded, copy_thread) = Catalog::open(&copy, |_| ()).unwrap();
-        after_crash.close();
-        copy_thread.join().unwrap();
-        if loaded.tags.len() == 1 {
+        let (after_crash, copy_thread, told, opened) = start(&copy);
+        assert!(opened.is_intact, "the same boot: the page cache has it all");
+        after_crash.rebuild();
+        let names = told.wait_for("rebuilt").len();
+        stop(&after_crash, copy_thread);
+        if names == 3 {
             break;
         }
         assert!(std::time::Instant::now() < deadline, "never flushed");
     }
-    catalog.close();
-    thread.join().unwrap();
+    stop(&catalog, thread);
+}
+
+#[test]
+fn a_rebuild_tells_every_record_however_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let (catalog, thread, told, _) = start(&folder.path().join("catalog.redb"));
+    let records = |n: u32| Digest::of(Algorithm::Sha256, &n.to_le_bytes());
+    let writes = (0..5_000)
+        .flat_map(|n| {
+            let record =
+                BlobRecord { digest: records(n), size: u64::from(n), pool: 0, is_hosted: false };
+            let link = LinkRecord { digest: records(n), media_type: None, ..link() };
+            [Write::PutBlob { record, is_synced: true }, Write::PutLink(link)]
+        })
+        .collect();
+    wait(catalog.write(writes, false)).unwrap();
+    told.take();
+    catalog.rebuild();
+    // A write in the middle of it waits for a piece at most, and is told.
+    wait(catalog.write(vec![Write::PutTag(tag(None, 1))], false)).unwrap();
+    let all = told.wait_for("rebuilt");
+    assert_eq!(all.iter().filter(|text| text.starts_with("blob")).count(), 5_000);
+    assert_eq!(all.iter().filter(|text| text.starts_with("link")).count(), 5_000);
+    assert!(all.iter().any(|text| text.starts_with("tag hosted")));
+    stop(&catalog, thread);
 }

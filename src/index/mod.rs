@@ -1,54 +1,52 @@
 //! The index: what answers hits. A derived table of blobs, links and tags that any worker reads
 //! without a lock and without touching the disk.
 //!
-//! This is its first form: concurrent hash tables in memory, filled from the catalog at start. It
-//! stands behind the same seam as the memory-mapped table that will replace it.
+//! This is its first form: concurrent hash tables in memory, filled from the catalog. It stands
+//! behind the same seam as the memory-mapped table that will replace it.
 //!
 //! May import: `oci`.
 //!
 //! **Invariant:** the index is a hint. Files and catalog are the truth; whoever serves a hit
 //! confirms it by opening the file and comparing its size, and forgets the entry otherwise.
-//! **Invariant:** only `registry::commit` (and the load at start) writes entries that make content
-//! visible, after the bytes are in place and the catalog knows them.
+//! **Invariant:** there is one [`IndexWriter`], and the catalog thread owns it: entries appear
+//! after the bytes are in place and the catalog knows them.
 //!
 //! Deliberately absent: eviction, persistence, anything that decides about freshness.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use papaya::HashMap;
 
 use crate::oci::{Digest, Scope, ScopeKey, Tag};
 
-/// What a tag pointed at, and when that was learnt. All times are Unix seconds.
+/// Stored content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobEntry {
+    /// Its size in bytes.
+    pub size: u64,
+    /// The pool that holds its file.
+    pub pool: u8,
+    /// Whether it is ours: never evicted.
+    pub is_hosted: bool,
+}
+
+/// What a tag points at. Times are Unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TagEntry {
     /// The manifest the tag is bound to.
     pub digest: Digest,
-    /// When this binding was first fetched.
-    pub fetched_at: u64,
     /// When the upstream last confirmed it.
     pub checked_at: u64,
-    /// Not to be revalidated before this time, because the upstream failed or asked for it.
-    pub retry_at: u64,
 }
 
 /// Proof that a repository holds some content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkEntry {
-    /// Size of the content in bytes.
-    pub size: u64,
     /// The media type a manifest was served with; `None` for blobs.
     pub media_type: Option<Arc<str>>,
     /// When the link was made, Unix seconds.
     pub linked_at: u64,
-}
-
-/// The tables. Shared by all workers.
-#[derive(Default)]
-pub struct Index {
-    blobs: HashMap<Digest, u64>,
-    links: HashMap<ScopeKey, LinkEntry>,
-    tags: HashMap<ScopeKey, TagEntry>,
 }
 
 /// How many entries the index holds.
@@ -62,55 +60,87 @@ pub struct IndexCounts {
     pub tags: usize,
 }
 
+#[derive(Default)]
+struct Tables {
+    blobs: HashMap<Digest, BlobEntry>,
+    links: HashMap<ScopeKey, LinkEntry>,
+    tags: HashMap<ScopeKey, TagEntry>,
+    complete: AtomicBool,
+}
+
+/// The reading side. Shared by all workers.
+pub struct Index(Arc<Tables>);
+
+/// The writing side. There is one.
+pub struct IndexWriter(Arc<Tables>);
+
 impl Index {
-    /// An empty index.
-    pub fn new() -> Self {
-        Self::default()
+    /// An empty index that is to be filled from the catalog.
+    pub fn open() -> (Arc<Self>, IndexWriter) {
+        let tables = Arc::<Tables>::default();
+        (Arc::new(Self(tables.clone())), IndexWriter(tables))
     }
 
     /// What the tag is bound to, if known.
     pub fn tag(&self, scope: &Scope, tag: &Tag) -> Option<TagEntry> {
-        self.tags.pin().get(&scope.tag_key(tag)).copied()
+        self.0.tags.pin().get(&scope.tag_key(tag)).copied()
     }
 
     /// The link from the repository to the content, if there is one.
     pub fn link(&self, scope: &Scope, digest: &Digest) -> Option<LinkEntry> {
-        self.links.pin().get(&scope.link_key(digest)).cloned()
+        self.0.links.pin().get(&scope.link_key(digest)).cloned()
     }
 
-    /// The size of stored content, whoever linked it. Knowing it is no permission to serve it.
-    pub fn blob(&self, digest: &Digest) -> Option<u64> {
-        self.blobs.pin().get(digest).copied()
+    /// Stored content, whoever linked it. Knowing it is no permission to serve it.
+    pub fn blob(&self, digest: &Digest) -> Option<BlobEntry> {
+        self.0.blobs.pin().get(digest).copied()
     }
 
-    /// Binds a tag.
-    pub fn insert_tag(&self, scope: &Scope, tag: &Tag, entry: TagEntry) {
-        self.tags.pin().insert(scope.tag_key(tag), entry);
-    }
-
-    /// Forgets a tag.
-    pub fn remove_tag(&self, scope: &Scope, tag: &Tag) {
-        self.tags.pin().remove(&scope.tag_key(tag));
-    }
-
-    /// Makes content visible in a repository.
-    pub fn insert_link(&self, scope: &Scope, digest: &Digest, entry: LinkEntry) {
-        self.blobs.pin().insert(*digest, entry.size);
-        self.links.pin().insert(scope.link_key(digest), entry);
-    }
-
-    /// Forgets stored content whose file turned out to be missing or damaged. Links stay: they
-    /// are proof of access, not of presence.
-    pub fn remove_blob(&self, digest: &Digest) {
-        self.blobs.pin().remove(digest);
+    /// Whether something may be in the catalog that is not in here: a miss then proves nothing.
+    pub fn may_miss(&self) -> bool {
+        !self.0.complete.load(Ordering::Acquire)
     }
 
     /// How full the tables are.
     pub fn counts(&self) -> IndexCounts {
-        IndexCounts {
-            blobs: self.blobs.pin().len(),
-            links: self.links.pin().len(),
-            tags: self.tags.pin().len(),
-        }
+        let Tables { blobs, links, tags, .. } = &*self.0;
+        IndexCounts { blobs: blobs.pin().len(), links: links.pin().len(), tags: tags.pin().len() }
+    }
+}
+
+impl IndexWriter {
+    /// Stored content becomes visible.
+    pub fn put_blob(&mut self, digest: &Digest, entry: &BlobEntry) {
+        self.0.blobs.pin().insert(*digest, *entry);
+    }
+
+    /// Content has left the store, or its file turned out to be missing or damaged.
+    pub fn remove_blob(&mut self, digest: &Digest) {
+        self.0.blobs.pin().remove(digest);
+    }
+
+    /// Content becomes visible in a repository.
+    pub fn put_link(&mut self, scope: &Scope, digest: &Digest, entry: &LinkEntry) {
+        self.0.links.pin().insert(scope.link_key(digest), entry.clone());
+    }
+
+    /// Forgets a link.
+    pub fn remove_link(&mut self, scope: &Scope, digest: &Digest) {
+        self.0.links.pin().remove(&scope.link_key(digest));
+    }
+
+    /// Binds a tag.
+    pub fn put_tag(&mut self, scope: &Scope, tag: &Tag, entry: &TagEntry) {
+        self.0.tags.pin().insert(scope.tag_key(tag), *entry);
+    }
+
+    /// Forgets a tag.
+    pub fn remove_tag(&mut self, scope: &Scope, tag: &Tag) {
+        self.0.tags.pin().remove(&scope.tag_key(tag));
+    }
+
+    /// Everything in the catalog has been put in here.
+    pub fn rebuilt(&mut self) {
+        self.0.complete.store(true, Ordering::Release);
     }
 }

@@ -1,7 +1,7 @@
 //! The only place where bytes and names become visible.
 //!
-//! Order, always: bytes verified and in place → catalog → index. The index never names what is
-//! not there, and the catalog never names what was not verified. Cached content skips the syncs:
+//! Order, always: bytes verified and in place → catalog → index (the catalog tells it). The index
+//! never names what is not there, and the catalog never names what was not verified. Cached content skips the syncs:
 //! losing it costs a fetch, and a file that did not survive is found out when it is opened.
 
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use super::PullError;
 use super::state::Shared;
-use crate::catalog::{LinkRecord, TagRecord, Write};
-use crate::index::{LinkEntry, TagEntry};
+use crate::catalog::{BlobRecord, LinkRecord, TagRecord, Write};
+use crate::index::TagEntry;
 use crate::oci::{Digest, Scope, Tag};
 use crate::runtime::clock;
 use crate::storage::Staged;
@@ -32,17 +32,16 @@ pub(super) async fn blob(
     staged: Staged,
 ) -> Result<(), PullError> {
     let size = staged.commit(false).await?;
-    link(shared, scope, digest, size).await;
+    let link = link_write(shared, scope, digest, None).await?;
+    remember(shared, vec![blob_write(digest, size), link]).await;
     Ok(())
 }
 
 /// Records that the upstream has answered for stored content in this repository.
-pub(super) async fn link(shared: &Shared, scope: &Scope, digest: &Digest, size: u64) {
-    // A manifest that is also asked for as a blob keeps its media type.
-    let media_type = shared.index.link(scope, digest).and_then(|known| known.media_type);
-    let entry = LinkEntry { size, media_type, linked_at: clock::unix_seconds() };
-    remember(shared, vec![link_write(scope, digest, &entry)]).await;
-    shared.index.insert_link(scope, digest, entry);
+pub(super) async fn link(shared: &Shared, scope: &Scope, digest: &Digest) -> Result<(), PullError> {
+    let link = link_write(shared, scope, digest, None).await?;
+    remember(shared, vec![link]).await;
+    Ok(())
 }
 
 /// Commits a manifest, links it, and binds `tag` to it if there is one.
@@ -53,25 +52,17 @@ pub(super) async fn manifest(
     tag: Option<&Tag>,
 ) -> Result<(), PullError> {
     let ManifestContent { digest, media_type, bytes } = content;
-    let size = bytes.len() as u64;
-    if shared.index.blob(digest).is_none() {
+    let mut writes = Vec::with_capacity(3);
+    if shared.find_blob(digest).await?.is_none() {
         let mut staged = Staged::create(shared.store.clone(), *digest).await?;
         staged.append(bytes.clone()).await?;
-        staged.commit(false).await?;
+        writes.push(blob_write(digest, staged.commit(false).await?));
     }
-    let now = clock::unix_seconds();
-    let entry = LinkEntry { size, media_type: Some(media_type.clone()), linked_at: now };
-    let mut writes = vec![link_write(scope, digest, &entry)];
-    let binding = tag.map(|tag| {
-        let bound = TagEntry { digest: *digest, fetched_at: now, checked_at: now, retry_at: 0 };
-        writes.push(Write::PutTag(tag_record(scope, tag, &bound)));
-        (tag, bound)
-    });
+    writes.push(link_write(shared, scope, digest, Some(media_type)).await?);
+    if let Some(tag) = tag {
+        writes.push(Write::PutTag(tag_record(scope, tag, digest)));
+    }
     remember(shared, writes).await;
-    shared.index.insert_link(scope, digest, entry);
-    if let Some((tag, bound)) = binding {
-        shared.index.insert_tag(scope, tag, bound);
-    }
     Ok(())
 }
 
@@ -82,42 +73,58 @@ pub(super) async fn confirm_tag(
     tag: &Tag,
     known: TagEntry,
 ) -> TagEntry {
-    let entry = TagEntry { checked_at: clock::unix_seconds(), retry_at: 0, ..known };
-    remember(shared, vec![Write::PutTag(tag_record(scope, tag, &entry))]).await;
-    shared.index.insert_tag(scope, tag, entry);
+    let record = tag_record(scope, tag, &known.digest);
+    let entry = TagEntry { checked_at: record.checked_at, ..known };
+    remember(shared, vec![Write::PutTag(record)]).await;
     entry
 }
 
 /// Forgets a tag that the upstream says does not exist.
 pub(super) async fn forget_tag(shared: &Shared, scope: &Scope, tag: &Tag, known: &TagEntry) {
-    shared.index.remove_tag(scope, tag);
-    remember(shared, vec![Write::RemoveTag(tag_record(scope, tag, known))]).await;
+    remember(shared, vec![Write::RemoveTag(tag_record(scope, tag, &known.digest))]).await;
 }
 
-/// Writes names of cached content. That the catalog does not take them must not fail a pull of
-/// content that is right: they are lost with the process, and fetched again after it.
+/// Writes names of cached content, and by that makes them visible. That the catalog cannot keep
+/// them must not fail a pull of content that is right: they are then visible until the process
+/// ends, and fetched again after it.
 async fn remember(shared: &Shared, writes: Vec<Write>) {
     if let Err(error) = shared.catalog.write(writes, false).await {
         tracing::error!(%error, "names of cached content will be forgotten at the next start");
     }
 }
 
-fn link_write(scope: &Scope, digest: &Digest, entry: &LinkEntry) -> Write {
-    Write::PutLink(LinkRecord {
-        scope: scope.clone(),
-        digest: *digest,
-        media_type: entry.media_type.as_deref().map(str::to_owned),
-        size: entry.size,
-        linked_at: entry.linked_at,
-    })
+fn blob_write(digest: &Digest, size: u64) -> Write {
+    let record = BlobRecord { digest: *digest, size, pool: 0, is_hosted: false };
+    Write::PutBlob { record, is_synced: false }
 }
 
-fn tag_record(scope: &Scope, tag: &Tag, entry: &TagEntry) -> TagRecord {
+/// The link of content into a repository; what is linked as a manifest already stays one.
+async fn link_write(
+    shared: &Shared,
+    scope: &Scope,
+    digest: &Digest,
+    media_type: Option<&Arc<str>>,
+) -> Result<Write, PullError> {
+    let media_type = match media_type {
+        Some(media_type) => Some(media_type.to_string()),
+        None => {
+            let known = shared.find_link(scope, digest).await?;
+            known.and_then(|link| link.media_type).map(|text| text.to_string())
+        }
+    };
+    Ok(Write::PutLink(LinkRecord {
+        scope: scope.clone(),
+        digest: *digest,
+        media_type,
+        linked_at: clock::unix_seconds(),
+    }))
+}
+
+fn tag_record(scope: &Scope, tag: &Tag, digest: &Digest) -> TagRecord {
     TagRecord {
         scope: scope.clone(),
         tag: tag.clone(),
-        digest: entry.digest,
-        fetched_at: entry.fetched_at,
-        checked_at: entry.checked_at,
+        digest: *digest,
+        checked_at: clock::unix_seconds(),
     }
 }

@@ -53,9 +53,9 @@ async fn fetch(FetchKey { scope, reference }: FetchKey) -> FetchOutcome {
     let registry = Registry::current()?;
     match &reference {
         Reference::Digest(digest) => registry.fetch_new(&scope, &reference, Some(digest)).await,
-        Reference::Tag(tag) => match registry.shared().index.tag(&scope, tag) {
+        Reference::Tag(tag) => match registry.shared().find_tag(&scope, tag).await? {
             None => registry.fetch_new(&scope, &reference, None).await,
-            Some(known) if registry.is_just_confirmed(&scope, &known) => {
+            Some(known) if registry.is_just_confirmed(&scope, &known).await? => {
                 Ok(Fetched::Confirmed(known))
             }
             Some(known) => {
@@ -83,7 +83,7 @@ impl Registry {
             }
             status => return Err(unexpected(scope, &reference, status)),
         };
-        let stored = self.shared().index.blob(&known.digest).is_some();
+        let stored = self.shared().find_blob(&known.digest).await?.is_some();
         if told == Some(known.digest) && stored {
             let entry = commit::confirm_tag(self.shared(), scope, tag, known).await;
             return Ok(Fetched::Confirmed(entry));
@@ -91,10 +91,10 @@ impl Registry {
         self.fetch_new(scope, &reference, None).await
     }
 
-    fn is_just_confirmed(&self, scope: &Scope, known: &TagEntry) -> bool {
+    async fn is_just_confirmed(&self, scope: &Scope, known: &TagEntry) -> Result<bool, PullError> {
         let age = freshness::age(known, clock::unix_seconds());
         let ttl = Freshness::of(self.shared(), scope).tag_ttl.as_secs();
-        age < JUST_CONFIRMED.min(ttl) && self.shared().index.blob(&known.digest).is_some()
+        Ok(age < JUST_CONFIRMED.min(ttl) && self.shared().find_blob(&known.digest).await?.is_some())
     }
 
     /// Leaves a failing upstream alone for a while as far as this tag is concerned.
@@ -102,8 +102,8 @@ impl Registry {
         if error.is_upstream_failure() {
             let wait = error.retry_after().unwrap_or(super::error::RETRY_AFTER_DEFAULT);
             let retry_at = clock::unix_seconds() + wait.min(REST_MAX);
-            self.shared().index.insert_tag(scope, tag, TagEntry { retry_at, ..known });
-            tracing::warn!(%scope, %tag, %error, age = freshness::age(&known, retry_at),
+            self.shared().resting.insert(scope, tag, retry_at);
+            tracing::warn!(%scope, %tag, %error, age = freshness::age(&known, clock::unix_seconds()),
                 "a tag could not be revalidated");
         }
     }
@@ -120,7 +120,7 @@ impl Registry {
             200 => {}
             404 => {
                 if let Reference::Tag(tag) = reference
-                    && let Some(known) = self.shared().index.tag(scope, tag)
+                    && let Some(known) = self.shared().find_tag(scope, tag).await?
                 {
                     commit::forget_tag(self.shared(), scope, tag, &known).await;
                 }

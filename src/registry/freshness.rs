@@ -39,11 +39,11 @@ impl Freshness {
         )
     }
 
-    pub(super) fn state(&self, entry: &TagEntry, now: u64) -> State {
+    pub(super) fn state(&self, entry: &TagEntry, is_resting: bool, now: u64) -> State {
         let is_from_the_future = entry.checked_at > now + CLOCK_STEP_MAX;
         if age(entry, now) < self.tag_ttl.as_secs() && !is_from_the_future {
             State::Fresh
-        } else if now < entry.retry_at {
+        } else if is_resting {
             State::Resting
         } else {
             State::Due
@@ -87,24 +87,23 @@ mod tests {
         let bounds =
             Freshness { tag_ttl: Duration::from_secs(10), stale_max: Duration::from_secs(100) };
         let digest = Digest::of(Algorithm::Sha256, b"x");
-        let entry = |retry_at| TagEntry { digest, fetched_at: 0, checked_at: 1000, retry_at };
-        for (now, retry_at, state, stale) in [
-            (1000, 0, State::Fresh, true),
-            (1009, 0, State::Fresh, true),
-            (1010, 0, State::Due, true),
-            (1010, 1015, State::Resting, true),
-            (1015, 1015, State::Due, true),
-            (1109, 0, State::Due, true),
-            (1110, 0, State::Due, false),
-            (1110, 2000, State::Resting, false),
-            (950, 0, State::Fresh, true),
-            (500, 0, State::Due, true),
+        let entry = TagEntry { digest, checked_at: 1000 };
+        for (now, is_resting, state, stale) in [
+            (1000, false, State::Fresh, true),
+            (1009, true, State::Fresh, true),
+            (1010, false, State::Due, true),
+            (1010, true, State::Resting, true),
+            (1109, false, State::Due, true),
+            (1110, false, State::Due, false),
+            (1110, true, State::Resting, false),
+            (950, false, State::Fresh, true),
+            (500, false, State::Due, true),
         ] {
-            assert_eq!(bounds.state(&entry(retry_at), now), state, "at {now}");
-            assert_eq!(bounds.allows_stale(&entry(retry_at), now), stale, "at {now}");
+            assert_eq!(bounds.state(&entry, is_resting, now), state, "at {now}");
+            assert_eq!(bounds.allows_stale(&entry, now), stale, "at {now}");
         }
         let zero = Freshness { tag_ttl: Duration::ZERO, stale_max: Duration::ZERO };
-        assert_eq!(zero.state(&entry(0), 1000), State::Due);
-        assert!(!zero.allows_stale(&entry(0), 1000));
+        assert_eq!(zero.state(&entry, false, 1000), State::Due);
+        assert!(!zero.allows_stale(&entry, 1000));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::fill_table::Joined;
 use super::state::Registry;
 use super::{Content, Fill, Pull, PullError, commit, fill_table};
+use crate::catalog::Write;
 use crate::oci::{Digest, Scope};
 use crate::runtime::{clock, spawn};
 use crate::storage::OpenBlob;
@@ -74,7 +75,7 @@ impl Registry {
     /// From the store: with a link at once, without one after the upstream has answered for it.
     async fn pull_stored(&self, scope: &Scope, digest: &Digest) -> Result<Option<Pull>, PullError> {
         let Some(blob) = self.open_stored(digest).await? else { return Ok(None) };
-        if let Some(link) = self.shared().index.link(scope, digest) {
+        if let Some(link) = self.shared().find_link(scope, digest).await? {
             let age = clock::unix_seconds().saturating_sub(link.linked_at);
             return Ok(Some(stored(digest, blob, CacheResult::Hit, age)));
         }
@@ -85,7 +86,7 @@ impl Registry {
         if size != blob.size {
             return Err(wrong_size(digest, scope, size, blob.size));
         }
-        commit::link(self.shared(), scope, digest, blob.size).await;
+        commit::link(self.shared(), scope, digest).await?;
         Ok(Some(stored(digest, blob, CacheResult::Revalidated, 0)))
     }
 
@@ -109,8 +110,10 @@ impl Registry {
         }
         let (shared, proven_scope, kept) = (self.shared().clone(), scope.clone(), fill.clone());
         spawn(async move {
-            if kept.is_kept().await {
-                commit::link(&shared, &proven_scope, &kept.digest, size).await;
+            if kept.is_kept().await
+                && let Err(error) = commit::link(&shared, &proven_scope, &kept.digest).await
+            {
+                tracing::warn!(%error, scope = %proven_scope, "a proven link was not kept");
             }
         });
         Ok(pull(digest, size, Content::Filling(fill), CacheResult::Miss, 0))
@@ -119,8 +122,8 @@ impl Registry {
     /// Opens stored content; forgets it when its file is gone or has the wrong size.
     pub(super) async fn open_stored(&self, digest: &Digest) -> Result<Option<OpenBlob>, PullError> {
         let shared = self.shared();
-        let Some(size) = shared.index.blob(digest) else { return Ok(None) };
-        let opened = shared.store.open_blob(digest, size).await.map_err(|error| {
+        let Some(entry) = shared.find_blob(digest).await? else { return Ok(None) };
+        let opened = shared.store.open_blob(digest, entry.size).await.map_err(|error| {
             let message = format!("cannot open stored {digest}: {error}");
             match error.raw_os_error() {
                 // No descriptor left: that passes, and is no fault of the store.
@@ -129,7 +132,10 @@ impl Registry {
             }
         })?;
         if opened.is_none() {
-            shared.index.remove_blob(digest);
+            let gone = shared.catalog.write(vec![Write::RemoveBlob(*digest)], false).await;
+            if let Err(error) = gone {
+                tracing::warn!(%digest, %error, "the catalog goes on naming a file that is gone");
+            }
         }
         Ok(opened)
     }

@@ -34,7 +34,7 @@ impl Registry {
     }
 
     async fn manifest_by_digest(&self, scope: &Scope, digest: &Digest) -> Result<Pull, PullError> {
-        if let Some(linked_at) = self.linked_manifest(scope, digest) {
+        if let Some(linked_at) = self.linked_manifest(scope, digest).await? {
             let age = clock::unix_seconds().saturating_sub(linked_at);
             if let Some(pull) = self.stored_manifest(scope, digest, CacheResult::Hit, age).await? {
                 return Ok(pull);
@@ -55,9 +55,10 @@ impl Registry {
         bounds: Freshness,
     ) -> Result<Pull, PullError> {
         let now = clock::unix_seconds();
-        let known = self.shared().index.tag(scope, tag);
+        let known = self.shared().find_tag(scope, tag).await?;
         if let Some(entry) = known {
-            match bounds.state(&entry, now) {
+            let is_resting = self.shared().resting.contains(scope, tag, now);
+            match bounds.state(&entry, is_resting, now) {
                 State::Fresh => {
                     let age = freshness::age(&entry, now);
                     let digest = &entry.digest;
@@ -121,9 +122,13 @@ impl Registry {
     }
 
     /// When this content was linked here as a manifest; `None` if never (or only as a blob).
-    fn linked_manifest(&self, scope: &Scope, digest: &Digest) -> Option<u64> {
-        let link = self.shared().index.link(scope, digest)?;
-        link.media_type.map(|_| link.linked_at)
+    async fn linked_manifest(
+        &self,
+        scope: &Scope,
+        digest: &Digest,
+    ) -> Result<Option<u64>, PullError> {
+        let link = self.shared().find_link(scope, digest).await?;
+        Ok(link.and_then(|link| link.media_type.map(|_| link.linked_at)))
     }
 
     async fn stored_manifest(
@@ -133,7 +138,7 @@ impl Registry {
         cache: CacheResult,
         age: u64,
     ) -> Result<Option<Pull>, PullError> {
-        let Some(link) = self.shared().index.link(scope, digest) else { return Ok(None) };
+        let Some(link) = self.shared().find_link(scope, digest).await? else { return Ok(None) };
         let Some(media_type) = link.media_type else { return Ok(None) };
         let Some(blob) = self.open_stored(digest).await? else { return Ok(None) };
         Ok(Some(Pull {

@@ -11,6 +11,7 @@ use super::fetch_manifest::{FetchKey, FetchOutcome};
 use super::fill_table::FillTable;
 use super::fill_turns::{FillPlace, FillTurns};
 use super::pull_blob::ProofKey;
+use super::resting::Resting;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::index::Index;
@@ -29,7 +30,7 @@ pub struct SharedParts<'a> {
     /// The files.
     pub store: Arc<Store>,
     /// The look-up tables, loaded.
-    pub index: Index,
+    pub index: Arc<Index>,
     /// The names.
     pub catalog: Catalog,
 }
@@ -48,11 +49,12 @@ pub struct Shared {
     /// The files.
     pub store: Arc<Store>,
     /// The look-up tables.
-    pub index: Index,
+    pub index: Arc<Index>,
     /// The names.
     pub catalog: Catalog,
     /// Largest blob that is accepted from an upstream, in bytes.
     pub blob_bytes_max: u64,
+    pub(super) resting: Resting,
     pub(super) fills: FillTable,
     pub(super) fetches: SingleFlight<FetchKey, FetchOutcome>,
     pub(super) proofs: SingleFlight<ProofKey, Result<u64, PullError>>,
@@ -73,6 +75,7 @@ impl Shared {
             index,
             catalog,
             blob_bytes_max: config.storage.max_size,
+            resting: Resting::default(),
             fills: FillTable::new(workers.count()),
             fetches: SingleFlight::new(workers.clone()),
             proofs: SingleFlight::new(workers.clone()),

@@ -34,7 +34,7 @@ pub(super) struct Parts {
     pub(super) registry: OnceLock<Arc<Shared>>,
     pub(super) store: Arc<Store>,
     pub(super) catalog: Catalog,
-    pub(super) index: Mutex<Option<Index>>,
+    pub(super) index: Arc<Index>,
     pub(super) chains: Mutex<Vec<Option<WorkerChain>>>,
     pub(super) listen: Vec<SocketAddr>,
     pub(super) admin: Option<SocketAddr>,
@@ -54,12 +54,11 @@ impl Parts {
             Arc::new(upstream::Shared::new(workers, Arc::new(observer)))
         });
         let shared = self.registry.get_or_init(|| {
-            let index = self.index.lock().unwrap_or_else(PoisonError::into_inner).take();
             Arc::new(Shared::new(SharedParts {
                 config: &self.config,
                 workers: workers.clone(),
                 store: self.store.clone(),
-                index: index.unwrap_or_default(),
+                index: self.index.clone(),
                 catalog: self.catalog.clone(),
             }))
         });

@@ -109,7 +109,7 @@ pub fn serve(
         registry: OnceLock::new(),
         store,
         catalog: catalog.clone(),
-        index: Mutex::new(Some(index)),
+        index,
         chains: Mutex::new(chains),
         worker_count,
     };

@@ -1,0 +1,213 @@
+//! The database file: opened, marked as in use, opened again after a failure.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
+
+use super::record::{BLOBS, HOSTED, LINKS, META, TAGS, TagRecord, UNSYNCED};
+use super::{CatalogError, Opened, Write, failed};
+use crate::oci::Digest;
+
+const STORE_ID: &str = "store_id";
+/// The boot id under which a process has the store open; empty after a clean stop.
+const IN_USE: &str = "in_use";
+
+/// What the writer and the look-ups share.
+pub(super) struct Shared {
+    path: PathBuf,
+    // `None` after a storage error, until the writer has opened the file again: redb refuses all
+    // work after one, and opening it goes back to the last durable commit. Locked only to take a
+    // reference, by the catalog thread and the blocking pool, never by a worker.
+    database: Mutex<Option<Arc<Database>>>,
+    failing: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn open(path: &Path) -> Result<(Self, Opened), CatalogError> {
+        let open_error = |error: CatalogError| CatalogError::Open {
+            path: path.to_owned(),
+            cause: error.to_string(),
+        };
+        let database = open_database(path).map_err(open_error)?;
+        let opened = take_into_use(&database).map_err(open_error)?;
+        let shared = Self {
+            path: path.to_owned(),
+            database: Mutex::new(Some(Arc::new(database))),
+            failing: AtomicBool::new(false),
+        };
+        Ok((shared, opened))
+    }
+
+    pub(super) fn database(&self) -> Option<Arc<Database>> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_database(&self, database: Option<Arc<Database>>) {
+        *self.database.lock().unwrap_or_else(PoisonError::into_inner) = database;
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_failing(&self, failing: bool) {
+        self.failing.store(failing, Ordering::Relaxed);
+    }
+
+    /// After a failure: nobody uses the database until it has been opened again.
+    pub(super) fn drop_database(&self) {
+        self.set_database(None);
+    }
+
+    /// Opens the file again; fails while a look-up still reads the old snapshot.
+    pub(super) fn open_again(&self) -> Result<(), CatalogError> {
+        let database = open_database(&self.path)?;
+        self.set_database(Some(Arc::new(database)));
+        Ok(())
+    }
+
+    pub(super) fn commit(&self, writes: &[Write], durable: bool) -> Result<(), CatalogError> {
+        let database = self.database().ok_or(CatalogError::Closed)?;
+        let mut transaction = database.begin_write().map_err(failed)?;
+        if durable {
+            // So that opening after a crash needs no walk through all records.
+            transaction.set_quick_repair(true);
+        } else {
+            transaction.set_durability(Durability::None).map_err(failed)?;
+        }
+        apply(&transaction, writes)?;
+        transaction.commit().map_err(failed)
+    }
+
+    /// Marks the store as left in good order.
+    pub(super) fn leave(&self) -> Result<(), CatalogError> {
+        let database = self.database().ok_or(CatalogError::Closed)?;
+        let transaction = database.begin_write().map_err(failed)?;
+        {
+            let mut meta = transaction.open_table(META).map_err(failed)?;
+            meta.insert(IN_USE, &b""[..]).map_err(failed)?;
+        }
+        transaction.commit().map_err(failed)
+    }
+}
+
+fn open_database(path: &Path) -> Result<Database, CatalogError> {
+    Database::create(path).map_err(failed)
+}
+
+/// Creates what is missing, finds out how the last process ended, and says that we are here.
+fn take_into_use(database: &Database) -> Result<Opened, CatalogError> {
+    let boot = boot_id();
+    let mut transaction = database.begin_write().map_err(failed)?;
+    transaction.set_quick_repair(true);
+    let (store_id, last_user) = {
+        let mut meta = transaction.open_table(META).map_err(failed)?;
+        let known = meta
+            .get(STORE_ID)
+            .map_err(failed)?
+            .and_then(|value| <[u8; 16]>::try_from(value.value()).ok());
+        let store_id = match known {
+            Some(id) => id,
+            None => {
+                let id = random_id();
+                meta.insert(STORE_ID, &id[..]).map_err(failed)?;
+                id
+            }
+        };
+        let last_user = meta.get(IN_USE).map_err(failed)?.map(|v| v.value().to_vec());
+        meta.insert(IN_USE, boot.as_slice()).map_err(failed)?;
+        (store_id, last_user.unwrap_or_default())
+    };
+    apply(&transaction, &[])?;
+    transaction.commit().map_err(failed)?;
+    let is_intact = last_user.is_empty() || last_user == boot;
+    let suspects = if is_intact { Vec::new() } else { unsynced(database)? };
+    Ok(Opened { store_id, is_intact, suspects })
+}
+
+fn unsynced(database: &Database) -> Result<Vec<Digest>, CatalogError> {
+    let transaction = database.begin_read().map_err(failed)?;
+    let table = transaction.open_table(UNSYNCED).map_err(failed)?;
+    let mut digests = Vec::new();
+    for entry in table.iter().map_err(failed)? {
+        let (key, _) = entry.map_err(failed)?;
+        digests.extend(Digest::parse(key.value()).ok());
+    }
+    Ok(digests)
+}
+
+/// Names this boot of the machine. Where the kernel does not tell, every boot looks new, and
+/// nothing is trusted that should not be.
+fn boot_id() -> Vec<u8> {
+    std::fs::read("/proc/sys/kernel/random/boot_id")
+        .map(|text| text.trim_ascii().to_vec())
+        .unwrap_or_else(|_| random_id().to_vec())
+}
+
+fn random_id() -> [u8; 16] {
+    use std::hash::{BuildHasher, RandomState};
+    let half = || RandomState::new().hash_one(std::process::id()).to_le_bytes();
+    let mut id = [0; 16];
+    for (to, from) in id.iter_mut().zip(half().into_iter().chain(half())) {
+        *to = from;
+    }
+    id
+}
+
+fn apply(transaction: &WriteTransaction, writes: &[Write]) -> Result<(), CatalogError> {
+    let mut blobs = transaction.open_table(BLOBS).map_err(failed)?;
+    let mut unsynced = transaction.open_table(UNSYNCED).map_err(failed)?;
+    let mut tags = transaction.open_table(TAGS).map_err(failed)?;
+    let mut links = transaction.open_table(LINKS).map_err(failed)?;
+    for write in writes {
+        match write {
+            Write::PutBlob { record, is_synced } => {
+                let digest = record.digest.to_string();
+                let flags = if record.is_hosted { HOSTED } else { 0 };
+                let value = (record.size, record.pool, flags);
+                blobs.insert(digest.as_str(), value).map_err(failed)?;
+                if *is_synced {
+                    unsynced.remove(digest.as_str()).map_err(failed)?;
+                } else {
+                    unsynced.insert(digest.as_str(), ()).map_err(failed)?;
+                }
+            }
+            Write::RemoveBlob(digest) => {
+                let digest = digest.to_string();
+                blobs.remove(digest.as_str()).map_err(failed)?;
+                unsynced.remove(digest.as_str()).map_err(failed)?;
+            }
+            Write::Synced(digest) => {
+                unsynced.remove(digest.to_string().as_str()).map_err(failed)?;
+            }
+            Write::PutTag(record) => {
+                let digest = record.digest.to_string();
+                let value = (digest.as_str(), record.checked_at);
+                tags.insert(tag_key(record), value).map_err(failed)?;
+            }
+            Write::RemoveTag(record) => {
+                tags.remove(tag_key(record)).map_err(failed)?;
+            }
+            Write::PutLink(record) => {
+                let digest = record.digest.to_string();
+                let scope = &record.scope;
+                let key = (scope.upstream_str(), scope.repository.as_str(), digest.as_str());
+                let media_type = record.media_type.as_deref().unwrap_or("");
+                links.insert(key, (media_type, record.linked_at)).map_err(failed)?;
+            }
+            Write::RemoveLink(record) => {
+                let digest = record.digest.to_string();
+                let scope = &record.scope;
+                let key = (scope.upstream_str(), scope.repository.as_str(), digest.as_str());
+                links.remove(key).map_err(failed)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn tag_key(record: &TagRecord) -> (&str, &str, &str) {
+    (record.scope.upstream_str(), record.scope.repository.as_str(), record.tag.as_str())
+}
