@@ -1,12 +1,13 @@
 //! An answer, before it is bytes.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::oci::{Namespace, Reference, RepositoryName};
-use crate::registry::Fill;
+use crate::registry::{Fill, Passing};
 use crate::telemetry::{CacheResult, RouteKind};
 
 /// Status, headers and where the body comes from.
@@ -40,6 +41,8 @@ pub enum Body {
         /// How many.
         length: u64,
     },
+    /// Coming from the upstream, past the store. Taken out once, when it is sent.
+    Passing(RefCell<Option<Box<Passing>>>),
     /// In a blob that is still arriving.
     Filling {
         /// The download.

@@ -1,6 +1,7 @@
 //! A pull as an answer: whole, a range, not modified, or out of range.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 
 use super::answer::{Answer, Body, Facts};
 use super::refusal::{Refusal, warning};
@@ -46,6 +47,10 @@ pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer
             let slice = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
             Body::Memory(bytes.slice(slice(first)..slice(first + length)))
         }
+        Content::Passing(mut passing) => {
+            passing.limit(first, length);
+            Body::Passing(RefCell::new(Some(passing)))
+        }
         Content::HeadOnly => Body::Empty,
     };
     answer
@@ -86,7 +91,7 @@ fn cache_status(pull: &Pull) -> &'static str {
         (CacheResult::Hit, _) => "ringport; hit",
         (CacheResult::Revalidated, _) => "ringport; fwd=stale; fwd-status=200; detail=revalidated",
         (CacheResult::Stale, _) => "ringport; fwd=stale",
-        (_, Content::HeadOnly) => "ringport; fwd=miss",
+        (_, Content::HeadOnly | Content::Passing(_)) => "ringport; fwd=miss",
         _ => "ringport; fwd=miss; stored",
     }
 }

@@ -84,7 +84,7 @@ impl From<PullError> for Refusal {
             PullError::RateLimited { .. } => (429, ErrorCode::TooManyRequests),
             PullError::UpstreamTimeout(_) => (504, ErrorCode::Unavailable),
             PullError::UpstreamFailed(_) => (502, ErrorCode::Unavailable),
-            PullError::Busy(_) => (503, ErrorCode::Unavailable),
+            PullError::Busy(_) | PullError::NoRoom(_) => (503, ErrorCode::Unavailable),
             PullError::Storage(_) | PullError::Internal(_) => (500, ErrorCode::Unknown),
         };
         let retry_after = error.retry_after();

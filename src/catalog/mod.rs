@@ -172,10 +172,20 @@ impl Catalog {
         self.shared.is_failing()
     }
 
-    /// Asks the thread to make everything durable and to end. Join its handle afterwards.
-    pub fn close(&self) {
+    /// The same from a thread that may wait.
+    ///
+    /// # Errors
+    /// As [`Catalog::write`].
+    pub fn write_blocking(&self, writes: Vec<Write>, durable: bool) -> Result<(), CatalogError> {
+        pollster::block_on(self.write(writes, durable))
+    }
+
+    /// Asks the thread to make everything durable and to end. Join its handle afterwards. With
+    /// `in_order` the next start trusts all content: say so only when every byte of it is on the
+    /// disk.
+    pub fn close(&self, in_order: bool) {
         // A thread that has ended already needs no asking.
-        let _ = self.messages.send(Message::Close);
+        let _ = self.messages.send(Message::Close { in_order });
     }
 }
 

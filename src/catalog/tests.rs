@@ -57,7 +57,7 @@ fn start(path: &Path) -> (Catalog, JoinHandle<()>, Told, Opened) {
 }
 
 fn stop(catalog: &Catalog, thread: JoinHandle<()>) {
-    catalog.close();
+    catalog.close(true);
     thread.join().unwrap();
 }
 

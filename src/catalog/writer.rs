@@ -19,7 +19,7 @@ type Answer = oneshot::Sender<Result<(), CatalogError>>;
 pub(super) enum Message {
     Apply { writes: Vec<Write>, durable: bool, answer: Answer },
     Rebuild,
-    Close,
+    Close { in_order: bool },
 }
 
 pub(super) struct Writer {
@@ -38,8 +38,12 @@ struct Group {
     writes: Vec<Write>,
     durable: bool,
     rebuild: bool,
-    close: bool,
+    close: Option<InOrder>,
 }
+
+/// Whether the store is left in good order.
+#[derive(Clone, Copy)]
+struct InOrder(bool);
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, subscriber: Box<dyn Subscriber>) -> Self {
@@ -52,9 +56,11 @@ impl Writer {
             let mut group = match self.wait(queue) {
                 Ok(first) => gather(first, queue),
                 Err(RecvTimeoutError::Timeout) => Group::default(),
-                Err(RecvTimeoutError::Disconnected) => Group { close: true, ..Group::default() },
+                Err(RecvTimeoutError::Disconnected) => {
+                    Group { close: Some(InOrder(false)), ..Group::default() }
+                }
             };
-            group.durable |= group.close
+            group.durable |= group.close.is_some()
                 || self.unflushed_since.is_some_and(|since| since.elapsed() >= FLUSH_INTERVAL);
             let close = group.close;
             if group.rebuild || self.subscriber.wants_rebuild() {
@@ -63,8 +69,9 @@ impl Writer {
             if !group.messages.is_empty() || group.durable {
                 self.serve(group);
             }
-            if close {
-                if self.unflushed.is_empty()
+            if let Some(InOrder(in_order)) = close {
+                if in_order
+                    && self.unflushed.is_empty()
                     && let Err(error) = self.shared.leave()
                 {
                     tracing::error!(%error, "the store could not be left in good order");
@@ -167,8 +174,8 @@ fn gather(first: Message, queue: &Receiver<Message>) -> Group {
                 group.durable |= durable;
             }
             Message::Rebuild => group.rebuild = true,
-            Message::Close => {
-                group.close = true;
+            Message::Close { in_order } => {
+                group.close = Some(InOrder(in_order));
                 break;
             }
         }

@@ -65,7 +65,21 @@ struct Tables {
     blobs: HashMap<Digest, BlobEntry>,
     links: HashMap<ScopeKey, LinkEntry>,
     tags: HashMap<ScopeKey, TagEntry>,
+    uses: HashMap<Digest, (u32, u32)>,
     complete: AtomicBool,
+}
+
+/// Stored content that was drawn at random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sampled {
+    /// Which.
+    pub digest: Digest,
+    /// What is stored.
+    pub entry: BlobEntry,
+    /// When it was last used, in [`Index::minute`]s.
+    pub last_use_minute: u32,
+    /// How often it was used, saturating.
+    pub hits: u32,
 }
 
 /// The reading side. Shared by all workers.
@@ -96,6 +110,33 @@ impl Index {
         self.0.blobs.pin().get(digest).copied()
     }
 
+    /// Now, in the minutes that uses are noted in.
+    pub fn minute(&self) -> u32 {
+        let seconds = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        u32::try_from(seconds / 60).unwrap_or(u32::MAX)
+    }
+
+    /// Notes a use of stored content.
+    pub fn touch(&self, digest: &Digest) {
+        let minute = self.minute();
+        self.0.uses.pin().update_or_insert(
+            *digest,
+            |(_, hits)| (minute, hits.saturating_add(1)),
+            (minute, 1),
+        );
+    }
+
+    /// Stored content drawn by a random number; `None` when it hit nothing.
+    pub fn sample(&self, random: u64) -> Option<Sampled> {
+        let blobs = self.0.blobs.pin();
+        let nth = usize::try_from(random % (blobs.len().max(1) as u64)).ok()?;
+        let (digest, entry) = blobs.iter().nth(nth)?;
+        let (last_use_minute, hits) = self.0.uses.pin().get(digest).copied().unwrap_or((0, 0));
+        Some(Sampled { digest: *digest, entry: *entry, last_use_minute, hits })
+    }
+
     /// Whether something may be in the catalog that is not in here: a miss then proves nothing.
     pub fn may_miss(&self) -> bool {
         !self.0.complete.load(Ordering::Acquire)
@@ -117,6 +158,7 @@ impl IndexWriter {
     /// Content has left the store, or its file turned out to be missing or damaged.
     pub fn remove_blob(&mut self, digest: &Digest) {
         self.0.blobs.pin().remove(digest);
+        self.0.uses.pin().remove(digest);
     }
 
     /// Content becomes visible in a repository.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::PullError;
 use super::state::Shared;
+use super::{Freshness, PullError};
 use crate::catalog::{BlobRecord, LinkRecord, TagRecord, Write};
 use crate::index::TagEntry;
 use crate::oci::{Digest, Scope, Tag};
@@ -22,6 +22,8 @@ pub(super) struct ManifestContent {
     pub(super) digest: Digest,
     pub(super) media_type: Arc<str>,
     pub(super) bytes: Bytes,
+    /// What it names: config and layers, or manifests.
+    pub(super) children: Arc<[Digest]>,
 }
 
 /// Commits a downloaded blob and links it into the repository it was fetched for.
@@ -34,6 +36,7 @@ pub(super) async fn blob(
     let size = staged.commit(false).await?;
     let link = link_write(shared, scope, digest, None).await?;
     remember(shared, vec![blob_write(digest, size), link]).await;
+    shared.syncer.committed(digest);
     Ok(())
 }
 
@@ -51,7 +54,7 @@ pub(super) async fn manifest(
     content: &ManifestContent,
     tag: Option<&Tag>,
 ) -> Result<(), PullError> {
-    let ManifestContent { digest, media_type, bytes } = content;
+    let ManifestContent { digest, media_type, bytes, children } = content;
     let mut writes = Vec::with_capacity(3);
     if shared.find_blob(digest).await?.is_none() {
         let mut staged = Staged::create(shared.store.clone(), *digest).await?;
@@ -59,10 +62,16 @@ pub(super) async fn manifest(
         writes.push(blob_write(digest, staged.commit(false).await?));
     }
     writes.push(link_write(shared, scope, digest, Some(media_type)).await?);
+    let now = clock::unix_seconds();
     if let Some(tag) = tag {
         writes.push(Write::PutTag(tag_record(scope, tag, digest)));
+        let ttl = Freshness::of(shared, scope).tag_ttl;
+        shared.needs.bound(digest, children.clone(), now, ttl);
+    } else {
+        shared.needs.named(digest, children.clone(), now);
     }
     remember(shared, writes).await;
+    shared.syncer.committed(digest);
     Ok(())
 }
 
@@ -75,6 +84,8 @@ pub(super) async fn confirm_tag(
 ) -> TagEntry {
     let record = tag_record(scope, tag, &known.digest);
     let entry = TagEntry { checked_at: record.checked_at, ..known };
+    let ttl = Freshness::of(shared, scope).tag_ttl;
+    shared.needs.confirmed(&entry.digest, entry.checked_at, ttl);
     remember(shared, vec![Write::PutTag(record)]).await;
     entry
 }

@@ -38,6 +38,9 @@ pub enum PullError {
     /// This mirror is busy with as many downloads as it may make.
     #[error("{0}")]
     Busy(String),
+    /// The store has no room for this; it can be passed through.
+    #[error("{0}")]
+    NoRoom(String),
     /// The disk or the catalog failed.
     #[error("{0}")]
     Storage(String),

@@ -195,7 +195,9 @@ async fn receive(
         None => Digest::of(Algorithm::Sha256, &bytes),
     };
     let manifest = Manifest::check(&bytes, &content_type).map_err(|e| bad(e.to_string()))?;
-    Ok(ManifestContent { digest, media_type: Arc::from(manifest.media_type.as_str()), bytes })
+    let children = manifest.descriptors.iter().map(|descriptor| descriptor.digest).collect();
+    let media_type = Arc::from(manifest.media_type.as_str());
+    Ok(ManifestContent { digest, media_type, bytes, children })
 }
 
 /// Reads a whole body of at most `max` bytes; `Err(None)` when it is larger.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::space::{NoRoom, Reservation};
 use super::state::Registry;
 use super::{Fill, PullError, commit};
 use crate::limits::FILL_TRIES_MAX;
@@ -60,8 +61,8 @@ impl From<StageError> for Lost {
 /// Downloads the blob, publishes its growth to the followers, commits it.
 pub(super) async fn run(registry: &Registry, fill: &Fill) {
     let active = registry.metrics().fill();
-    let staged = match download(registry, fill).await {
-        Ok(staged) => staged,
+    let (staged, place) = match download(registry, fill).await {
+        Ok(whole) => whole,
         Err(Lost { error, outcome }) => {
             tracing::warn!(scope = %fill.scope, digest = %fill.digest, %error, "a fill failed");
             active.finish(outcome);
@@ -82,23 +83,26 @@ pub(super) async fn run(registry: &Registry, fill: &Fill) {
             active.finish(FillOutcome::StorageFailed);
         }
     }
+    // What was promised to it is used by now, or free again.
+    drop(place);
 }
 
 /// Downloads until the content is whole and verified.
-async fn download(registry: &Registry, fill: &Fill) -> Result<Staged, Lost> {
+async fn download(registry: &Registry, fill: &Fill) -> Result<(Staged, Option<Reservation>), Lost> {
+    let mut place = None;
     let mut staged = Staged::create(registry.shared().store.clone(), fill.digest).await?;
     let mut size = None;
     let (mut tries, mut fruitless) = (0, 0);
     loop {
         let before = staged.size();
-        let error = match one_try(registry, fill, &mut staged, &mut size).await {
+        let error = match one_try(registry, fill, &mut staged, &mut size, &mut place).await {
             Ok(()) => break,
             Err(Broken::Final(error)) => return Err(error),
             Err(Broken::Retry(error)) => error,
         };
         // A chunked body may have come whole, and only its last chunk not.
         if size.is_none() && staged.verify().is_ok() {
-            return Ok(staged);
+            return Ok((staged, place));
         }
         tries += 1;
         fruitless = if staged.size() - before >= FRUITFUL_BYTES { 1 } else { fruitless + 1 };
@@ -111,7 +115,7 @@ async fn download(registry: &Registry, fill: &Fill) -> Result<Staged, Lost> {
         sleep(PAUSE * 2_u32.saturating_pow(fruitless - 1)).await;
     }
     staged.verify()?;
-    Ok(staged)
+    Ok((staged, place))
 }
 
 /// One upstream request, from where the last one stopped to the end of the content.
@@ -120,6 +124,7 @@ async fn one_try(
     fill: &Fill,
     staged: &mut Staged,
     size: &mut Option<u64>,
+    place: &mut Option<Reservation>,
 ) -> Result<(), Broken> {
     let Some(upstream) = &fill.scope.upstream else {
         return Err(Broken::Final(Lost::rejected(fill, "hosted content is never filled")));
@@ -144,6 +149,16 @@ async fn one_try(
         }
     })?;
     let skip = check_head(registry, fill, &response, from, size)?;
+    if place.is_none() {
+        let bytes = size.unwrap_or(0);
+        let reserved = registry.shared().space.reserve(bytes).await;
+        *place = Some(reserved.map_err(|NoRoom| {
+            let message =
+                format!("{}@{}: no room for {bytes} bytes in the store", fill.scope, fill.digest);
+            let error = PullError::NoRoom(message);
+            Broken::Final(Lost { error, outcome: FillOutcome::StorageFailed })
+        })?);
+    }
     if from == 0 {
         // A body of no bytes is complete with its head: its followers wait for the digest.
         fill.opened(size.filter(|&bytes| bytes > 0), staged.shared());

@@ -22,7 +22,9 @@
 //! Deliberately absent: HTTP status codes and headers (`api` maps [`PullError`] to them).
 
 mod commit;
+mod durability;
 mod error;
+pub mod eviction;
 mod fetch_manifest;
 mod fill;
 mod fill_download;
@@ -30,20 +32,26 @@ mod fill_table;
 mod fill_turns;
 mod freshness;
 mod index_feed;
+mod make_room;
 mod names;
+mod needs;
+mod passing;
 mod pull_blob;
 mod pull_manifest;
 mod relay;
 mod relay_referrers;
 mod resting;
+mod space;
 mod state;
 
 pub use error::PullError;
 pub use fill::Fill;
 pub use freshness::Freshness;
 pub use index_feed::IndexFeed;
+pub use passing::Passing;
 pub use pull_blob::Wanted;
 pub use relay::Relayed;
+pub use space::Space;
 pub use state::{Registry, Shared, SharedParts};
 
 use std::sync::Arc;
@@ -55,7 +63,7 @@ use crate::storage::OpenBlob;
 use crate::telemetry::CacheResult;
 
 /// Content found for a pull.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Pull {
     /// Its digest.
     pub digest: Digest,
@@ -74,7 +82,7 @@ pub struct Pull {
 }
 
 /// Where the bytes of a pull are.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Content {
     /// A verified file of the store.
     Stored(OpenBlob),
@@ -82,6 +90,8 @@ pub enum Content {
     Memory(Bytes),
     /// A blob that is arriving.
     Filling(Arc<Fill>),
+    /// A blob that the store has no room for, on its way through.
+    Passing(Box<Passing>),
     /// Only its size is known (a HEAD answered by the upstream).
     HeadOnly,
 }

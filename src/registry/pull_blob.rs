@@ -98,13 +98,25 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Pull, PullError> {
         if fill.scope == *scope {
-            let size = fill.size().await?;
+            let size = match fill.size().await {
+                Ok(size) => size,
+                Err(PullError::NoRoom(_) | PullError::Storage(_)) => {
+                    return self.pass(scope, digest).await;
+                }
+                Err(error) => return Err(error),
+            };
             return Ok(pull(digest, size, Content::Filling(fill), CacheResult::Miss, 0));
         }
         // Another repository's download may be followed only by those to whom the upstream would
         // have given the content in their own.
         let proven = self.prove(scope, digest).await?;
-        let size = fill.size().await?;
+        let size = match fill.size().await {
+            Ok(size) => size,
+            Err(PullError::NoRoom(_) | PullError::Storage(_)) => {
+                return self.pass(scope, digest).await;
+            }
+            Err(error) => return Err(error),
+        };
         if size != proven {
             return Err(wrong_size(digest, scope, proven, size));
         }
@@ -119,10 +131,20 @@ impl Registry {
         Ok(pull(digest, size, Content::Filling(fill), CacheResult::Miss, 0))
     }
 
+    /// Without the store: it has no room, or its disk fails. The pull must go through all the same.
+    async fn pass(&self, scope: &Scope, digest: &Digest) -> Result<Pull, PullError> {
+        let passing = Box::pin(self.pass_through(scope, digest)).await?;
+        let size = passing.size();
+        Ok(pull(digest, size, Content::Passing(Box::new(passing)), CacheResult::Miss, 0))
+    }
+
     /// Opens stored content; forgets it when its file is gone or has the wrong size.
     pub(super) async fn open_stored(&self, digest: &Digest) -> Result<Option<OpenBlob>, PullError> {
         let shared = self.shared();
         let Some(entry) = shared.find_blob(digest).await? else { return Ok(None) };
+        if !self.may_use(digest).await? {
+            return Ok(None);
+        }
         let opened = shared.store.open_blob(digest, entry.size).await.map_err(|error| {
             let message = format!("cannot open stored {digest}: {error}");
             match error.raw_os_error() {
@@ -131,7 +153,9 @@ impl Registry {
                 _ => PullError::Storage(message),
             }
         })?;
-        if opened.is_none() {
+        if opened.is_some() {
+            shared.index.touch(digest);
+        } else {
             let gone = shared.catalog.write(vec![Write::RemoveBlob(*digest)], false).await;
             if let Err(error) = gone {
                 tracing::warn!(%digest, %error, "the catalog goes on naming a file that is gone");

@@ -171,7 +171,7 @@ impl Registry {
 }
 
 fn arrived(content: ManifestContent) -> Pull {
-    let ManifestContent { digest, media_type, bytes } = content;
+    let ManifestContent { digest, media_type, bytes, .. } = content;
     Pull {
         digest,
         media_type: Some(media_type),

@@ -2,24 +2,32 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::PullError;
+use super::durability::{Suspects, Syncer};
 use super::fetch_manifest::{FetchKey, FetchOutcome};
 use super::fill_table::FillTable;
 use super::fill_turns::{FillPlace, FillTurns};
+use super::needs::Needs;
 use super::pull_blob::ProofKey;
 use super::resting::Resting;
+use super::space::Space;
+use super::{PullError, make_room};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::index::Index;
-use crate::oci::{Namespace, Scope};
+use crate::oci::{Digest, Namespace, Scope};
 use crate::runtime::{SingleFlight, Workers};
 use crate::storage::Store;
 use crate::telemetry::WorkerMetrics;
 use crate::upstream::Client;
+
+/// Largest blob that is accepted from an upstream: 1 TiB. One that is larger than the store is
+/// passed through.
+const BLOB_BYTES_MAX: u64 = 1 << 40;
 
 /// What [`Shared::new`] is made of.
 pub struct SharedParts<'a> {
@@ -33,6 +41,10 @@ pub struct SharedParts<'a> {
     pub index: Arc<Index>,
     /// The names.
     pub catalog: Catalog,
+    /// Content to be checked before its first use.
+    pub suspects: Vec<Digest>,
+    /// How much there may be of it.
+    pub space: Arc<Space>,
 }
 
 /// How one upstream's content is treated.
@@ -52,9 +64,15 @@ pub struct Shared {
     pub index: Arc<Index>,
     /// The names.
     pub catalog: Catalog,
+    /// How much the store holds and may hold.
+    pub space: Arc<Space>,
     /// Largest blob that is accepted from an upstream, in bytes.
     pub blob_bytes_max: u64,
     pub(super) resting: Resting,
+    pub(super) suspects: Suspects,
+    pub(super) needs: Needs,
+    pub(super) syncer: Syncer,
+    pub(super) checks: SingleFlight<Digest, Result<bool, PullError>>,
     pub(super) fills: FillTable,
     pub(super) fetches: SingleFlight<FetchKey, FetchOutcome>,
     pub(super) proofs: SingleFlight<ProofKey, Result<u64, PullError>>,
@@ -62,19 +80,28 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Nothing is running yet.
-    pub fn new(parts: SharedParts<'_>) -> Self {
-        let SharedParts { config, workers, store, index, catalog } = parts;
+    /// Nothing is running yet, except the thread that makes content durable.
+    ///
+    /// # Errors
+    /// The operating system refused that thread.
+    pub fn new(parts: SharedParts<'_>) -> io::Result<Self> {
+        let SharedParts { config, workers, store, index, catalog, suspects, space } = parts;
+        let syncer = Syncer::start(store.clone(), catalog.clone())?;
         let policy = |upstream: &crate::config::UpstreamConfig| UpstreamPolicy {
             tag_ttl: upstream.tag_ttl,
             stale_max: upstream.stale_max,
             turns: Arc::new(FillTurns::new(upstream.fills_max)),
         };
-        Self {
+        Ok(Self {
             store,
             index,
             catalog,
-            blob_bytes_max: config.storage.max_size,
+            suspects: Suspects::new(suspects),
+            space,
+            needs: Needs::default(),
+            syncer,
+            checks: SingleFlight::new(workers.clone()),
+            blob_bytes_max: BLOB_BYTES_MAX,
             resting: Resting::default(),
             fills: FillTable::new(workers.count()),
             fetches: SingleFlight::new(workers.clone()),
@@ -85,7 +112,23 @@ impl Shared {
                 .map(|upstream| (upstream.namespace.clone(), policy(upstream)))
                 .collect(),
             workers,
-        }
+        })
+    }
+
+    /// Starts the thread that makes room, which is told through `wanted` when some lacks.
+    ///
+    /// # Errors
+    /// The operating system refused it.
+    pub fn start_making_room(
+        self: &Arc<Self>,
+        wanted: crossbeam_channel::Receiver<()>,
+    ) -> io::Result<()> {
+        make_room::start(self.clone(), wanted)
+    }
+
+    /// Whether new content does not reach the disk.
+    pub fn is_sync_failing(&self) -> bool {
+        self.syncer.is_failing()
     }
 
     /// Fills running now.

@@ -16,9 +16,10 @@ use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::index::Index;
 use crate::limits;
+use crate::oci::Digest;
 use crate::plugin::WorkerChain;
-use crate::registry::{Registry, Shared, SharedParts};
-use crate::runtime::{self, TcpListener, WorkerContext};
+use crate::registry::{Registry, Shared, SharedParts, Space};
+use crate::runtime::{self, TcpListener, WorkerContext, Workers};
 use crate::storage::Store;
 use crate::telemetry::{AccessLog, Metrics, RequestIds};
 use crate::upstream::{self, Client, UpstreamSet};
@@ -31,7 +32,10 @@ pub(super) struct Parts {
     pub(super) access_log: AccessLog,
     pub(super) upstreams: Arc<UpstreamSet>,
     pub(super) upstream_shared: OnceLock<Arc<upstream::Shared>>,
-    pub(super) registry: OnceLock<Arc<Shared>>,
+    pub(super) registry: Mutex<Option<Arc<Shared>>>,
+    pub(super) suspects: Vec<Digest>,
+    pub(super) space: Arc<Space>,
+    pub(super) room_wanted: crossbeam_channel::Receiver<()>,
     pub(super) store: Arc<Store>,
     pub(super) catalog: Catalog,
     pub(super) index: Arc<Index>,
@@ -42,6 +46,27 @@ pub(super) struct Parts {
 }
 
 impl Parts {
+    /// The registry's shared state, made by the first worker that asks.
+    fn shared(&self, workers: &Workers) -> Result<Arc<Shared>, ServeError> {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = &*registry {
+            return Ok(shared.clone());
+        }
+        let parts = SharedParts {
+            config: &self.config,
+            workers: workers.clone(),
+            store: self.store.clone(),
+            index: self.index.clone(),
+            catalog: self.catalog.clone(),
+            suspects: self.suspects.clone(),
+            space: self.space.clone(),
+        };
+        let refused = |source| ServeError::System { what: "a thread of the store", source };
+        let shared = Shared::new(parts).map(Arc::new).map_err(refused)?;
+        shared.start_making_room(self.room_wanted.clone()).map_err(refused)?;
+        Ok(registry.insert(shared).clone())
+    }
+
     /// Makes the current worker's part of everything and starts to listen.
     ///
     /// # Errors
@@ -53,15 +78,7 @@ impl Parts {
             let observer = UpstreamCounters::new(self.metrics.clone(), self.worker_count);
             Arc::new(upstream::Shared::new(workers, Arc::new(observer)))
         });
-        let shared = self.registry.get_or_init(|| {
-            Arc::new(Shared::new(SharedParts {
-                config: &self.config,
-                workers: workers.clone(),
-                store: self.store.clone(),
-                index: self.index.clone(),
-                catalog: self.catalog.clone(),
-            }))
-        });
+        let shared = self.shared(workers)?;
         let client = Client::new(self.upstreams.clone(), upstream_shared.clone());
         let registry = Registry::install(shared.clone(), client, counters.clone());
         let chain = {

@@ -9,7 +9,7 @@ use super::state::Serving;
 use crate::api::{Answer, Body};
 use crate::http::{RequestHead, ResponseHead, Version};
 use crate::limits::HOLD_BACK_BYTES;
-use crate::registry::{Fill, PullError};
+use crate::registry::{Fill, Passing, PullError};
 use crate::runtime::deadline::Deadline;
 use crate::runtime::{TcpStream, clock};
 use crate::telemetry::AccessEntry;
@@ -188,12 +188,43 @@ impl Payload<'_> {
                 first_byte();
                 of_file(outlet.file(file, *first, *length).await)
             }
+            Body::Passing(passing) => {
+                if outlet.bytes(&head, false).await.is_err() {
+                    return Sent::ClientGone;
+                }
+                first_byte();
+                match passing.take() {
+                    Some(passing) => self.pass(*passing, outlet).await,
+                    None => Sent::CutShort,
+                }
+            }
             Body::Filling { fill, first, length } => {
                 if outlet.bytes(&head, false).await.is_err() {
                     return Sent::ClientGone;
                 }
                 first_byte();
                 follow(fill, outlet, *first, *length).await
+            }
+        }
+    }
+}
+
+impl Payload<'_> {
+    /// Sends what passes by the store.
+    async fn pass(&self, mut passing: Passing, outlet: &mut Outlet<'_>) -> Sent {
+        loop {
+            match passing.next_bytes().await {
+                Ok(Some(bytes)) => {
+                    self.serving.counters.copied(bytes.len() as u64);
+                    if outlet.bytes(&bytes, false).await.is_err() {
+                        return Sent::ClientGone;
+                    }
+                }
+                Ok(None) => return Sent::Whole,
+                Err(error) => {
+                    tracing::warn!(%error, "an answer that was passed through was cut short");
+                    return Sent::CutShort;
+                }
             }
         }
     }

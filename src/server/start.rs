@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::accept::Service;
 use super::drain::{on_all_workers, wait_and_drain};
 use super::lifecycle::Lifecycle;
-use super::open_store::{OpenStore, open_store};
+use super::open_store::open_store;
 use super::parts::Parts;
 use crate::catalog::CatalogError;
 use crate::config::{self, Config};
@@ -92,7 +92,8 @@ pub fn serve(
     let chain = Chain::load(&config)?;
     let access_log = AccessLog::start(&config.log.access)?;
     let metrics = make_metrics(&config, worker_count, driver, &access_log, log_dropped);
-    let OpenStore { store, index, catalog, catalog_thread } = open_store(&config.storage.root)?;
+    let opened = open_store(&config.storage.root, config.storage.max_size)?;
+    let (store, catalog) = (opened.store.clone(), opened.catalog.clone());
     let lifecycle = Arc::<Lifecycle>::default();
     let chains = (0..worker_count)
         .map(|worker| chain.start_worker(worker).map(Some))
@@ -106,10 +107,13 @@ pub fn serve(
         access_log: access_log.clone(),
         upstreams,
         upstream_shared: OnceLock::new(),
-        registry: OnceLock::new(),
-        store,
-        catalog: catalog.clone(),
-        index,
+        registry: Mutex::default(),
+        suspects: opened.suspects,
+        space: opened.space,
+        room_wanted: opened.room_wanted,
+        store: opened.store.clone(),
+        catalog: opened.catalog.clone(),
+        index: opened.index,
         chains: Mutex::new(chains),
         worker_count,
     };
@@ -121,8 +125,12 @@ pub fn serve(
     let drained = wait_and_drain(&config, signals, &workers, &lifecycle);
     // The admin side has answered during the drain; now it ends too.
     on_all_workers(&workers, |state| state.stop_listening(Service::Admin));
-    catalog.close();
-    if catalog_thread.join().is_err() {
+    let synced = store.sync();
+    if let Err(error) = &synced {
+        tracing::error!(%error, "not all content reached the disk; it is checked at the next start");
+    }
+    catalog.close(synced.is_ok());
+    if opened.catalog_thread.join().is_err() {
         tracing::error!("the catalog thread ended by a panic");
     }
     access_log.flush(Duration::from_secs(2));

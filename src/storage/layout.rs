@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::FlockOperation;
 
-use crate::oci::{Algorithm, Digest};
+use crate::oci::{Algorithm, Digest, Digester};
 use crate::runtime::{File, clock};
+
+/// Bytes read at once while hashing a whole file.
+const HASH_BUFFER: usize = 256 * 1024;
 
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +42,7 @@ pub struct Store {
     root: PathBuf,
     boot: u64,
     next: AtomicU64,
-    _lock: std::fs::File,
+    lock: std::fs::File,
 }
 
 /// A blob opened for reading.
@@ -75,8 +78,7 @@ impl Store {
         let staging = root.join("staging");
         make_folder(&staging).map_err(at(&staging))?;
         let swept = sweep(&staging).map_err(at(&staging))?;
-        let store =
-            Self { root, boot: clock::unix_seconds(), next: AtomicU64::new(0), _lock: lock };
+        let store = Self { root, boot: clock::unix_seconds(), next: AtomicU64::new(0), lock };
         Ok((store, swept))
     }
 
@@ -94,6 +96,51 @@ impl Store {
         path.push(shard);
         path.push(hex);
         path
+    }
+
+    /// Makes everything in the store durable (syncfs). Blocks.
+    ///
+    /// # Errors
+    /// Some bytes did not reach the disk, and nobody can tell which.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.lock)?)
+    }
+
+    /// Bytes that the file system still has room for. Blocks.
+    ///
+    /// # Errors
+    /// As fstatvfs(3).
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstatvfs(&self.lock)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Removes the file of stored content; one that is gone already is fine. Whoever reads it goes
+    /// on reading. Blocks.
+    ///
+    /// # Errors
+    /// As unlink(2), except ENOENT.
+    pub fn remove_blob(&self, digest: &Digest) -> io::Result<()> {
+        match std::fs::remove_file(self.blob_path(digest)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads stored content and tells whether it is what its name promises. Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be opened or read.
+    pub fn is_right(&self, digest: &Digest) -> io::Result<bool> {
+        let mut file = std::fs::File::open(self.blob_path(digest))?;
+        let mut digester = Digester::new(digest.algorithm());
+        let mut buffer = vec![0; HASH_BUFFER];
+        loop {
+            match io::Read::read(&mut file, &mut buffer)? {
+                0 => return Ok(digester.finish() == *digest),
+                read => digester.update(buffer.get(..read).unwrap_or_default()),
+            }
+        }
     }
 
     /// A staging path that no other fill of this or an earlier process uses.
