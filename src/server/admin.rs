@@ -37,6 +37,9 @@ fn ready(worker: &WorkerState) -> Answer {
     if worker.shared.catalog.is_failing() {
         reasons.push("catalog: the disk takes no names; content is served but not remembered");
     }
+    if worker.shared.store.is_poisoned() {
+        reasons.push("store: read-only since a sync failed; check the disk and start again");
+    }
     if worker.shared.is_sync_failing() {
         reasons.push("disk: new content does not reach it; see the log");
     }

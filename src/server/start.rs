@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::accept::Service;
 use super::drain::{on_all_workers, wait_and_drain};
 use super::lifecycle::Lifecycle;
-use super::open_store::open_store;
+use super::open_store::{OpenStore, open_store};
 use super::parts::Parts;
 use crate::catalog::CatalogError;
 use crate::config::{self, Config};
@@ -93,6 +93,7 @@ pub fn serve(
     let access_log = AccessLog::start(&config.log.access)?;
     let metrics = make_metrics(&config, worker_count, driver, &access_log, log_dropped);
     let opened = open_store(&config.storage.root, config.storage.max_size)?;
+    attach_store(&metrics, &opened);
     let (store, catalog) = (opened.store.clone(), opened.catalog.clone());
     let lifecycle = Arc::<Lifecycle>::default();
     let chains = (0..worker_count)
@@ -176,6 +177,28 @@ fn make_metrics(
         runtime::panic_count,
     );
     metrics
+}
+
+/// Figures of the store, read when somebody asks.
+fn attach_store(metrics: &Metrics, opened: &OpenStore) {
+    let space = || opened.space.clone();
+    let (used, max, evicted, evicted_bytes) = (space(), space(), space(), space());
+    let help = "Bytes of cached content in the store";
+    metrics.attach_gauge("ringport_store_bytes", help, move || used.used());
+    let help = "Bytes that cached content may have";
+    metrics.attach_gauge("ringport_store_max_bytes", help, move || max.max());
+    let help = "Contents that made room for others";
+    metrics.attach_counter("ringport_evictions", help, move || evicted.evictions().0);
+    let help = "Bytes of content that made room for others";
+    metrics.attach_counter("ringport_evicted_bytes", help, move || evicted_bytes.evictions().1);
+    let (store, catalog, index) =
+        (opened.store.clone(), opened.catalog.clone(), opened.index.clone());
+    let help = "1 when the store is read-only since a sync failed";
+    metrics.attach_gauge("ringport_store_poisoned", help, move || u64::from(store.is_poisoned()));
+    let help = "1 when the catalog does not take writes";
+    metrics.attach_gauge("ringport_catalog_failing", help, move || u64::from(catalog.is_failing()));
+    let help = "1 while a miss in the index has to ask the catalog";
+    metrics.attach_gauge("ringport_index_cold", help, move || u64::from(index.may_miss()));
 }
 
 /// Starts the workers and returns when all of them listen.

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::FlockOperation;
 
@@ -42,6 +42,7 @@ pub struct Store {
     root: PathBuf,
     boot: u64,
     next: AtomicU64,
+    poisoned: AtomicBool,
     lock: std::fs::File,
 }
 
@@ -78,7 +79,13 @@ impl Store {
         let staging = root.join("staging");
         make_folder(&staging).map_err(at(&staging))?;
         let swept = sweep(&staging).map_err(at(&staging))?;
-        let store = Self { root, boot: clock::unix_seconds(), next: AtomicU64::new(0), lock };
+        let store = Self {
+            root,
+            boot: clock::unix_seconds(),
+            next: AtomicU64::new(0),
+            poisoned: AtomicBool::new(false),
+            lock,
+        };
         Ok((store, swept))
     }
 
@@ -96,6 +103,21 @@ impl Store {
         path.push(shard);
         path.push(hex);
         path
+    }
+
+    /// Takes no more content until the process is started again: a sync has failed, and what the
+    /// disk holds of later writes nobody can tell (an error is told only once). What is stored is
+    /// read on.
+    pub(super) fn poison(&self, error: &io::Error) {
+        if !self.poisoned.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, root = %self.root.display(),
+                "a sync failed: the store takes nothing more; check the disk and start again");
+        }
+    }
+
+    /// Whether the store takes no more content.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Relaxed)
     }
 
     /// Makes everything in the store durable (syncfs). Blocks.

@@ -56,6 +56,10 @@ impl Staged {
     /// # Errors
     /// The disk refused.
     pub async fn create(store: Arc<Store>, digest: Digest) -> Result<Self, StageError> {
+        if store.is_poisoned() {
+            let error = io::Error::other("the store is read-only since a sync failed");
+            return Err(io_error(&digest, &error));
+        }
         let path = store.staging_path();
         let file = File::create(path.clone()).await.map_err(|e| io_error(&digest, &e))?;
         let digester = Digester::new(digest.algorithm());
@@ -114,7 +118,10 @@ impl Staged {
         let failed = |error: io::Error| io_error(&digest, &error);
         let target = self.store.blob_path(&digest);
         if durable {
-            self.file.sync_data().await.map_err(failed)?;
+            self.file.sync_data().await.map_err(|error| {
+                self.store.poison(&error);
+                failed(error)
+            })?;
         }
         let Some(from) = self.path.clone() else { return Ok(self.size) };
         File::rename(from, target.clone()).await.map_err(failed)?;
@@ -123,6 +130,7 @@ impl Staged {
             && let Some(folder) = target.parent()
             && let Err(error) = File::sync_directory(folder.to_owned()).await
         {
+            self.store.poison(&error);
             // Nobody was told that it is there, so it must not be.
             self.path = Some(target);
             return Err(failed(error));

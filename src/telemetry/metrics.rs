@@ -99,7 +99,19 @@ impl Metrics {
         help: &'static str,
         read: impl Fn() -> u64 + Send + Sync + 'static,
     ) {
-        self.attach(Box::new(exposition::ReadCounter { name, help, read: Box::new(read) }));
+        let read = Box::new(read);
+        self.attach(Box::new(exposition::ReadValue { name, help, is_counter: true, read }));
+    }
+
+    /// Adds one gauge that is read by `read`.
+    pub fn attach_gauge(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) {
+        let read = Box::new(read);
+        self.attach(Box::new(exposition::ReadValue { name, help, is_counter: false, read }));
     }
 
     /// Everything in the OpenMetrics text format ([`METRICS_CONTENT_TYPE`]). Reads `/proc` and

@@ -48,23 +48,28 @@ pub(super) struct Exposition {
 }
 
 /// A single counter that someone else keeps.
-pub(super) struct ReadCounter {
+pub(super) struct ReadValue {
     pub name: &'static str,
     pub help: &'static str,
+    pub is_counter: bool,
     pub read: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
-impl fmt::Debug for ReadCounter {
+impl fmt::Debug for ReadValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ReadCounter").field(&self.name).finish()
+        f.debug_tuple("ReadValue").field(&self.name).finish()
     }
 }
 
-impl Collector for ReadCounter {
+impl Collector for ReadValue {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let counter = MetricType::Counter;
-        let mut metric = encoder.encode_descriptor(self.name, self.help, None, counter)?;
-        encode_count(&mut metric, (self.read)())
+        let kind = if self.is_counter { MetricType::Counter } else { MetricType::Gauge };
+        let mut metric = encoder.encode_descriptor(self.name, self.help, None, kind)?;
+        let value = (self.read)();
+        if self.is_counter {
+            return encode_count(&mut metric, value);
+        }
+        metric.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))
     }
 }
 
