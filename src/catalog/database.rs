@@ -10,6 +10,9 @@ use super::record::{BLOBS, HOSTED, LINKS, META, TAGS, TagRecord, UNSYNCED};
 use super::{CatalogError, Opened, Write, failed};
 use crate::oci::Digest;
 
+/// Memory that redb may use for pages; hits don't come here, so a little is enough.
+const CACHE_BYTES: usize = 32 * 1024 * 1024;
+
 const STORE_ID: &str = "store_id";
 /// The boot id under which a process has the store open; empty after a clean stop.
 const IN_USE: &str = "in_use";
@@ -94,7 +97,7 @@ impl Shared {
 }
 
 fn open_database(path: &Path) -> Result<Database, CatalogError> {
-    Database::create(path).map_err(failed)
+    Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(failed)
 }
 
 /// Creates what is missing, finds out how the last process ended, and says that we are here.
