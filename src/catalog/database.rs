@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
 
-use super::record::{BLOBS, HOSTED, LINKS, META, TAGS, TagRecord, UNSYNCED};
+use super::record::{BLOBS, HOSTED, LINKS, META, SUSPECTS, TAGS, TagRecord, UNSYNCED};
 use super::{CatalogError, Opened, Write, failed};
 use crate::oci::Digest;
 
@@ -91,6 +91,9 @@ impl Shared {
         {
             let mut meta = transaction.open_table(META).map_err(failed)?;
             meta.insert(IN_USE, &b""[..]).map_err(failed)?;
+            // Everything was synced before the store is left; suspects stay what they are.
+            let mut unsynced = transaction.open_table(UNSYNCED).map_err(failed)?;
+            unsynced.retain(|_, ()| false).map_err(failed)?;
         }
         transaction.commit().map_err(failed)
     }
@@ -124,15 +127,29 @@ fn take_into_use(database: &Database) -> Result<Opened, CatalogError> {
         (store_id, last_user.unwrap_or_default())
     };
     apply(&transaction, &[])?;
-    transaction.commit().map_err(failed)?;
     let is_intact = last_user.is_empty() || last_user == boot;
-    let suspects = if is_intact { Vec::new() } else { unsynced(database)? };
-    Ok(Opened { store_id, is_intact, suspects })
+    if !is_intact {
+        suspect_unsynced(&transaction)?;
+    }
+    transaction.commit().map_err(failed)?;
+    Ok(Opened { store_id, is_intact, suspects: suspects(database)? })
 }
 
-fn unsynced(database: &Database) -> Result<Vec<Digest>, CatalogError> {
+/// After a power cut: what was not synced is doubtful until it has been checked, however often
+/// the process is started before that.
+fn suspect_unsynced(transaction: &WriteTransaction) -> Result<(), CatalogError> {
+    let unsynced = transaction.open_table(UNSYNCED).map_err(failed)?;
+    let mut suspects = transaction.open_table(SUSPECTS).map_err(failed)?;
+    for entry in unsynced.iter().map_err(failed)? {
+        let (key, _) = entry.map_err(failed)?;
+        suspects.insert(key.value(), ()).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn suspects(database: &Database) -> Result<Vec<Digest>, CatalogError> {
     let transaction = database.begin_read().map_err(failed)?;
-    let table = transaction.open_table(UNSYNCED).map_err(failed)?;
+    let table = transaction.open_table(SUSPECTS).map_err(failed)?;
     let mut digests = Vec::new();
     for entry in table.iter().map_err(failed)? {
         let (key, _) = entry.map_err(failed)?;
@@ -162,6 +179,7 @@ fn random_id() -> [u8; 16] {
 fn apply(transaction: &WriteTransaction, writes: &[Write]) -> Result<(), CatalogError> {
     let mut blobs = transaction.open_table(BLOBS).map_err(failed)?;
     let mut unsynced = transaction.open_table(UNSYNCED).map_err(failed)?;
+    let mut suspects = transaction.open_table(SUSPECTS).map_err(failed)?;
     let mut tags = transaction.open_table(TAGS).map_err(failed)?;
     let mut links = transaction.open_table(LINKS).map_err(failed)?;
     for write in writes {
@@ -171,6 +189,8 @@ fn apply(transaction: &WriteTransaction, writes: &[Write]) -> Result<(), Catalog
                 let flags = if record.is_hosted { HOSTED } else { 0 };
                 let value = (record.size, record.pool, flags);
                 blobs.insert(digest.as_str(), value).map_err(failed)?;
+                // Just verified, whatever was there before.
+                suspects.remove(digest.as_str()).map_err(failed)?;
                 if *is_synced {
                     unsynced.remove(digest.as_str()).map_err(failed)?;
                 } else {
@@ -180,10 +200,13 @@ fn apply(transaction: &WriteTransaction, writes: &[Write]) -> Result<(), Catalog
             Write::RemoveBlob(digest) => {
                 let digest = digest.to_string();
                 blobs.remove(digest.as_str()).map_err(failed)?;
+                suspects.remove(digest.as_str()).map_err(failed)?;
                 unsynced.remove(digest.as_str()).map_err(failed)?;
             }
             Write::Synced(digest) => {
-                unsynced.remove(digest.to_string().as_str()).map_err(failed)?;
+                let digest = digest.to_string();
+                suspects.remove(digest.as_str()).map_err(failed)?;
+                unsynced.remove(digest.as_str()).map_err(failed)?;
             }
             Write::PutTag(record) => {
                 let digest = record.digest.to_string();
@@ -213,4 +236,21 @@ fn apply(transaction: &WriteTransaction, writes: &[Write]) -> Result<(), Catalog
 
 fn tag_key(record: &TagRecord) -> (&str, &str, &str) {
     (record.scope.upstream_str(), record.scope.repository.as_str(), record.tag.as_str())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Makes the file look as if the machine had been started since it was last in use.
+    pub(in super::super) fn pretend_another_boot(path: &Path) {
+        let database = open_database(path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        {
+            let mut meta = transaction.open_table(META).unwrap();
+            meta.insert(IN_USE, &b"another boot"[..]).unwrap();
+        }
+        transaction.commit().unwrap();
+    }
 }

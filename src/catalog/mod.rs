@@ -17,6 +17,7 @@ mod database;
 mod lookup;
 mod rebuild;
 mod record;
+mod scan;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ use futures_channel::oneshot;
 
 use database::Shared;
 pub use record::{BlobRecord, LinkRecord, TagRecord};
+pub use scan::{Mark, Piece};
 use writer::{Message, Writer};
 
 use crate::oci::Digest;
@@ -80,7 +82,7 @@ pub enum Write {
     },
     /// Content has left the store.
     RemoveBlob(Digest),
-    /// The bytes of this content are on the disk now.
+    /// The bytes of this content are on the disk now, and right if they were doubtful.
     Synced(Digest),
     /// Bind a tag.
     PutTag(TagRecord),
@@ -113,7 +115,7 @@ pub struct Opened {
     /// The last process ended in good order, or on this same boot of the machine: whatever was
     /// written is still in the page cache or on the disk.
     pub is_intact: bool,
-    /// After a power cut: cached content whose bytes nobody can vouch for.
+    /// Content that was not synced at a power cut and has not been checked since.
     pub suspects: Vec<Digest>,
 }
 

@@ -21,6 +21,9 @@ pub(super) const LINKS: TableDefinition<'_, ScopedKey, (&str, u64)> =
 /// digest → (): cached content whose bytes may not be on the disk yet.
 pub(super) const UNSYNCED: TableDefinition<'_, &str, ()> = TableDefinition::new("unsynced.v1");
 
+/// digest → (): content that was unsynced at a power cut, until it has been checked.
+pub(super) const SUSPECTS: TableDefinition<'_, &str, ()> = TableDefinition::new("suspects.v1");
+
 /// Facts about the store as a whole.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta.v1");
 

@@ -207,3 +207,28 @@ fn a_rebuild_tells_every_record_however_many() {
     assert!(all.iter().any(|text| text.starts_with("tag hosted")));
     stop(&catalog, thread);
 }
+
+#[test]
+fn what_a_power_cut_made_doubtful_stays_so_until_it_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.redb");
+    let (catalog, thread, _, _) = start(&path);
+    wait(catalog.write(vec![blob(false)], true)).unwrap();
+    // Closed, but not in good order, and under another boot: that is what a power cut leaves.
+    catalog.close(false);
+    thread.join().unwrap();
+    database::tests::pretend_another_boot(&path);
+    for round in 0..2 {
+        let (catalog, thread, _, opened) = start(&path);
+        assert_eq!(opened.suspects, [digest()], "round {round}");
+        // Neither a clean stop nor a kill on this boot makes it any better.
+        catalog.close(round == 0);
+        thread.join().unwrap();
+    }
+    let (catalog, thread, _, _) = start(&path);
+    wait(catalog.write(vec![Write::Synced(digest())], true)).unwrap();
+    stop(&catalog, thread);
+    let (catalog, thread, _, opened) = start(&path);
+    assert!(opened.is_intact && opened.suspects.is_empty());
+    stop(&catalog, thread);
+}

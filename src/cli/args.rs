@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Driver, EndpointUrl};
+use crate::config::{Driver, EndpointUrl, parse_size};
 
 /// An OCI registry mirror: one port, many upstream registries.
 ///
@@ -34,6 +34,15 @@ pub enum Command {
     Check(CheckArgs),
     /// Tell where a request would go, and why
     Explain(ExplainArgs),
+    /// Read everything in the store and compare it with its digests
+    ///
+    /// What is damaged goes to the folder quarantine; cached content is fetched again when it is
+    /// asked for. Works on a stopped server, and through the admin address of a running one.
+    Verify(VerifyArgs),
+    /// Free hosted content that no tag leads to, and what was left behind
+    ///
+    /// Works on a stopped server, and through the admin address of a running one.
+    Gc(GcArgs),
     /// Print a client's configuration for this mirror
     Hosts(HostsArgs),
     /// Print a completion script
@@ -80,6 +89,37 @@ pub struct ExplainArgs {
     /// The request's path, such as /v2/library/alpine/manifests/latest
     #[arg(value_name = "PATH")]
     pub path: String,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct StoreArgs {
+    /// The server's configuration; without it, the embedded one
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of the store instead of the configured one
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Bytes per second to read at most, such as 200MiB, instead of the configured rate
+    #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
+    pub rate: Option<u64>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct GcArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Only show what would be freed
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -166,6 +206,13 @@ fn parse_header(text: &str) -> Result<HeaderArg, String> {
     Ok(HeaderArg { name: name.to_owned(), value: value.trim().to_owned() })
 }
 
+fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        0 => Err("a rate of nothing never ends".to_owned()),
+        rate => Ok(rate),
+    }
+}
+
 fn parse_mirror(text: &str) -> Result<EndpointUrl, String> {
     let mirror = EndpointUrl::parse(text)?;
     match mirror.path.is_empty() {
@@ -220,6 +267,16 @@ mod tests {
     }
 
     #[test]
+    fn verify_and_gc_take_a_store() {
+        let line = "verify --config a.toml --data d --rate 5MiB --json";
+        let Ok(Command::Verify(verify)) = parse(line) else { panic!("{line}") };
+        assert_eq!((verify.rate, verify.store.json), (Some(5 << 20), true));
+        assert_eq!(verify.store.data, Some("d".into()));
+        let Ok(Command::Gc(gc)) = parse("gc --dry-run") else { panic!("gc") };
+        assert!(gc.dry_run && !gc.store.json);
+    }
+
+    #[test]
     fn misuse_is_status_2_and_help_is_0() {
         let misuses = [
             "fly",
@@ -232,6 +289,9 @@ mod tests {
             "hosts emacs --mirror http://a",
             "hosts podman --mirror a:5000",
             "hosts podman --mirror http://a/b",
+            "verify --rate 0B",
+            "verify --rate 5",
+            "gc --rate 5MiB",
         ];
         for line in misuses {
             let error = parse(line).expect_err(line);

@@ -1,7 +1,8 @@
 //! The command line: its grammar, and the commands that need no server.
 //!
 //! `args` is the grammar (clap), `check` prints what a configuration amounts to, `hosts` prints the
-//! configuration of a client. `main` parses, hands each command to its function here or in
+//! configuration of a client, `verify` and `gc` look after the store, themselves or by asking the
+//! server that holds it. `main` parses, hands each command to its function here or in
 //! `server`, and turns the outcome into the exit status.
 //!
 //! May import: everything below it. Imported by `main` only.
@@ -10,12 +11,16 @@
 //! else does; remarks for people go to the second (standard error).
 //! **Invariant:** exit status 0 = well, 1 = failed, 2 = misuse ([`Exit`]).
 //!
-//! Absent on purpose: commands that change a running server; those belong to its admin listener.
+//! Absent on purpose: other ways into a running server than its admin listener.
 
+mod admin_client;
 pub mod args;
 pub mod check;
+pub mod gc;
 pub mod hosts;
 mod run;
+mod store_command;
+pub mod verify;
 
 use std::process::ExitCode;
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::args::{Args, Command, ExplainArgs, ServeArgs, write_completions};
-use super::{Exit, check, hosts};
+use super::{Exit, check, gc, hosts, verify};
 use crate::api::{self, Question};
 use crate::config::{Config, ConfigError};
 use crate::plugin::Chain;
@@ -25,15 +25,29 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args.config, &mut out, &mut remarks)
             .and_then(|exit| load_parts(exit, &args.config, &mut remarks)),
         Command::Explain(args) => explain(&args, &mut out, &mut remarks),
+        // They work on threads of their own, which may have something to say, too.
+        Command::Verify(args) => {
+            drop((out, remarks));
+            return end(verify::run(&args, &mut io::stdout(), &mut io::stderr()));
+        }
+        Command::Gc(args) => {
+            drop((out, remarks));
+            return end(gc::run(&args, &mut io::stdout(), &mut io::stderr()));
+        }
         Command::Hosts(args) => hosts::run(&args, &mut out, &mut remarks),
         Command::Completions(args) => write_completions(&args, &mut out).map(|()| Exit::Well),
     };
-    match ended.and_then(|exit| out.flush().map(|()| exit)) {
+    drop((out, remarks));
+    end(ended)
+}
+
+fn end(ended: io::Result<Exit>) -> ExitCode {
+    match ended.and_then(|exit| io::stdout().flush().map(|()| exit)) {
         Ok(exit) => exit.into(),
         // Whoever reads us has had enough; that is not a failure of ours.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Well.into(),
         Err(error) => {
-            let _ = writeln!(remarks, "ringport: {error}");
+            let _ = writeln!(io::stderr(), "ringport: {error}");
             Exit::Failed.into()
         }
     }

@@ -6,7 +6,7 @@ use super::schema::{
     File, LogTable, PluginTable, PoolTable, RoutingTable, ServerTable, StorageTable, UpstreamTable,
     Value, Values,
 };
-use super::text::{AdminAddress, As, RealmHost, Size};
+use super::text::{AdminAddress, As, Interval, RealmHost, Size};
 use super::{Config, Log, PluginConfig, Routing, Server, Storage, UpstreamConfig};
 use crate::oci::Namespace;
 
@@ -57,6 +57,8 @@ fn storage(storage: &Storage) -> StorageTable {
     StorageTable {
         root: value(storage.root.clone()),
         max_size: text(Size(storage.max_size)),
+        verify_rate: text(Size(storage.verify_rate)),
+        verify_interval: text(Interval(storage.verify_interval)),
         pool: storage.pools.iter().map(|one| placed(pool(one))).collect(),
     }
 }

@@ -67,6 +67,10 @@ pub struct Storage {
     pub root: PathBuf,
     /// Bytes of cached content.
     pub max_size: u64,
+    /// Bytes per second that a scrub reads.
+    pub verify_rate: u64,
+    /// How often the store scrubs itself; `None` when the file says `verify_interval = "off"`.
+    pub verify_interval: Option<Duration>,
     /// More disks; names and paths are unique.
     pub pools: Vec<Pool>,
 }

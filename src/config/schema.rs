@@ -13,7 +13,7 @@ use toml::Spanned;
 
 use super::EndpointUrl;
 use super::model::{AccessTarget, Driver, LogFormat, LogLevel};
-use super::text::{AdminAddress, As, RealmHost, Size};
+use super::text::{AdminAddress, As, Interval, RealmHost, Size};
 use crate::oci::Namespace;
 
 pub(super) type Value<T> = Option<Spanned<T>>;
@@ -51,6 +51,8 @@ pub(super) struct ServerTable {
 pub(super) struct StorageTable {
     pub root: Value<PathBuf>,
     pub max_size: Value<As<Size>>,
+    pub verify_rate: Value<As<Size>>,
+    pub verify_interval: Value<As<Interval>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pool: Vec<Spanned<PoolTable>>,
 }

@@ -41,6 +41,7 @@ fn an_empty_file_is_a_hosted_only_registry_with_the_defaults() {
     assert_eq!(config.server.admin, "127.0.0.1:5001".parse().ok());
     assert_eq!(config.server.driver, Driver::Auto);
     assert_eq!(config.storage.max_size, 100 << 30);
+    assert_eq!((config.storage.verify_rate, config.storage.verify_interval), (200 << 20, None));
     assert_eq!(config.routing.resolvers, ["standard"]);
     assert_eq!(config.routing.default_upstream, None);
     assert_eq!(config.routing.hosted, ["*"]);
@@ -57,6 +58,8 @@ fn the_example_of_the_design_is_read() {
         admin = "off"
         [storage]
         max_size = "100GiB"
+        verify_rate = "50MiB"
+        verify_interval = "7d"
         [[storage.pool]]
         name = "nvme0"
         path = "/mnt/nvme0"
@@ -84,6 +87,9 @@ fn the_example_of_the_design_is_read() {
     assert_eq!(config.server.listen.len(), 2);
     assert_eq!(config.server.admin, None);
     assert_eq!(config.storage.pools[0].name, "nvme0");
+    let week = Duration::from_secs(7 * 24 * 3600);
+    assert_eq!(config.storage.verify_rate, 50 << 20);
+    assert_eq!(config.storage.verify_interval, Some(week));
     assert_eq!(config.routing.default_upstream, Some(namespace("docker.io")));
     assert_eq!(config.routing.hosted, ["team/*"]);
     let upstream = config.upstream(&namespace("index.docker.io")).expect("the alias");
@@ -209,6 +215,9 @@ fn checks_over_several_keys() {
         ),
         ("[server]\nhead_timeout = \"0s\"", "server.head_timeout", "1ms to 1d"),
         ("[storage]\nmax_size = \"1KiB\"", "storage.max_size", "1MiB"),
+        ("[storage]\nverify_rate = \"1KiB\"", "storage.verify_rate", "at least 1MiB"),
+        ("[storage]\nverify_interval = \"0s\"", "storage.verify_interval", "write \"off\""),
+        ("[storage]\nverify_interval = \"no\"", "storage.verify_interval", "or \"off\""),
         ("[storage]\nroot = \"\"", "storage.root", "a path"),
         ("[[storage.pool]]\nname = \"A b\"\npath = \"/x\"", "storage.pool[0].name", "lower-case"),
         (
@@ -433,8 +442,9 @@ fn the_effective_configuration_reads_back_as_itself() {
         let written = config.to_toml().expect("written");
         assert_eq!(parse(&written), config, "{written}");
     }
-    let mut off =
-        parse("[server]\nadmin = \"off\"\n[log]\naccess = \"./a.log\"\nlevel = \"trace\"");
+    let mut off = parse(
+        "[server]\nadmin = \"off\"\n[storage]\nverify_interval = \"36h\"\n[log]\naccess = \"./a.log\"\nlevel = \"trace\"",
+    );
     off.server.driver = Driver::IoUring;
     assert_eq!(parse(&off.to_toml().expect("written")), off);
 }

@@ -23,6 +23,10 @@ pub(super) const REASON: char = '\u{1f}';
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AdminAddress(pub Option<SocketAddr>);
 
+/// `storage.verify_interval`: a duration, or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Interval(pub Option<Duration>);
+
 /// Bytes written with a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Size(pub u64);
@@ -172,6 +176,21 @@ impl Text for Duration {
 
     fn write(&self) -> String {
         units::format_duration(*self)
+    }
+}
+
+impl Text for Interval {
+    const EXPECTED: &'static str = "a duration such as \"7d\" or \"12h\", or \"off\"";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Interval(None)),
+            _ => <Duration as Text>::read(text).map(|interval| Interval(Some(interval))),
+        }
+    }
+
+    fn write(&self) -> String {
+        self.0.map_or_else(|| "off".to_owned(), units::format_duration)
     }
 }
 

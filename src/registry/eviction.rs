@@ -130,9 +130,11 @@ mod tests {
             ("age", sample(MIB, 60, 3), sample(MIB, 61, 3)),
             ("hits", sample(MIB, 60, 3), sample(MIB, 60, 2)),
             ("four times the size is twice the age", sample(MIB, 28, 1), sample(4 * MIB, 14, 1)),
+            ("and not four times", sample(4 * MIB, 9, 1), sample(MIB, 24, 1)),
             ("a running wave over an old favourite", sample(MIB, 0, 1), sample(MIB, 2880, 2000)),
             ("a nightly over a one-off", sample(MIB, 1440, 20), sample(MIB, 720, 1)),
-            ("an empty file is no smaller than a block", sample(0, 9, 2), sample(4096, 10, 2)),
+            ("a tiny file takes a block all the same", sample(4096, 9, 2), sample(32, 10, 2)),
+            ("a day's rest halves, four nearly end", sample(MIB, 1439, 1), sample(MIB, 5759, 5)),
         ] {
             assert_eq!(choose(&[keep, victim], NOW), Choice::Victim(1), "{case}");
             assert_eq!(choose(&[victim, keep], NOW), Choice::Victim(0), "{case}, turned round");

@@ -150,14 +150,7 @@ async fn one_try(
     })?;
     let skip = check_head(registry, fill, &response, from, size)?;
     if place.is_none() {
-        let bytes = size.unwrap_or(0);
-        let reserved = registry.shared().space.reserve(bytes).await;
-        *place = Some(reserved.map_err(|NoRoom| {
-            let message =
-                format!("{}@{}: no room for {bytes} bytes in the store", fill.scope, fill.digest);
-            let error = PullError::NoRoom(message);
-            Broken::Final(Lost { error, outcome: FillOutcome::StorageFailed })
-        })?);
+        *place = Some(take_room(registry, fill, staged, size.unwrap_or(0)).await?);
     }
     if from == 0 {
         // A body of no bytes is complete with its head: its followers wait for the digest.
@@ -171,6 +164,29 @@ async fn one_try(
         ))),
         _ => Ok(()),
     }
+}
+
+/// Promises room and takes it from the disk, before any client is told that content comes.
+async fn take_room(
+    registry: &Registry,
+    fill: &Fill,
+    staged: &Staged,
+    bytes: u64,
+) -> Result<Reservation, Broken> {
+    let space = &registry.shared().space;
+    let no_room = || {
+        let message =
+            format!("{}@{}: no room for {bytes} bytes in the store", fill.scope, fill.digest);
+        let error = PullError::NoRoom(message);
+        Broken::Final(Lost { error, outcome: FillOutcome::StorageFailed })
+    };
+    let reservation = space.reserve(bytes).await.map_err(|NoRoom| no_room())?;
+    if let Err(error) = staged.allocate(bytes).await {
+        tracing::warn!(%error, "the disk has no room; content is passed through");
+        space.refused();
+        return Err(no_room());
+    }
+    Ok(reservation)
 }
 
 /// Checks status and size of a response; returns how many body bytes we have already.

@@ -5,6 +5,8 @@
 //! pull_manifest  tag: fresh → stored; stale → revalidate; missing → fetch; digest: never again
 //! fill           one download of one blob, followed by any number of clients on any worker
 //! commit         the only place where bytes become visible: verified, then catalog, then index
+//! scrub          reads everything again, sets damage aside (`ringport verify`)
+//! collect        frees what no tag leads to, and what was left behind (`ringport gc`)
 //! relay          tags/list and referrers, passed on from the upstream
 //! ```
 //!
@@ -21,6 +23,7 @@
 //!
 //! Deliberately absent: HTTP status codes and headers (`api` maps [`PullError`] to them).
 
+mod collect;
 mod commit;
 mod durability;
 mod error;
@@ -41,9 +44,12 @@ mod pull_manifest;
 mod relay;
 mod relay_referrers;
 mod resting;
+mod scrub;
 mod space;
 mod state;
+mod upkeep;
 
+pub use collect::{Freed, GRACE_SECONDS, GcReport, QUARANTINE_SECONDS};
 pub use error::PullError;
 pub use fill::Fill;
 pub use freshness::Freshness;
@@ -51,8 +57,10 @@ pub use index_feed::IndexFeed;
 pub use passing::Passing;
 pub use pull_blob::Wanted;
 pub use relay::Relayed;
+pub use scrub::VerifyReport;
 pub use space::Space;
 pub use state::{Registry, Shared, SharedParts};
+pub use upkeep::{Problems, Progress, ProgressNow, PushGate, Upkeep};
 
 use std::sync::Arc;
 

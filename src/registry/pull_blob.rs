@@ -145,14 +145,18 @@ impl Registry {
         if !self.may_use(digest).await? {
             return Ok(None);
         }
-        let opened = shared.store.open_blob(digest, entry.size).await.map_err(|error| {
-            let message = format!("cannot open stored {digest}: {error}");
-            match error.raw_os_error() {
-                // No descriptor left: that passes, and is no fault of the store.
-                Some(EMFILE | ENFILE) => PullError::Busy(message),
-                _ => PullError::Storage(message),
+        let opened = match shared.store.open_blob(digest, entry.size).await {
+            Ok(opened) => opened,
+            // No descriptor left: that passes, and is no fault of the content.
+            Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
+                return Err(PullError::Busy(format!("cannot open stored {digest}: {error}")));
             }
-        })?;
+            // Whatever stands in its place is not the content.
+            Err(error) => {
+                tracing::warn!(%digest, %error, "stored content cannot be opened; fetched again");
+                None
+            }
+        };
         if opened.is_some() {
             shared.index.touch(digest);
         } else {

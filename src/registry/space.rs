@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use event_listener::Event;
 
-use crate::runtime::timeout;
+use crate::runtime::{clock, timeout};
 
 /// Down to which part of `max_size` room is made once it is exceeded.
 const LOW_WATERMARK_PERCENT: u64 = 90;
 /// Room that is left to the catalog and to others on the same disk.
 const DISK_MARGIN_BYTES: u64 = 4 * 1024 * 1024;
+/// For how long a refusal makes the store count as full, in seconds.
+const REFUSED_SECONDS: u64 = 3;
 /// How long a fill waits for room before it is passed through instead.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -22,6 +24,8 @@ pub struct Space {
     used: AtomicU64,
     reserved: AtomicU64,
     disk_free: AtomicU64,
+    /// When the disk last had no room for a fill, Unix seconds.
+    refused_at: AtomicU64,
     evicted: AtomicU64,
     evicted_bytes: AtomicU64,
     /// Told when a fill lacks room.
@@ -49,6 +53,7 @@ impl Space {
             used: AtomicU64::new(0),
             reserved: AtomicU64::new(0),
             disk_free: AtomicU64::new(u64::MAX),
+            refused_at: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             evicted_bytes: AtomicU64::new(0),
             wanted,
@@ -57,9 +62,11 @@ impl Space {
         (Arc::new(space), queue)
     }
 
-    /// Content has been committed.
+    /// Content has been committed. Until the disk is looked at again, it has that much less.
     pub(super) fn add(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
+        let less = |free: u64| Some(free.saturating_sub(bytes));
+        let _ = self.disk_free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Content has left the store.
@@ -90,8 +97,21 @@ impl Space {
         self.max
     }
 
+    /// Whether new content finds no room: just now, or for as long as the disk is full.
+    pub fn is_full(&self) -> bool {
+        let refused_at = self.refused_at.load(Ordering::Relaxed);
+        clock::unix_seconds().saturating_sub(refused_at) < REFUSED_SECONDS
+            || self.disk_free.load(Ordering::Relaxed) < DISK_MARGIN_BYTES
+    }
+
+    /// The disk refused bytes that were thought to fit.
+    pub(super) fn refused(&self) {
+        self.refused_at.store(clock::unix_seconds(), Ordering::Relaxed);
+        let _ = self.wanted.try_send(());
+    }
+
     /// What the file system has left, as last looked at.
-    pub(super) fn set_disk_free(&self, bytes: u64) {
+    pub fn set_disk_free(&self, bytes: u64) {
         self.disk_free.store(bytes, Ordering::Relaxed);
         self.made.notify(usize::MAX);
     }
@@ -126,7 +146,10 @@ impl Space {
                 made.await;
             }
         };
-        timeout(ROOM_TIMEOUT, room).await.map(|()| reservation).map_err(|_| NoRoom)
+        timeout(ROOM_TIMEOUT, room).await.map(|()| reservation).map_err(|_| {
+            self.refused();
+            NoRoom
+        })
     }
 
     /// Whether all that is promised fits, into the limit and onto the disk.

@@ -69,6 +69,25 @@ impl File {
         &self.shared
     }
 
+    /// Takes room for the first `length` bytes from the disk (fallocate). Where the file system
+    /// cannot, nothing is promised.
+    ///
+    /// # Errors
+    /// ENOSPC and its like.
+    pub async fn allocate(&self, length: u64) -> io::Result<()> {
+        let file = self.shared.clone();
+        blocking(move || {
+            if length == 0 {
+                return Ok(());
+            }
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length) {
+                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+                Err(errno) => Err(errno.into()),
+            }
+        })
+        .await?
+    }
+
     /// Writes all of `bytes` at `offset`.
     ///
     /// # Errors

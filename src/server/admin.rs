@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use super::maintenance_admin;
 use super::state::WorkerState;
 use crate::api::{self, Answer, Facts, Question, Refusal};
 use crate::http::{Method, RequestHead};
@@ -15,6 +16,9 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// Answers a request on the admin address.
 pub(super) async fn answer(worker: &WorkerState, head: &RequestHead) -> Answer {
     let facts = || Facts::of(RouteKind::Other);
+    if let Some(answer) = maintenance_admin::answer(worker, head) {
+        return if head.method == Method::Head { answer.without_body() } else { answer };
+    }
     if !head.method.reads() {
         return Refusal::read_only(head.method.as_str()).answer(facts());
     }
@@ -25,7 +29,8 @@ pub(super) async fn answer(worker: &WorkerState, head: &RequestHead) -> Answer {
         "/explain" => explain(worker, head),
         "/" => Answer::new(200, facts()).memory("text/html; charset=utf-8", page(worker)),
         path => {
-            let message = format!("no {path} here; there are /healthz /readyz /metrics /explain");
+            let message =
+                format!("no {path} here; there are /healthz /readyz /metrics /explain /verify /gc");
             Refusal::new(404, ErrorCode::Unsupported, message).answer(facts())
         }
     };
@@ -39,6 +44,9 @@ fn ready(worker: &WorkerState) -> Answer {
     }
     if worker.shared.store.is_poisoned() {
         reasons.push("store: read-only since a sync failed; check the disk and start again");
+    }
+    if worker.shared.space.is_full() {
+        reasons.push("disk: full, new content is passed through and not stored; free some space");
     }
     if worker.shared.is_sync_failing() {
         reasons.push("disk: new content does not reach it; see the log");

@@ -7,6 +7,7 @@
 //! connection  keep-alive loop: head → answer → body → next, with every bound on the way
 //! send        an answer becomes bytes on the socket, or is cut short by FIN
 //! admin       /healthz /readyz /metrics /explain
+//! maintenance /verify /gc: a thread that looks after the store; `stopped`: without a server
 //! ```
 //!
 //! May import: everything.
@@ -25,11 +26,17 @@ mod admin;
 mod connection;
 mod drain;
 mod lifecycle;
+mod maintenance;
+mod maintenance_admin;
+mod maintenance_runs;
 mod observer;
 mod open_store;
 mod parts;
 mod send;
 mod start;
 mod state;
+mod stopped;
 
+pub use maintenance_runs::{RunState, RunStatus};
 pub use start::{ServeError, serve};
+pub use stopped::StoppedStore;

@@ -37,6 +37,10 @@ pub(super) fn open_store(root: &Path, max_size: u64) -> Result<OpenStore, ServeE
     let opened = unstarted.opened().clone();
     let (index, writer) = Index::open();
     let (space, room_wanted) = Space::new(max_size);
+    match store.free_bytes() {
+        Ok(free) => space.set_disk_free(free),
+        Err(error) => tracing::warn!(%error, "cannot tell how much room the disk has"),
+    }
     let feed = IndexFeed::new(index.clone(), writer, space.clone());
     let (catalog, catalog_thread) = unstarted.start(Box::new(feed))?;
     catalog.rebuild();

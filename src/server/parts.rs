@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::accept::{self, Service};
 use super::lifecycle::Lifecycle;
+use super::maintenance::Maintenance;
 use super::observer::UpstreamCounters;
 use super::start::ServeError;
 use super::state::{ConnectionLimits, Serving, WorkerState};
@@ -29,6 +30,7 @@ pub(super) struct Parts {
     pub(super) config: Arc<Config>,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) maintenance: Arc<Maintenance>,
     pub(super) access_log: AccessLog,
     pub(super) upstreams: Arc<UpstreamSet>,
     pub(super) upstream_shared: OnceLock<Arc<upstream::Shared>>,
@@ -79,6 +81,7 @@ impl Parts {
             Arc::new(upstream::Shared::new(workers, Arc::new(observer)))
         });
         let shared = self.shared(workers)?;
+        self.maintenance.attach(&shared);
         let client = Client::new(self.upstreams.clone(), upstream_shared.clone());
         let registry = Registry::install(shared.clone(), client, counters.clone());
         let chain = {
@@ -95,6 +98,7 @@ impl Parts {
             config: self.config.clone(),
             shared: shared.clone(),
             metrics: self.metrics.clone(),
+            maintenance: self.maintenance.clone(),
             connections: Cell::new(0),
             admin_connections: Cell::new(0),
             listeners: RefCell::default(),

@@ -10,11 +10,13 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::accept::Service;
 use super::drain::{on_all_workers, wait_and_drain};
 use super::lifecycle::Lifecycle;
+use super::maintenance::Maintenance;
 use super::open_store::{OpenStore, open_store};
 use super::parts::Parts;
 use crate::catalog::CatalogError;
 use crate::config::{self, Config};
 use crate::plugin::{Chain, PluginError};
+use crate::registry::{PushGate, Upkeep};
 use crate::runtime::{self, BlockingPool, Driver, StartError, Workers, clock};
 use crate::storage::StoreError;
 use crate::telemetry::{AccessLog, AccessLogError, Metrics};
@@ -95,6 +97,9 @@ pub fn serve(
     let opened = open_store(&config.storage.root, config.storage.max_size)?;
     attach_store(&metrics, &opened);
     let (store, catalog) = (opened.store.clone(), opened.catalog.clone());
+    let upkeep = Upkeep::new(store.clone(), catalog.clone(), Arc::<PushGate>::default());
+    let (maintenance, maintenance_thread) = Maintenance::start(upkeep, &config.storage)?;
+    count_maintenance(&metrics, &maintenance);
     let lifecycle = Arc::<Lifecycle>::default();
     let chains = (0..worker_count)
         .map(|worker| chain.start_worker(worker).map(Some))
@@ -105,6 +110,7 @@ pub fn serve(
         config: config.clone(),
         lifecycle: lifecycle.clone(),
         metrics,
+        maintenance: maintenance.clone(),
         access_log: access_log.clone(),
         upstreams,
         upstream_shared: OnceLock::new(),
@@ -126,6 +132,10 @@ pub fn serve(
     let drained = wait_and_drain(&config, signals, &workers, &lifecycle);
     // The admin side has answered during the drain; now it ends too.
     on_all_workers(&workers, |state| state.stop_listening(Service::Admin));
+    maintenance.stop();
+    if maintenance_thread.join().is_err() {
+        tracing::error!("the maintenance thread ended by a panic");
+    }
     let synced = store.sync();
     if let Err(error) = &synced {
         tracing::error!(%error, "not all content reached the disk; it is checked at the next start");
@@ -199,6 +209,21 @@ fn attach_store(metrics: &Metrics, opened: &OpenStore) {
     metrics.attach_gauge("ringport_catalog_failing", help, move || u64::from(catalog.is_failing()));
     let help = "1 while a miss in the index has to ask the catalog";
     metrics.attach_gauge("ringport_index_cold", help, move || u64::from(index.may_miss()));
+}
+
+fn count_maintenance(metrics: &Metrics, maintenance: &Arc<Maintenance>) {
+    let counted = maintenance.clone();
+    metrics.attach_counter(
+        "ringport_verified_blobs",
+        "Stored contents that a scrub has looked at",
+        move || counted.verified(),
+    );
+    let counted = maintenance.clone();
+    metrics.attach_counter(
+        "ringport_damaged_blobs",
+        "Stored contents that a scrub has found damaged",
+        move || counted.damaged(),
+    );
 }
 
 /// Starts the workers and returns when all of them listen.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::accept::Service;
 use super::lifecycle::Lifecycle;
+use super::maintenance::Maintenance;
 use crate::api::Api;
 use crate::config::Config;
 use crate::http::DateCache;
@@ -45,6 +46,7 @@ pub(super) struct WorkerState {
     pub(super) config: Arc<Config>,
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) maintenance: Arc<Maintenance>,
     pub(super) connections: Cell<usize>,
     pub(super) admin_connections: Cell<usize>,
     pub(super) listeners: RefCell<Vec<(Service, Rc<TcpListener>)>>,

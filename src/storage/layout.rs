@@ -89,6 +89,11 @@ impl Store {
         Ok((store, swept))
     }
 
+    /// The store's folder.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Where the catalog's database lies.
     pub fn catalog_path(&self) -> PathBuf {
         self.root.join("catalog.redb")

@@ -5,6 +5,7 @@
 //! <root>/catalog.redb                   names (see `catalog`)
 //! <root>/staging/<boot>-<n>             content being received; swept at start
 //! <root>/blobs/<alg>/<2 hex>/<hex>      verified content, whatever its media type
+//! <root>/quarantine/<time>-<n>-<name>   what was found damaged or foreign there; gc removes it
 //! ```
 //!
 //! May import: `oci`, `runtime`.
@@ -16,9 +17,11 @@
 //!
 //! Deliberately absent: knowledge of names, of upstreams, of who may read what.
 
+mod inspect;
 mod layout;
 mod staged;
 
+pub use inspect::{FileIdentity, FoundFile, Inspection};
 pub use layout::{OpenBlob, Store, StoreError};
 pub use staged::{DigestMismatch, StageError, Staged};
 

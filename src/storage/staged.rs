@@ -66,6 +66,14 @@ impl Staged {
         Ok(Self { store, path: Some(path), file, digest, digester, size: 0 })
     }
 
+    /// Takes room for `size` bytes from the disk now, so that it cannot run out in the middle.
+    ///
+    /// # Errors
+    /// [`StageError::Io`] with `full` when there is not that much.
+    pub async fn allocate(&self, size: u64) -> Result<(), StageError> {
+        self.file.allocate(size).await.map_err(|error| io_error(&self.digest, &error))
+    }
+
     /// Appends `bytes`, hashing them on the way.
     ///
     /// # Errors

@@ -121,6 +121,11 @@ impl Connection {
         }
     }
 
+    /// The same, for a peer that may have gone.
+    pub fn try_open(addr: SocketAddr) -> io::Result<Connection> {
+        TcpStream::connect_timeout(&addr, Duration::from_secs(5)).map(Connection::over)
+    }
+
     fn over(stream: TcpStream) -> Connection {
         stream.set_read_timeout(Some(READ_TIMEOUT)).expect("a read timeout");
         stream.set_write_timeout(Some(READ_TIMEOUT)).expect("a write timeout");
@@ -373,8 +378,7 @@ pub fn get(addr: SocketAddr, target: &str) -> Answer {
 
 /// GET over a connection of its own; no connection or no answer is an error.
 pub fn try_get(addr: SocketAddr, target: &str) -> io::Result<Answer> {
-    let stream = TcpStream::connect_timeout(&addr, Duration::from_secs(5))?;
-    let mut connection = Connection::over(stream);
+    let mut connection = Connection::try_open(addr)?;
     connection.request("GET", target, &[]);
     connection.read_answer("GET")
 }

@@ -21,12 +21,16 @@
 // The bans on blocking calls are for workers; nothing here runs on one.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod chance;
 pub mod clients;
+pub mod durable;
 pub mod gate;
 pub mod http;
 pub mod images;
 pub mod listener;
+pub mod load;
 pub mod lying;
+pub mod mounts;
 pub mod origin;
 pub mod ports;
 pub mod process;
@@ -46,6 +50,20 @@ pub fn wait_until(what: &str, bound: Duration, mut ready: impl FnMut() -> bool) 
         assert!(start.elapsed() < bound, "waited {bound:?} in vain for: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Writes a line to standard error past the harness, which keeps what a passing test prints to
+/// itself: figures of a run, and what was skipped.
+pub fn tell(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// A number from the environment, for tests that can be made longer.
+#[track_caller]
+pub fn number_from(variable: &str, default: u64) -> u64 {
+    let Ok(text) = std::env::var(variable) else { return default };
+    text.parse().unwrap_or_else(|_| panic!("{variable}={text:?}: expected a whole number"))
 }
 
 /// Seconds, as the tests write durations.

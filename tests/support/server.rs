@@ -5,7 +5,7 @@ use super::process::{Process, Signal};
 use super::scratch::{Scratch, files_below};
 use super::{ms, ports, secs, wait_until};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub struct Setup {
     routing: Vec<String>,
     storage: Vec<String>,
     more: Vec<String>,
+    root: Option<PathBuf>,
+    wrapper: Vec<String>,
 }
 
 impl Setup {
@@ -55,6 +57,8 @@ impl Setup {
             routing: Vec::new(),
             storage: Vec::new(),
             more: Vec::new(),
+            root: None,
+            wrapper: Vec::new(),
         }
     }
 
@@ -93,20 +97,37 @@ impl Setup {
         self
     }
 
+    /// The store lies there and not in the scratch folder.
+    pub fn root(mut self, root: &Path) -> Setup {
+        self.root = Some(root.to_path_buf());
+        self
+    }
+
+    /// The server is started by this command, which must end as `exec` of what follows it.
+    pub fn run_by(mut self, command: &[String]) -> Setup {
+        self.wrapper = command.to_vec();
+        self
+    }
+
     /// Starts it and waits until `/readyz` is 200.
     pub fn start(self) -> Server {
-        let addr = ports::free();
-        let admin = ports::free();
-        let root = self.scratch.path().join("store");
-        let config = self.scratch.file("ringport.toml", self.text(addr, admin, &root));
-        let log = self.scratch.path().join("ringport.log");
-        let mut server =
-            Server { addr, admin, root, config, log, process: None, scratch: self.scratch };
+        let mut server = self.prepare();
         server.start_again();
         server
     }
 
-    fn text(&self, addr: SocketAddr, admin: SocketAddr, root: &std::path::Path) -> String {
+    /// Writes the configuration and starts nothing yet.
+    pub fn prepare(self) -> Server {
+        let addr = ports::free();
+        let admin = ports::free();
+        let root = self.root.clone().unwrap_or_else(|| self.scratch.path().join("store"));
+        let config = self.scratch.file("ringport.toml", self.text(addr, admin, &root));
+        let log = self.scratch.path().join("ringport.log");
+        let Setup { scratch, wrapper, .. } = self;
+        Server { addr, admin, root, config, log, wrapper, process: None, scratch }
+    }
+
+    fn text(&self, addr: SocketAddr, admin: SocketAddr, root: &Path) -> String {
         let mut text = format!("[server]\nlisten = [\"{addr}\"]\nadmin = \"{admin}\"\n");
         if let Ok(driver) = std::env::var("RINGPORT_TEST_DRIVER")
             && !self.server.iter().any(|line| line.starts_with("driver"))
@@ -143,6 +164,7 @@ pub struct Server {
     root: PathBuf,
     config: PathBuf,
     log: PathBuf,
+    wrapper: Vec<String>,
     // Before `scratch`: the process ends before its files go.
     process: Option<Process>,
     scratch: Scratch,
@@ -157,6 +179,11 @@ impl Server {
     /// The configuration file.
     pub fn config(&self) -> &PathBuf {
         &self.config
+    }
+
+    /// The store's folder.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The process id.
@@ -235,17 +262,41 @@ impl Server {
 
     /// Starts it (again) on its store and ports.
     pub fn start_again(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringport"));
-        command.arg("serve").arg("--config").arg(&self.config).env("RUST_BACKTRACE", "1");
-        let mut process = Process::spawn(command, "ringport", &self.log);
+        self.launch();
+        if let Err(status) = self.await_ready() {
+            panic!("ringport ended at its start ({status}):\n{}", self.log_text());
+        }
+    }
+
+    /// Starts it and comes back at once.
+    pub fn launch(&mut self) {
+        let binary = env!("CARGO_BIN_EXE_ringport").to_owned();
+        let words: Vec<&String> = self.wrapper.iter().chain([&binary]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg("serve").arg("--config").arg(&self.config);
+        command.env("RUST_BACKTRACE", "1");
+        self.process = Some(Process::spawn(command, "ringport", &self.log));
+    }
+
+    /// Waits until `/readyz` of the launched process is 200; its exit status when it ends instead.
+    pub fn await_ready(&mut self) -> Result<(), ExitStatus> {
+        self.await_200("/readyz")
+    }
+
+    /// The same for `/healthz`: it serves, though perhaps not everything.
+    pub fn await_healthy(&mut self) -> Result<(), ExitStatus> {
+        self.await_200("/healthz")
+    }
+
+    fn await_200(&mut self, path: &str) -> Result<(), ExitStatus> {
         let admin = self.admin;
-        wait_until("ringport's /readyz", START_BOUND, || {
-            if !process.is_running() {
-                panic!("ringport ended at its start:\n{}", process.log_tail(40));
-            }
-            http::try_get(admin, "/readyz").is_ok_and(|answer| answer.status() == 200)
+        let process = self.process.as_mut().expect("a launched server");
+        let mut ended = None;
+        wait_until(&format!("ringport's {path}"), START_BOUND, || {
+            ended = process.wait_for_exit(Duration::ZERO);
+            ended.is_some() || http::try_get(admin, path).is_ok_and(|answer| answer.status() == 200)
         });
-        self.process = Some(process);
+        ended.map_or(Ok(()), Err)
     }
 
     /// All that it wrote to its outputs.

@@ -8,13 +8,16 @@ use toml::Spanned;
 use super::{Checker, flag, text};
 use crate::config::model::{AccessTarget, Driver, Log, LogFormat, LogLevel, Pool, Server, Storage};
 use crate::config::schema::{LogTable, PoolTable, ServerTable, StorageTable};
-use crate::config::text::{AdminAddress, As, Size};
+use crate::config::text::{AdminAddress, As, Interval, Size};
 
 const LISTEN: &str = "127.0.0.1:5000";
 const ADMIN: &str = "127.0.0.1:5001";
 const ROOT: &str = "ringport-data";
 const MAX_SIZE: u64 = 100 << 30;
 const MAX_SIZE_MIN: u64 = 1 << 20;
+const VERIFY_RATE: u64 = 200 << 20;
+const VERIFY_RATE_MIN: u64 = 1 << 20;
+const VERIFY_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const WORKERS_MAX: u64 = 1024;
 const CONNECTIONS_MAX: usize = 4096;
 const CONNECTIONS_MAX_MAX: u64 = 1 << 20;
@@ -83,8 +86,13 @@ impl Checker<'_> {
         let root = table.root.map_or_else(|| ROOT.into(), |root| self.path(root));
         let max_size = match table.max_size {
             None => MAX_SIZE,
-            Some(value) => self.max_size(&value),
+            Some(value) => self.size(&value, MAX_SIZE_MIN),
         };
+        let verify_rate = match table.verify_rate {
+            None => VERIFY_RATE,
+            Some(value) => self.size(&value, VERIFY_RATE_MIN),
+        };
+        let verify_interval = self.verify_interval(table.verify_interval);
         let mut pools: Vec<Pool> = Vec::new();
         for pool in table.pool {
             let PoolTable { name, path } = pool.into_inner();
@@ -104,16 +112,27 @@ impl Checker<'_> {
             }
             pools.push(Pool { name: name.into_inner(), path: self.path(path) });
         }
-        Storage { root, max_size, pools }
+        Storage { root, max_size, verify_rate, verify_interval, pools }
     }
 
-    fn max_size(&mut self, value: &Spanned<As<Size>>) -> u64 {
+    fn size(&mut self, value: &Spanned<As<Size>>, min: u64) -> u64 {
         let size = value.get_ref().0.0;
-        if size < MAX_SIZE_MIN {
+        if size < min {
+            let expected = format!("a size of at least {}", crate::config::format_size(min));
             let found = crate::config::format_size(size);
-            self.refuse(value.span(), "a size of at least 1MiB", found, "");
+            self.refuse(value.span(), expected, found, "");
         }
         size
+    }
+
+    fn verify_interval(&mut self, value: Option<Spanned<As<Interval>>>) -> Option<Duration> {
+        let value = value?;
+        let interval = value.get_ref().0.0?;
+        if interval < VERIFY_INTERVAL_MIN {
+            let found = crate::config::format_duration(interval);
+            self.refuse(value.span(), "1s or more", found, "for never, write \"off\"");
+        }
+        Some(interval)
     }
 
     pub(super) fn log(&mut self, table: LogTable) -> Log {

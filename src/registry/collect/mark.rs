@@ -1,0 +1,107 @@
+//! Finding out what the tags of a hosted repository lead to.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Read;
+
+use super::{Collection, PIECE};
+use crate::catalog::{CatalogError, LinkRecord};
+use crate::limits::MANIFEST_BYTES_MAX;
+use crate::oci::{Digest, Manifest, Scope};
+use crate::storage::Store;
+
+/// One repository, as gc sees it.
+#[derive(Default)]
+pub(super) struct Repository {
+    pub(super) links: Vec<LinkRecord>,
+    /// What its manifests point to.
+    children: HashMap<Digest, Vec<Digest>>,
+    /// The manifests that have this one as their subject.
+    referrers: HashMap<Digest, Vec<Digest>>,
+    tagged: Vec<Digest>,
+}
+
+impl Collection<'_> {
+    /// Reads a repository: links, tags, and what its manifests point to. `None` when it cannot be
+    /// known; the reason is in the report then.
+    pub(super) fn read_repository(
+        &mut self,
+        scope: &Scope,
+    ) -> Result<Option<Repository>, CatalogError> {
+        let mut repository = Repository::default();
+        let mut damaged = Vec::new();
+        let catalog = &self.upkeep.catalog;
+        let mut after = None;
+        loop {
+            let piece = catalog.scan_links_of(scope, after.as_ref(), PIECE)?;
+            damaged.extend(piece.damaged);
+            repository.links.extend(piece.records);
+            after = piece.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        loop {
+            let piece = catalog.scan_tags_of(scope, after.as_ref(), PIECE)?;
+            damaged.extend(piece.damaged);
+            repository.tagged.extend(piece.records.iter().map(|tag| tag.digest));
+            after = piece.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let mut unknown: Vec<String> = damaged.iter().map(ToString::to_string).collect();
+        let Repository { links, children, referrers, .. } = &mut repository;
+        for link in links {
+            let Some(media_type) = &link.media_type else { continue };
+            match read_manifest(&self.upkeep.store, &link.digest, media_type) {
+                Ok(manifest) => {
+                    let found = manifest.descriptors.iter().map(|descriptor| descriptor.digest);
+                    children.insert(link.digest, found.collect());
+                    if let Some(subject) = manifest.subject {
+                        referrers.entry(subject.digest).or_default().push(link.digest);
+                    }
+                }
+                Err(why) => unknown.push(format!("manifest {}: {why}", link.digest)),
+            }
+        }
+        for why in &unknown {
+            let problem = format!("the {scope} repository is kept whole: {why}");
+            self.report.problems.add(problem);
+        }
+        Ok(unknown.is_empty().then_some(repository))
+    }
+}
+
+impl Repository {
+    /// All that the tags lead to, and all that was linked at `recent` or later, with what that
+    /// leads to.
+    pub(super) fn reached(&self, recent: u64) -> HashSet<Digest> {
+        let linked = self.links.iter().filter(|link| link.linked_at >= recent);
+        let mut waiting: Vec<Digest> = linked.map(|link| link.digest).collect();
+        waiting.extend(&self.tagged);
+        let mut reached = HashSet::new();
+        while let Some(digest) = waiting.pop() {
+            if reached.insert(digest) {
+                for next in [&self.children, &self.referrers] {
+                    waiting.extend(next.get(&digest).into_iter().flatten());
+                }
+            }
+        }
+        reached
+    }
+}
+
+/// Reads a stored manifest; the error says why it cannot be used.
+fn read_manifest(store: &Store, digest: &Digest, media_type: &str) -> Result<Manifest, String> {
+    let file = std::fs::File::open(store.blob_path(digest)).map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    // One more than allowed, to notice what is too large.
+    file.take(MANIFEST_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| error.to_string())?;
+    let found = Digest::of(digest.algorithm(), &bytes);
+    if found != *digest {
+        return Err(format!("its file hashes to {found}; run `ringport verify`"));
+    }
+    Manifest::check(&bytes, media_type).map_err(|error| error.to_string())
+}

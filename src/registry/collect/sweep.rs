@@ -1,0 +1,147 @@
+//! Removing what was not reached, in batches, each while nobody pushes.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::{Collection, GRACE_SECONDS, PIECE};
+use crate::catalog::{BlobRecord, CatalogError, LinkRecord, Write};
+use crate::oci::{Digest, Scope};
+
+impl Collection<'_> {
+    /// Marks one repository and removes the links that were not reached.
+    pub(super) fn repository(&mut self, scope: &Scope) -> Result<(), CatalogError> {
+        let grace = self.began.saturating_sub(GRACE_SECONDS).saturating_add(1);
+        let Some(repository) = self.read_repository(scope)? else {
+            return self.keep_whole(scope);
+        };
+        let reached = repository.reached(grace);
+        let (kept, unreached): (Vec<LinkRecord>, Vec<LinkRecord>) =
+            repository.links.into_iter().partition(|link| reached.contains(&link.digest));
+        self.kept.extend(kept.iter().map(|link| link.digest));
+        if unreached.is_empty() {
+            return Ok(());
+        }
+        let upkeep = self.upkeep;
+        let _removing = (!self.report.dry_run).then(|| upkeep.gate.removing());
+        let mut spared = HashSet::new();
+        if !self.report.dry_run {
+            // Once more, now that nobody pushes: what came since may lead to what had no way.
+            let Some(now) = self.read_repository(scope)? else { return self.keep_whole(scope) };
+            spared = now.reached(grace);
+            self.kept.extend(now.links.iter().map(|l| l.digest).filter(|d| spared.contains(d)));
+        }
+        for link in unreached.iter().filter(|link| !spared.contains(&link.digest)) {
+            self.report.unreachable_links.add(0);
+            self.released.insert(link.digest);
+        }
+        self.remove_links(unreached, &spared)
+    }
+
+    /// Nothing of a repository goes.
+    fn keep_whole(&mut self, scope: &Scope) -> Result<(), CatalogError> {
+        let mut after = None;
+        loop {
+            let piece = self.upkeep.catalog.scan_links_of(scope, after.as_ref(), PIECE)?;
+            self.kept.extend(piece.records.iter().map(|link| link.digest));
+            after = piece.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Removes hosted content that no hosted repository links. A link that cannot be read may be
+    /// the one that keeps a content: then nothing is removed.
+    pub(super) fn blobs(&mut self) -> Result<(), CatalogError> {
+        let mut after = None;
+        loop {
+            if self.progress.is_stopped() || !self.knows_all_links {
+                return Ok(());
+            }
+            let piece = self.upkeep.catalog.scan_blobs(after.as_ref(), PIECE)?;
+            let unlinked = piece.records.into_iter().filter(|blob| {
+                blob.is_hosted && !self.kept.contains(&blob.digest) && self.is_old_file(blob)
+            });
+            let unlinked: Vec<BlobRecord> = unlinked.collect();
+            if !unlinked.is_empty() {
+                self.remove_blobs(unlinked)?;
+            }
+            after = piece.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the file is out of its grace: content may have come without having a link yet.
+    fn is_old_file(&self, blob: &BlobRecord) -> bool {
+        if self.released.contains(&blob.digest) {
+            return true;
+        }
+        let store = &self.upkeep.store;
+        let Ok(Some(file)) = store.file_at(&store.blob_path(&blob.digest)) else { return true };
+        let changed = file.changed_at.duration_since(std::time::UNIX_EPOCH);
+        self.is_old(changed.unwrap_or(Duration::ZERO).as_secs())
+    }
+
+    fn remove_blobs(&mut self, unlinked: Vec<BlobRecord>) -> Result<(), CatalogError> {
+        let upkeep = self.upkeep;
+        let _removing = (!self.report.dry_run).then(|| upkeep.gate.removing());
+        let candidates: HashSet<Digest> = unlinked.iter().map(|blob| blob.digest).collect();
+        let Linked { hosted, cached } = self.linked(&candidates)?;
+        let mut writes = Vec::new();
+        let mut gone = Vec::new();
+        for blob in unlinked.into_iter().filter(|blob| !hosted.contains(&blob.digest)) {
+            if cached.contains(&blob.digest) {
+                self.report.handed_to_cache.add(blob.size);
+                let record = BlobRecord { is_hosted: false, ..blob };
+                writes.push(Write::PutBlob { record, is_synced: true });
+            } else {
+                self.report.unreachable_blobs.add(blob.size);
+                writes.push(Write::RemoveBlob(blob.digest));
+                gone.push(blob.digest);
+            }
+        }
+        if self.report.dry_run {
+            return Ok(());
+        }
+        // The names first: a crash in between leaves files without a name, which the next run
+        // finds, and never a name without its file.
+        upkeep.catalog.write_blocking(writes, true)?;
+        for digest in gone {
+            if let Err(error) = upkeep.store.remove_blob(&digest) {
+                self.report
+                    .problems
+                    .add(format!("the file of {digest} cannot be removed: {error}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Which of these contents are linked now: in hosted repositories, as far as their links
+    /// were not to go, and in those of upstreams.
+    fn linked(&self, candidates: &HashSet<Digest>) -> Result<Linked, CatalogError> {
+        let mut linked = Linked::default();
+        let mut after = None;
+        loop {
+            let piece = self.upkeep.catalog.scan_links(after.as_ref(), PIECE)?;
+            for link in piece.records.iter().filter(|link| candidates.contains(&link.digest)) {
+                if link.scope.upstream.is_some() {
+                    linked.cached.insert(link.digest);
+                } else if !self.report.dry_run || link.linked_at >= self.began {
+                    linked.hosted.insert(link.digest);
+                }
+            }
+            after = piece.next;
+            if after.is_none() {
+                return Ok(linked);
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Linked {
+    hosted: HashSet<Digest>,
+    cached: HashSet<Digest>,
+}

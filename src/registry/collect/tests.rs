@@ -1,0 +1,238 @@
+use std::fs;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::*;
+use crate::registry::upkeep::tests::{Scratch, cached, hosted};
+
+const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const OLD: u64 = 1_000;
+
+fn collect(scratch: &Scratch, dry_run: bool) -> GcReport {
+    scratch.upkeep.collect(dry_run, &Progress::default()).unwrap()
+}
+
+fn link_at(
+    scratch: &Scratch,
+    scope: &Scope,
+    digest: Digest,
+    media_type: Option<&str>,
+    linked_at: u64,
+) {
+    let media_type = media_type.map(str::to_owned);
+    scratch.link(LinkRecord { scope: scope.clone(), digest, media_type, linked_at });
+}
+
+fn layer(scratch: &Scratch, scope: &Scope, text: &str) -> Digest {
+    let digest = scratch.blob(text.as_bytes(), true);
+    link_at(scratch, scope, digest, None, OLD);
+    digest
+}
+
+fn descriptor(digest: Digest, media_type: &str) -> serde_json::Value {
+    json!({"mediaType": media_type, "digest": digest.to_string(), "size": 1})
+}
+
+fn manifest(
+    scratch: &Scratch,
+    scope: &Scope,
+    layers: &[Digest],
+    subject: Option<Digest>,
+) -> Digest {
+    let config = layer(scratch, scope, &format!("{{\"config\":\"{layers:?}{subject:?}\"}}"));
+    let blob = |digest: &Digest| descriptor(*digest, "application/octet-stream");
+    let mut document = json!({
+        "schemaVersion": 2, "mediaType": IMAGE,
+        "config": descriptor(config, "application/vnd.oci.image.config.v1+json"),
+        "layers": layers.iter().map(blob).collect::<Vec<_>>(),
+    });
+    if let Some(subject) = subject {
+        document["subject"] = descriptor(subject, IMAGE);
+    }
+    let digest = scratch.blob(document.to_string().as_bytes(), true);
+    link_at(scratch, scope, digest, Some(IMAGE), OLD);
+    digest
+}
+
+fn index(scratch: &Scratch, scope: &Scope, manifests: &[Digest]) -> Digest {
+    let manifests: Vec<_> = manifests.iter().map(|digest| descriptor(*digest, IMAGE)).collect();
+    let document = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
+    let digest = scratch.blob(document.to_string().as_bytes(), true);
+    link_at(scratch, scope, digest, Some(INDEX), OLD);
+    digest
+}
+
+fn is_linked(scratch: &Scratch, scope: &Scope, digest: &Digest) -> bool {
+    scratch.upkeep.catalog.link_now(scope, digest).unwrap().is_some()
+}
+
+#[test]
+fn what_tags_lead_to_stays_and_the_rest_goes() {
+    let scratch = Scratch::new();
+    let (app, other) = (hosted("team/app"), hosted("team/app2"));
+    let (kept, shared, gone) = (
+        layer(&scratch, &app, "kept layer"),
+        layer(&scratch, &app, "shared layer"),
+        layer(&scratch, &app, "layer of nothing any more"),
+    );
+    let image = manifest(&scratch, &app, &[kept, shared], None);
+    let tagged = index(&scratch, &app, &[image]);
+    scratch.tag(&app, "latest", tagged);
+    let signature_layer = layer(&scratch, &app, "signature");
+    let signature = manifest(&scratch, &app, &[signature_layer], Some(image));
+    let of_signature = manifest(&scratch, &app, &[], Some(signature));
+    let untagged = manifest(&scratch, &app, &[gone, shared], None);
+    let of_untagged = manifest(&scratch, &app, &[], Some(untagged));
+    // The same layer in another repository: the link goes there, the content stays.
+    link_at(&scratch, &other, shared, None, OLD);
+    // A tag of another repository keeps nothing here.
+    scratch.tag(&other, "latest", untagged);
+
+    let dry = collect(&scratch, true);
+    assert!(scratch.has_file(&gone) && is_linked(&scratch, &app, &gone), "only counted");
+    let report = collect(&scratch, false);
+    assert_eq!(GcReport { dry_run: true, ..report.clone() }, dry, "the same is told");
+    assert!(report.is_well(), "{report:?}");
+    for digest in [kept, shared, image, tagged, signature_layer, signature, of_signature] {
+        assert!(is_linked(&scratch, &app, &digest) && scratch.has_name(&digest), "{digest}");
+        assert!(scratch.has_file(&digest), "{digest}");
+    }
+    assert!(!is_linked(&scratch, &other, &shared));
+    for digest in [gone, untagged, of_untagged] {
+        assert!(!is_linked(&scratch, &app, &digest), "{digest}");
+        assert!(!scratch.has_name(&digest) && !scratch.has_file(&digest), "{digest}");
+    }
+    // Three of the above, the two configurations, and the link of the other repository.
+    assert_eq!((report.unreachable_links.count, report.unreachable_blobs.count), (6, 5));
+    let again = collect(&scratch, false);
+    assert_eq!(again, GcReport::default(), "nothing is left to free");
+}
+
+#[test]
+fn uploads_in_progress_are_kept() {
+    let scratch = Scratch::new();
+    let app = hosted("app");
+    let now = clock::unix_seconds();
+    let content = scratch.blob(b"just uploaded", true);
+    link_at(&scratch, &app, content, None, now - GRACE_SECONDS + 60);
+    let unlinked = scratch.blob(b"not linked yet", true);
+    let old = layer(&scratch, &app, "old layer of a new manifest");
+    let image = manifest(&scratch, &app, &[old], None);
+    link_at(&scratch, &app, image, Some(IMAGE), now);
+    assert_eq!(collect(&scratch, false), GcReport::default());
+    // Two days on, nothing of it has got a tag.
+    let later = now + 2 * GRACE_SECONDS;
+    let report = scratch.upkeep.collect_at(later, false, &Progress::default()).unwrap();
+    assert_eq!((report.unreachable_links.count, report.unreachable_blobs.count), (4, 5));
+    assert!(!scratch.has_file(&unlinked) && !scratch.has_file(&old));
+}
+
+#[test]
+fn what_a_push_links_after_the_mark_is_kept() {
+    let scratch = Arc::new(Scratch::new());
+    let app = hosted("app");
+    let lower = layer(&scratch, &app, "layer");
+    let image = manifest(&scratch, &app, &[lower], None);
+    let doomed = manifest(&scratch, &app, &[], None);
+    let pushing = pollster::block_on(scratch.upkeep.gate.pushing());
+    let collecting = scratch.clone();
+    let thread = std::thread::spawn(move || collect(&collecting, false));
+    // It has marked, or will; it cannot sweep. The push finds the image there and uses it.
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(!thread.is_finished(), "it waits for the push");
+    let list = index(&scratch, &app, &[image]);
+    link_at(&scratch, &app, list, Some(INDEX), clock::unix_seconds());
+    link_at(&scratch, &app, image, Some(IMAGE), clock::unix_seconds());
+    scratch.tag(&app, "new", list);
+    drop(pushing);
+    let report = thread.join().unwrap();
+    assert_eq!(report.unreachable_links.count, 2, "{report:?}");
+    for digest in [lower, image, list] {
+        assert!(is_linked(&scratch, &app, &digest) && scratch.has_file(&digest), "{digest}");
+    }
+    assert!(!scratch.has_file(&doomed));
+}
+
+#[test]
+fn content_that_an_upstream_links_too_is_handed_to_the_cache() {
+    let scratch = Scratch::new();
+    let shared = layer(&scratch, &hosted("app"), "base layer");
+    link_at(&scratch, &cached("library/base"), shared, None, OLD);
+    let report = collect(&scratch, false);
+    assert_eq!((report.handed_to_cache.count, report.unreachable_blobs.count), (1, 0));
+    let record = scratch.upkeep.catalog.blob_now(&shared).unwrap().unwrap();
+    assert!(!record.is_hosted && scratch.has_file(&shared));
+}
+
+#[test]
+fn a_manifest_that_cannot_be_read_keeps_its_repository_whole() {
+    let damages: [fn(&std::path::Path); 3] = [
+        |path| fs::remove_file(path).unwrap(),
+        |path| fs::write(path, b"{}").unwrap(),
+        |path| fs::write(path, b"").unwrap(),
+    ];
+    for damage in damages {
+        let scratch = Scratch::new();
+        let (app, other) = (hosted("app"), hosted("other"));
+        let lower = layer(&scratch, &app, "layer");
+        let image = manifest(&scratch, &app, &[lower], None);
+        scratch.tag(&app, "latest", image);
+        let unused = layer(&scratch, &app, "unused");
+        let elsewhere = layer(&scratch, &other, "unused, too");
+        damage(&scratch.path(&image));
+        let report = collect(&scratch, false);
+        assert!(!report.is_well() && report.problems.told[0].contains("kept whole"), "{report:?}");
+        assert!(scratch.has_file(&lower) && scratch.has_file(&unused));
+        assert!(is_linked(&scratch, &app, &image), "a push can make it whole again");
+        assert!(!scratch.has_file(&elsewhere), "other repositories are collected");
+    }
+}
+
+#[test]
+fn what_was_left_behind_goes() {
+    let scratch = Scratch::new();
+    let app = cached("library/app");
+    let stored = scratch.blob(b"stored", false);
+    link_at(&scratch, &app, stored, None, OLD);
+    let evicted = Digest::of(crate::oci::Algorithm::Sha256, b"evicted");
+    link_at(&scratch, &app, evicted, None, OLD);
+    let fresh = Digest::of(crate::oci::Algorithm::Sha256, b"evicted a moment ago");
+    link_at(&scratch, &app, fresh, None, clock::unix_seconds());
+    let orphan = scratch.file(b"orphan");
+    let quarantine = scratch.folder.path().join("quarantine");
+    fs::create_dir(&quarantine).unwrap();
+    let now = clock::unix_seconds();
+    let name = |age: u64| quarantine.join(format!("{:x}-0-name", now - age));
+    fs::write(name(QUARANTINE_SECONDS + 60), b"old").unwrap();
+    fs::create_dir(name(QUARANTINE_SECONDS + 61)).unwrap();
+    fs::write(name(QUARANTINE_SECONDS - 60), b"newer").unwrap();
+    fs::write(quarantine.join("notes"), b"not ours").unwrap();
+
+    let dry = collect(&scratch, true);
+    assert!(scratch.has_file(&orphan) && scratch.quarantined() == 4);
+    let report = collect(&scratch, false);
+    assert_eq!(GcReport { dry_run: true, ..report.clone() }, dry);
+    assert_eq!(report.dangling_links.count, 1);
+    assert_eq!(report.orphans, Freed { count: 1, bytes: 6 });
+    assert_eq!(report.quarantined, Freed { count: 2, bytes: 3 });
+    assert_eq!(report.freed_bytes(), 9);
+    assert!(is_linked(&scratch, &app, &stored) && is_linked(&scratch, &app, &fresh));
+    assert!(!is_linked(&scratch, &app, &evicted));
+    assert!(!scratch.has_file(&orphan) && scratch.has_file(&stored));
+    assert_eq!(scratch.quarantined(), 2);
+}
+
+#[test]
+fn cached_content_is_not_collected_and_a_lost_catalog_loses_no_file() {
+    let scratch = Scratch::new();
+    let stored = scratch.file(b"content");
+    let report = collect(&scratch, false);
+    assert!(!report.is_well() && scratch.has_file(&stored), "{report:?}");
+    scratch.blob(b"content", false);
+    let far = clock::unix_seconds() + 10 * GRACE_SECONDS;
+    let report = scratch.upkeep.collect_at(far, false, &Progress::default()).unwrap();
+    assert_eq!(report, GcReport::default());
+    assert!(scratch.has_file(&stored));
+}
