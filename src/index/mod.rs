@@ -13,8 +13,8 @@
 //!
 //! Deliberately absent: eviction, persistence, anything that decides about freshness.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use papaya::HashMap;
 
@@ -66,6 +66,8 @@ struct Tables {
     links: HashMap<ScopeKey, LinkEntry>,
     tags: HashMap<ScopeKey, TagEntry>,
     uses: HashMap<Digest, (u32, u32)>,
+    // To draw from. Locked by the catalog thread and by the one that makes room, never by a worker.
+    order: Mutex<Vec<Digest>>,
     complete: AtomicBool,
 }
 
@@ -80,6 +82,17 @@ pub struct Sampled {
     pub last_use_minute: u32,
     /// How often it was used, saturating.
     pub hits: u32,
+}
+
+/// The count of uses after one more at `now_minute`: halved at the end of each day, so that what was
+/// popular long ago does not stay for ever. One use a minute is counted.
+pub fn counted(hits: u32, last_use_minute: u32, now_minute: u32) -> u32 {
+    const DAY: u32 = 24 * 60;
+    if now_minute == last_use_minute {
+        return hits.max(1);
+    }
+    let days = (now_minute / DAY).abs_diff(last_use_minute / DAY);
+    hits.checked_shr(days).unwrap_or(0).saturating_add(1)
 }
 
 /// The reading side. Shared by all workers.
@@ -121,20 +134,31 @@ impl Index {
     /// Notes a use of stored content.
     pub fn touch(&self, digest: &Digest) {
         let minute = self.minute();
-        self.0.uses.pin().update_or_insert(
-            *digest,
-            |(_, hits)| (minute, hits.saturating_add(1)),
-            (minute, 1),
-        );
+        let uses = self.0.uses.pin();
+        if uses.get(digest).is_some_and(|&(last, _)| last == minute) {
+            // Counted already; most hits of a wave write nothing.
+            return;
+        }
+        let next = |&(last, hits): &(u32, u32)| (minute, counted(hits, last, minute));
+        uses.update_or_insert(*digest, next, (minute, 1));
     }
 
     /// Stored content drawn by a random number; `None` when it hit nothing.
     pub fn sample(&self, random: u64) -> Option<Sampled> {
-        let blobs = self.0.blobs.pin();
-        let nth = usize::try_from(random % (blobs.len().max(1) as u64)).ok()?;
-        let (digest, entry) = blobs.iter().nth(nth)?;
-        let (last_use_minute, hits) = self.0.uses.pin().get(digest).copied().unwrap_or((0, 0));
-        Some(Sampled { digest: *digest, entry: *entry, last_use_minute, hits })
+        let digest = {
+            let mut order = self.0.order.lock().unwrap_or_else(PoisonError::into_inner);
+            let nth = usize::try_from(random % (order.len().max(1) as u64)).ok()?;
+            let digest = *order.get(nth)?;
+            if !self.0.blobs.pin().contains_key(&digest) {
+                // It has left the store since; its place is cleared now that somebody looks.
+                order.swap_remove(nth);
+                return None;
+            }
+            digest
+        };
+        let entry = self.0.blobs.pin().get(&digest).copied()?;
+        let (last_use_minute, hits) = self.0.uses.pin().get(&digest).copied().unwrap_or((0, 0));
+        Some(Sampled { digest, entry, last_use_minute, hits })
     }
 
     /// Whether something may be in the catalog that is not in here: a miss then proves nothing.
@@ -152,7 +176,9 @@ impl Index {
 impl IndexWriter {
     /// Stored content becomes visible.
     pub fn put_blob(&mut self, digest: &Digest, entry: &BlobEntry) {
-        self.0.blobs.pin().insert(*digest, *entry);
+        if self.0.blobs.pin().insert(*digest, *entry).is_none() {
+            self.0.order.lock().unwrap_or_else(PoisonError::into_inner).push(*digest);
+        }
     }
 
     /// Content has left the store, or its file turned out to be missing or damaged.

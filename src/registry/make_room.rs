@@ -115,3 +115,19 @@ impl Random {
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_counts_uses_as_the_policy_was_measured_with() {
+        for hits in [0, 1, 2, 5, 100, 4095] {
+            for (last, now) in [(0, 0), (5, 6), (1439, 1440), (10, 100_000), (9_000, 10), (7, 7)] {
+                let (index, policy) =
+                    (crate::index::counted(hits, last, now), eviction::counted(hits, last, now));
+                assert_eq!(index, policy, "{hits} hits, {last} to {now}");
+            }
+        }
+    }
+}
