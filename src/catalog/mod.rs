@@ -119,7 +119,7 @@ pub struct Opened {
     pub suspects: Vec<Digest>,
 }
 
-/// The catalog, to be opened with [`Catalog::start`] after its subscriber has been made.
+/// The catalog, to be started with [`Unstarted::start`] after its subscriber has been made.
 pub struct Unstarted {
     shared: Arc<Shared>,
     opened: Opened,
