@@ -255,7 +255,8 @@ fn dependencies_are_used_and_explained() {
         table("dependencies").iter().flat_map(|r| ticked(&r[0])).collect();
     let (mut wrong, mut all) = (Vec::new(), BTreeSet::new());
     for (manifest, folder) in manifests() {
-        let folders = [format!("{folder}src"), format!("{folder}tests")];
+        let folders =
+            [format!("{folder}src"), format!("{folder}tests"), format!("{folder}benches")];
         let there = folders.iter().filter(|folder| root().join(folder).is_dir());
         let own: Vec<Source> = there.flat_map(|folder| sources(folder)).collect();
         let (mut section, text) = (String::new(), read(&manifest));

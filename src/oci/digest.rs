@@ -90,6 +90,11 @@ impl Digest {
         digester.finish()
     }
 
+    /// The SHA-256 digest of these bytes.
+    pub const fn from_sha256(hash: [u8; SHA256_BYTES]) -> Self {
+        Self(Hash::Sha256(hash))
+    }
+
     /// Which hash this is.
     pub const fn algorithm(&self) -> Algorithm {
         match self.0 {

@@ -21,6 +21,13 @@ pub struct Scope {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ScopeKey([u8; 32]);
 
+impl ScopeKey {
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
 impl Scope {
     /// The canonical namespace, or the empty text for hosted repositories: how the scope is
     /// written in the catalog.

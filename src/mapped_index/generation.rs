@@ -1,0 +1,350 @@
+//! One generation of the table: a file of fixed size, its slots, counts and access hints.
+//!
+//! It never grows. When it is too small, or lost something, a successor is filled beside it and
+//! swapped in; the last reader to leave unmaps the old one.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::file::{Gates, IndexFile};
+use super::layout::{
+    ACCESS_HITS_MAX, ACCESS_MINUTE_MAX, ACCESS_MINUTE_SHIFT, BODY_AT, BUCKET_ACCESS_BYTES,
+    BUCKET_BYTES, BUCKET_LANE_WORDS, BUCKET_SLOTS, BUCKETS_MAX, Header, INDEX_MAGIC, Key, Kind,
+    LAYOUT_HASH, LINE_WORDS, LIVE_APPLIED, LIVE_APPLIED_CHECK, LIVE_AT, LIVE_COUNTS, LIVE_WORDS,
+    SCHEMA, Slot, Value, index_bytes, seed,
+};
+use super::table::{Found, Identity, Placed, Swept, Table};
+use super::{IndexCounts, Lookup};
+
+/// Part of the slots that may be in use before a larger generation is asked for. Up to here an
+/// entry that finds both its buckets full is a matter of chance in millions.
+const LOAD_MAX_PERCENT: u64 = 75;
+
+pub(super) struct Generation {
+    file: IndexFile,
+    identity: Identity,
+    buckets: u64,
+    epoch_minute: u64,
+    /// Whether everything the catalog knows was put here, so that a miss is an answer.
+    is_complete: AtomicBool,
+    /// Whether an entry was refused or found damaged: then it never is complete again.
+    is_flawed: AtomicBool,
+}
+
+/// When and how often something was used. A hint: racing updates may be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Access {
+    /// Minutes since 1970.
+    pub(super) minute: u64,
+    /// Saturates at 4095.
+    pub(super) hits: u32,
+}
+
+impl Generation {
+    /// Makes an empty one with at least this many slots, on disk if that works.
+    ///
+    /// # Errors
+    /// No space, and (at the first one) no memory either; or more slots than a file can have.
+    pub(super) fn create(
+        path: &Path,
+        (number, slots, epoch_minute): (u64, u64, u64),
+        store_id: [u8; 16],
+        boot_id: Option<[u8; 16]>,
+    ) -> io::Result<Self> {
+        let buckets = slots.div_ceil(BUCKET_SLOTS as u64).max(2);
+        let file_bytes = index_bytes(buckets).ok_or_else(|| {
+            let most = BUCKETS_MAX * BUCKET_SLOTS as u64;
+            io::Error::other(format!("{slots} slots are too many; the most are {most}"))
+        })?;
+        let header = Header {
+            magic: INDEX_MAGIC,
+            schema: SCHEMA,
+            layout: LAYOUT_HASH,
+            store_id,
+            generation: number,
+            size: buckets,
+            file_bytes,
+            boot_id: boot_id.unwrap_or_default(),
+            is_clean: false,
+            is_complete: false,
+            epoch_minute,
+            sequence: 0,
+        };
+        IndexFile::create_somewhere(path, header).map(|file| Self::over(file, false))
+    }
+
+    /// Opens an earlier one; with it, whether it had been closed.
+    ///
+    /// # Errors
+    /// Why it is not to be believed.
+    pub(super) fn open(
+        path: &Path,
+        number: u64,
+        store_id: [u8; 16],
+        boot_id: Option<[u8; 16]>,
+    ) -> Result<(Self, bool), String> {
+        let gates = Gates {
+            magic: INDEX_MAGIC,
+            store_id,
+            boot_id,
+            file_bytes: index_bytes,
+            needs_complete: true,
+        };
+        let (file, was_clean) = IndexFile::open(path, &gates)?;
+        if file.header().generation != number {
+            return Err("it was renamed".to_owned());
+        }
+        // What was put after the catalog's last commit, or not put after it, is not known when
+        // the process was killed: complete only if it was closed.
+        Ok((Self::over(file, was_clean), was_clean))
+    }
+
+    fn over(file: IndexFile, is_complete: bool) -> Self {
+        let header = file.header();
+        let identity =
+            Identity::new(header.store_id, seed(header.store_id, header.generation), header.size);
+        Self {
+            file,
+            identity,
+            buckets: header.size,
+            epoch_minute: header.epoch_minute,
+            is_complete: AtomicBool::new(is_complete),
+            is_flawed: AtomicBool::new(false),
+        }
+    }
+
+    fn table(&self) -> Table<'_> {
+        let (map, buckets) = (self.file.map(), self.buckets as usize);
+        let slots = map.words(BODY_AT, buckets.saturating_mul(BUCKET_SLOTS * LINE_WORDS));
+        let lanes_at = BODY_AT + buckets.saturating_mul(BUCKET_BYTES + BUCKET_ACCESS_BYTES);
+        let lanes = map.words(lanes_at, buckets.saturating_mul(BUCKET_LANE_WORDS));
+        Table::new(slots, lanes, self.identity)
+    }
+
+    fn access_entry(&self, number: usize) -> Option<&AtomicU32> {
+        let at = BODY_AT + (self.buckets as usize).saturating_mul(BUCKET_BYTES);
+        let count = (self.buckets as usize).saturating_mul(BUCKET_SLOTS);
+        self.file.map().half_words(at, count).get(number)
+    }
+
+    fn live(&self, word: usize) -> Option<&AtomicU64> {
+        self.file.map().words(LIVE_AT, LIVE_WORDS).get(word)
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.file.header().generation
+    }
+
+    pub(super) fn buckets(&self) -> u64 {
+        self.buckets
+    }
+
+    pub(super) fn slots(&self) -> u64 {
+        self.buckets * BUCKET_SLOTS as u64
+    }
+
+    pub(super) fn epoch_minute(&self) -> u64 {
+        self.epoch_minute
+    }
+
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.file.map().is_poisoned()
+    }
+
+    pub(super) fn is_on_disk(&self) -> bool {
+        self.file.is_on_disk()
+    }
+
+    /// Whether a miss proves nothing.
+    #[inline]
+    pub(super) fn may_miss(&self) -> bool {
+        !self.is_complete.load(Ordering::Acquire)
+            || self.is_flawed.load(Ordering::Relaxed)
+            || self.is_poisoned()
+    }
+
+    /// Looks a key up. Any thread, no lock, no system call.
+    #[inline]
+    pub(super) fn look_up(&self, key: &Key) -> Lookup<(usize, Value)> {
+        // Before the look: an entry put after it, by who then declares the table complete, would
+        // else be denied.
+        let may_miss = self.may_miss();
+        match self.table().find(key) {
+            Found::Entry { number, slot } => match slot.decode() {
+                Some((_, value)) => Lookup::Hit((number, value)),
+                None => Lookup::Unsure,
+            },
+            Found::Absent if may_miss || self.is_poisoned() => Lookup::Unsure,
+            Found::Absent => Lookup::Miss,
+            Found::Busy => Lookup::Unsure,
+            Found::Damaged => {
+                self.is_flawed.store(true, Ordering::Relaxed);
+                Lookup::Unsure
+            }
+        }
+    }
+
+    /// The entry in a slot, if it holds one.
+    pub(super) fn entry(&self, number: usize) -> Option<(Key, Value)> {
+        self.table().slot(number).as_ref().and_then(Slot::decode)
+    }
+
+    // ---- access hints --------------------------------------------------------------------------
+
+    /// Notes a use at `minute` (since 1970).
+    pub(super) fn touch(&self, number: usize, minute: u64) {
+        let Some(entry) = self.access_entry(number) else { return };
+        let old = entry.load(Ordering::Relaxed);
+        let hits = (old & ACCESS_HITS_MAX).saturating_add(1).min(ACCESS_HITS_MAX);
+        let new = self.packed(Access { minute, hits });
+        if new != old {
+            entry.store(new, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn access(&self, number: usize) -> Access {
+        let entry = self.access_entry(number).map_or(0, |entry| entry.load(Ordering::Relaxed));
+        Access {
+            minute: self.epoch_minute.saturating_add(u64::from(entry >> ACCESS_MINUTE_SHIFT)),
+            hits: entry & ACCESS_HITS_MAX,
+        }
+    }
+
+    fn packed(&self, access: Access) -> u32 {
+        let minute = access.minute.saturating_sub(self.epoch_minute).min(ACCESS_MINUTE_MAX);
+        (minute as u32) << ACCESS_MINUTE_SHIFT | access.hits.min(ACCESS_HITS_MAX)
+    }
+
+    // ---- what only the writer calls ------------------------------------------------------------
+
+    /// Places an entry; the number of its slot, unless there was no room. `access` is its hint if
+    /// it is new here; without one, it was used now.
+    pub(super) fn put(&self, key: &Key, value: &Value, access: Option<Access>) -> Option<usize> {
+        if self.is_poisoned() {
+            return None;
+        }
+        let mut swept = Swept::default();
+        let placed = self.table().place(key, value, &mut swept);
+        if swept.damaged > 0 || placed == Placed::Refused {
+            self.is_flawed.store(true, Ordering::Relaxed);
+        }
+        self.own_up();
+        match placed {
+            Placed::New { number } => {
+                self.count(key.kind, 1);
+                if let Some(entry) = self.access_entry(number) {
+                    let access = access.unwrap_or(Access { minute: now_minute(), hits: 0 });
+                    entry.store(self.packed(access), Ordering::Relaxed);
+                }
+                Some(number)
+            }
+            Placed::Known { number } => Some(number),
+            Placed::Refused => None,
+        }
+    }
+
+    pub(super) fn remove(&self, key: &Key) {
+        if self.is_poisoned() {
+            return;
+        }
+        let mut swept = Swept::default();
+        if self.table().remove(key, &mut swept) {
+            self.count(key.kind, u64::MAX);
+        }
+        if swept.damaged > 0 {
+            self.is_flawed.store(true, Ordering::Relaxed);
+        }
+        self.own_up();
+    }
+
+    /// A flawed table must not be taken for complete by the next process either.
+    fn own_up(&self) {
+        if self.is_flawed.load(Ordering::Relaxed) && self.file.header().is_complete {
+            self.mark_complete(false);
+        }
+    }
+
+    /// Declares that everything is in here, unless something is known not to be.
+    pub(super) fn complete(&self) {
+        if !self.is_flawed.load(Ordering::Relaxed) && !self.is_poisoned() {
+            self.mark_complete(true);
+            self.is_complete.store(true, Ordering::Release);
+        }
+    }
+
+    fn mark_complete(&self, is_complete: bool) {
+        if let Err(error) = self.file.mark(|header| header.is_complete = is_complete) {
+            tracing::warn!(%error, "the header of the index was not written");
+        }
+    }
+
+    /// Whether a successor is due: too full, flawed, poisoned, or its clock of access runs out.
+    pub(super) fn is_outgrown(&self) -> bool {
+        let counts = self.counts();
+        let used = counts.blobs + counts.links + counts.tags;
+        let age = now_minute().saturating_sub(self.epoch_minute);
+        self.is_flawed.load(Ordering::Relaxed)
+            || self.is_poisoned()
+            || used * 100 > self.slots() * LOAD_MAX_PERCENT
+            || age > ACCESS_MINUTE_MAX
+    }
+
+    fn count(&self, kind: Kind, change: u64) {
+        let at = match kind {
+            Kind::Blob => 0,
+            Kind::Link => 1,
+            Kind::Tag | Kind::Dead => 2,
+        };
+        if let Some(word) = self.live(LIVE_COUNTS + at) {
+            let count = word.load(Ordering::Relaxed).wrapping_add(change).min(self.slots());
+            word.store(count, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn counts(&self) -> IndexCounts {
+        // Not checksummed, so bounded here.
+        let at = |word| {
+            let count = self.live(word).map_or(0, |word| word.load(Ordering::Relaxed));
+            count.min(self.slots())
+        };
+        IndexCounts {
+            blobs: at(LIVE_COUNTS),
+            links: at(LIVE_COUNTS + 1),
+            tags: at(LIVE_COUNTS + 2),
+            slots: self.slots(),
+        }
+    }
+
+    /// The last group of changes that was noted as applied; 0 when none was.
+    pub(super) fn applied(&self) -> u64 {
+        let word = |at| self.live(at).map_or(0, |word| word.load(Ordering::Relaxed));
+        let applied = word(LIVE_APPLIED);
+        if word(LIVE_APPLIED_CHECK) == !applied { applied } else { 0 }
+    }
+
+    pub(super) fn set_applied(&self, group: u64) {
+        for (at, value) in [(LIVE_APPLIED, group), (LIVE_APPLIED_CHECK, !group)] {
+            if let Some(word) = self.live(at) {
+                // After everything that belongs to the group.
+                word.store(value, Ordering::Release);
+            }
+        }
+    }
+
+    /// What was not complete in this process is not complete in the next, whatever the header of
+    /// a killed process said.
+    pub(super) fn close(&self) -> io::Result<()> {
+        self.file.close(!self.may_miss())
+    }
+
+    pub(super) fn remove_file(&self) {
+        self.file.remove();
+    }
+}
+
+/// Minutes since 1970.
+pub(super) fn now_minute() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 60)
+}

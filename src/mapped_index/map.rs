@@ -1,0 +1,154 @@
+//! The only door to mapped memory: files that are wholly there before they are mapped, and a view
+//! of them as atomic words.
+//!
+//! **Invariant:** a map is never handed out as `&[u8]` or `&mut`: other threads, and other copies
+//! of the page, change it at any time. Atomics are the only references.
+//! **Invariant:** a file's blocks are all reserved before it is mapped, so a full disk is an error
+//! here and not a signal later.
+//! **Invariant:** headers are read before mapping and written with `pwrite`, whose errors are seen.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::{FallocateFlags, MemfdFlags};
+
+use super::layout::PAGE_BYTES;
+use super::sigbus::Guard;
+
+/// File systems on which a shared map is not what it is on a plain disk: copies on write can run
+/// out of space after the reservation, and network and user-space ones can take pages away.
+const REFUSED: [(i64, &str); 9] = [
+    (0x9123_683e, "btrfs"),
+    (0x2fc1_2fc1, "zfs"),
+    (0xca45_1a4e, "bcachefs"),
+    (0x0000_6969, "nfs"),
+    (0xff53_4d42, "cifs"),
+    (0xfe53_4d42, "smb"),
+    (0x6573_5546, "fuse"),
+    (0x0102_1997, "9p"),
+    (0x00c3_6400, "ceph"),
+];
+
+/// A mapped file, or mapped memory that belongs to no folder.
+pub(super) struct Map {
+    // Dropped before `raw`: what is unmapped must not be watched.
+    guard: Guard,
+    raw: MmapRaw,
+    file: File,
+}
+
+impl Map {
+    /// Makes the file, with `bytes` of zeros, and maps it. It must not exist.
+    ///
+    /// # Errors
+    /// No space, no permission, or the file system is none to map files on.
+    pub(super) fn create(path: &Path, bytes: u64) -> io::Result<Self> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)?;
+        let made = refuse_unmappable(&file)
+            .and_then(|()| reserve(&file, bytes))
+            .and_then(|()| Self::over(file, bytes));
+        if made.is_err() {
+            // Whether or not that works: a file without a header is swept at the next start.
+            let _ = std::fs::remove_file(path);
+        }
+        made
+    }
+
+    /// Maps memory that is gone when the process ends.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub(super) fn anonymous(bytes: u64) -> io::Result<Self> {
+        let file = File::from(rustix::fs::memfd_create("ringport-index", MemfdFlags::CLOEXEC)?);
+        reserve(&file, bytes)?;
+        Self::over(file, bytes)
+    }
+
+    /// Maps an existing file of exactly this size.
+    ///
+    /// # Errors
+    /// It cannot be mapped, or has another size.
+    pub(super) fn over(file: File, bytes: u64) -> io::Result<Self> {
+        let length = usize::try_from(bytes).map_err(io::Error::other)?;
+        let found = file.metadata()?.len();
+        if found != bytes || length == 0 || !length.is_multiple_of(PAGE_BYTES) {
+            return Err(io::Error::other(format!("it has {found} bytes and not {bytes}")));
+        }
+        let raw = MmapOptions::new().len(length).map_raw(&file)?;
+        let guard = Guard::watch(raw.as_ptr(), length)
+            .ok_or_else(|| io::Error::other("too many index files are mapped"))?;
+        Ok(Self { guard, raw, file })
+    }
+
+    /// `count` words from the byte `at`; fewer, or none, where the map ends before.
+    #[inline]
+    pub(super) fn words(&self, at: usize, count: usize) -> &[AtomicU64] {
+        let count = count.min(self.raw.len().saturating_sub(at) / size_of::<AtomicU64>());
+        if count == 0 || !at.is_multiple_of(align_of::<AtomicU64>()) {
+            return &[];
+        }
+        // SAFETY: the map starts on a page and `at` is a multiple of 8, so words are aligned;
+        // `count` keeps them inside. The map lives as long as `self`. No other kind of reference
+        // to these bytes exists in this process, and any bytes are a valid `AtomicU64`.
+        unsafe { std::slice::from_raw_parts(self.raw.as_ptr().add(at).cast(), count) }
+    }
+
+    /// Like [`Map::words`], in halves. The two views are used for different parts of a file.
+    #[inline]
+    pub(super) fn half_words(&self, at: usize, count: usize) -> &[AtomicU32] {
+        let count = count.min(self.raw.len().saturating_sub(at) / size_of::<AtomicU32>());
+        if count == 0 || !at.is_multiple_of(align_of::<AtomicU32>()) {
+            return &[];
+        }
+        // SAFETY: as in `words`, for words of 4 bytes.
+        unsafe { std::slice::from_raw_parts(self.raw.as_ptr().add(at).cast(), count) }
+    }
+
+    /// Whether a page could not be read: then zeros stand in for it.
+    #[inline]
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.guard.is_poisoned()
+    }
+
+    /// Writes past the map; the map shows it at once.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(super) fn write_at(&self, bytes: &[u8], at: usize) -> io::Result<()> {
+        self.file.write_all_at(bytes, at as u64)
+    }
+
+    /// Puts everything on disk: what was stored through the map, and what was written.
+    ///
+    /// # Errors
+    /// The disk failed. Then nothing is known about what is on it: never call again and hope.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.raw.flush()?;
+        self.file.sync_all()
+    }
+}
+
+fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    Ok(rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes)?)
+}
+
+fn refuse_unmappable(file: &File) -> io::Result<()> {
+    let found = rustix::fs::fstatfs(file)?.f_type as i64;
+    match REFUSED.iter().find(|(magic, _)| *magic == found) {
+        Some((_, name)) => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("{name} is no file system to map files on"),
+        )),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,158 @@
+//! Look-ups.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::generation::Generation;
+use super::layout::{BUCKET_SLOTS, Key, Kind, Value};
+use super::small::Small;
+use super::{BlobEntry, IndexCounts, LinkEntry, Lookup, Sample, TagEntry, media};
+use crate::oci::{Algorithm, Digest, Scope, Tag};
+
+/// Buckets that [`Index::sample`] looks through before it gives up.
+const SAMPLE_BUCKETS: usize = 64;
+
+/// The reading side of the index, shared by all workers. See the module for what it promises.
+pub struct Index {
+    current: ArcSwap<Generation>,
+    small: Option<Small>,
+}
+
+impl Index {
+    pub(super) fn new(current: Arc<Generation>, small: Option<Small>) -> Self {
+        Self { current: ArcSwap::new(current), small }
+    }
+
+    /// Stored content. Knowing it is no permission to serve it: that is a link.
+    #[inline]
+    pub fn blob(&self, digest: &Digest) -> Lookup<BlobEntry> {
+        let found = self.current.load().look_up(&Key::blob(digest));
+        found.and_then(|(_, value)| blob_entry(&value))
+    }
+
+    /// The link from a repository to content.
+    pub fn link(&self, scope: &Scope, digest: &Digest) -> Lookup<LinkEntry> {
+        let key = Key::scoped(Kind::Link, &scope.link_key(digest));
+        self.current.load().look_up(&key).and_then(|(_, value)| match value {
+            Value::Link { media: Some(number), linked_at } => {
+                Some(LinkEntry { media_type: media::text(number)?, linked_at })
+            }
+            _ => None,
+        })
+    }
+
+    /// What a tag is bound to.
+    pub fn tag(&self, scope: &Scope, tag: &Tag) -> Lookup<TagEntry> {
+        let key = Key::scoped(Kind::Tag, &scope.tag_key(tag));
+        self.current.load().look_up(&key).and_then(|(_, value)| match value {
+            Value::Tag { sha256: Some(words), checked_at } => {
+                Some(TagEntry { digest: Digest::from_sha256(bytes_of(words)), checked_at })
+            }
+            _ => None,
+        })
+    }
+
+    /// Appends small content to `out`; `false`, and `out` as it was, when it is not here. At most
+    /// [`SMALL_BYTES_MAX`](super::SMALL_BYTES_MAX) bytes; their checksum, not their digest, was
+    /// checked.
+    pub fn small(&self, digest: &Digest, out: &mut Vec<u8>) -> bool {
+        let Some(small) = &self.small else { return false };
+        let key = Key::blob(digest);
+        match self.current.load().look_up(&key) {
+            Lookup::Hit((_, Value::Blob { small: Some(line), .. })) => small.copy(line, &key, out),
+            _ => false,
+        }
+    }
+
+    /// Notes that content was used at `now` (Unix seconds). A few nanoseconds; uses noted at the
+    /// same time on several threads may count once.
+    pub fn touch(&self, digest: &Digest, now: u64) {
+        let current = self.current.load();
+        if let Lookup::Hit((number, _)) = current.look_up(&Key::blob(digest)) {
+            current.touch(number, now / 60);
+        }
+    }
+
+    /// Whether a miss proves nothing now: the index is being filled, lost something, or could not
+    /// take something. Look-ups say so themselves with [`Lookup::Unsure`].
+    pub fn may_miss(&self) -> bool {
+        self.current.load().may_miss()
+    }
+
+    /// Whether a page of the table could not be read. Every look-up is then
+    /// [`Lookup::Unsure`] until [`IndexWriter::finish_generation`](super::IndexWriter) put a new
+    /// table in its place.
+    pub fn is_poisoned(&self) -> bool {
+        self.current.load().is_poisoned()
+    }
+
+    /// Whether the table lies in a file, and not in memory that ends with the process.
+    pub fn is_on_disk(&self) -> bool {
+        self.current.load().is_on_disk()
+    }
+
+    /// How full the table is.
+    pub fn counts(&self) -> IndexCounts {
+        self.current.load().counts()
+    }
+
+    /// Some blob, chosen by `random` (any number, evenly spread). `None` when none is near the
+    /// place it falls on: the table is almost empty.
+    pub fn sample(&self, random: u64) -> Option<Sample> {
+        let current = self.current.load();
+        let buckets = current.buckets();
+        let first = ((u128::from(random) * u128::from(buckets)) >> 64) as usize;
+        let shift = (random % BUCKET_SLOTS as u64) as usize;
+        let total = buckets as usize * BUCKET_SLOTS;
+        (0..SAMPLE_BUCKETS * BUCKET_SLOTS)
+            .map(|step| (first * BUCKET_SLOTS + shift + step) % total)
+            .find_map(|number| sampled(&current, number))
+    }
+
+    // ---- for the writer ------------------------------------------------------------------------
+
+    pub(super) fn current(&self) -> Arc<Generation> {
+        self.current.load_full()
+    }
+
+    pub(super) fn replace(&self, next: Arc<Generation>) {
+        self.current.store(next);
+    }
+
+    pub(super) fn ring(&self) -> Option<&Small> {
+        self.small.as_ref()
+    }
+}
+
+fn sampled(current: &Generation, number: usize) -> Option<Sample> {
+    let (key, value) = current.entry(number)?;
+    let entry = blob_entry(&value)?;
+    let access = current.access(number);
+    let prefix = bytes_of(key.words);
+    Some(Sample {
+        algorithm: if key.is_sha512 { Algorithm::Sha512 } else { Algorithm::Sha256 },
+        prefix,
+        digest: (!key.is_sha512).then(|| Digest::from_sha256(prefix)),
+        entry,
+        last_use_minute: access.minute,
+        hits: access.hits,
+    })
+}
+
+fn blob_entry(value: &Value) -> Option<BlobEntry> {
+    match *value {
+        Value::Blob { size, pool, is_hosted, is_unproven, .. } => {
+            Some(BlobEntry { size, pool, is_hosted, is_unproven })
+        }
+        _ => None,
+    }
+}
+
+fn bytes_of(words: [u64; 4]) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (to, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        *to = word.to_le_bytes();
+    }
+    bytes
+}

@@ -1,0 +1,10 @@
+//! Tests of the index, by what they threaten it with.
+
+mod crash;
+mod damage;
+mod format;
+mod model;
+mod model_checked;
+mod plain_memory;
+mod readers;
+mod support;

@@ -1,0 +1,216 @@
+//! Random operations against a `HashMap`.
+
+use super::super::{BlobEntry, IndexWriter, Lookup, Opened, SMALL_BYTES_MAX, TagEntry};
+use super::support::{
+    Model, blob, content, digest, fill, folder, link, open, options, scope, seed, tag,
+};
+
+const KEYS: u64 = 300;
+
+fn random_change(random: &mut fastrand::Rng, writer: &mut IndexWriter, model: &mut Model) {
+    let n = random.u64(..KEYS);
+    match random.u8(..8) {
+        0 | 1 => {
+            let entry = BlobEntry { size: random.u64(..700), ..blob(random.u64(..)) };
+            // Content of another size is other content, and cannot have the same digest.
+            let size = model.small.get(&n).map_or(entry.size, |small| small.len() as u64);
+            let entry = BlobEntry { size, ..entry };
+            writer.put_blob(&digest(n), &entry);
+            model.blobs.insert(n, entry);
+        }
+        2 => {
+            if let Some(entry) = model.blobs.get(&n) {
+                let bytes = content(n, entry.size as usize);
+                writer.put_small(&digest(n), &bytes);
+                model.small.insert(n, bytes);
+            }
+        }
+        3 => {
+            let entry = link(random.u64(..1 << 40));
+            writer.put_link(&scope(n), &digest(n), &entry);
+            model.links.insert(n, entry);
+        }
+        4 => {
+            let entry = TagEntry {
+                digest: digest(random.u64(..9000)),
+                checked_at: u64::from(random.u32(..)),
+            };
+            writer.put_tag(&scope(n), &tag(n), &entry);
+            model.tags.insert(n, entry);
+        }
+        5 => {
+            writer.remove_blob(&digest(n));
+            model.blobs.remove(&n);
+        }
+        6 => {
+            writer.remove_link(&scope(n), &digest(n));
+            model.links.remove(&n);
+        }
+        _ => {
+            writer.remove_tag(&scope(n), &tag(n));
+            model.tags.remove(&n);
+        }
+    }
+}
+
+#[test]
+fn answers_like_a_hash_map_through_restarts_and_generations() {
+    let seed = seed("model");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let folder = folder();
+    let options = || options(folder.path(), 2000, 1 << 20);
+    let mut model = Model::default();
+    let (mut index, mut writer, opened) = open(options());
+    assert!(matches!(opened, Opened::Rebuild { .. }), "{opened:?}");
+    assert_eq!(index.blob(&digest(0)), Lookup::Unsure, "nothing was put yet");
+    writer.rebuilt();
+    assert_eq!(index.blob(&digest(0)), Lookup::Miss);
+    for round in 0..400_u64 {
+        for _ in 0..100 {
+            random_change(&mut random, &mut writer, &mut model);
+        }
+        match random.u8(..40) {
+            0 => {
+                writer.set_applied(round);
+                writer.close().unwrap();
+                let (next, next_writer, opened) = open(options());
+                assert_eq!(opened, Opened::Trusted { clean: true, applied: round });
+                (index, writer) = (next, next_writer);
+            }
+            1 => {
+                drop(writer);
+                let (next, mut next_writer, opened) = open(options());
+                assert!(matches!(opened, Opened::Trusted { clean: false, .. }), "{opened:?}");
+                assert!(next.may_miss());
+                next_writer.rebuilt();
+                (index, writer) = (next, next_writer);
+            }
+            2 => {
+                writer.begin_generation(random.u64(2000..4000)).unwrap();
+                while !writer.carry_over(7) {
+                    random_change(&mut random, &mut writer, &mut model);
+                }
+                random_change(&mut random, &mut writer, &mut model);
+                writer.finish_generation();
+            }
+            _ => {}
+        }
+        assert!(!writer.needs_growth());
+        model.compare(&index, KEYS, true);
+        let counts = index.counts();
+        assert_eq!(counts.blobs, model.blobs.len() as u64);
+        assert_eq!(counts.links, model.links.len() as u64);
+        assert_eq!(counts.tags, model.tags.len() as u64);
+    }
+    assert!(model.compare(&index, KEYS, true).hits > 100);
+}
+
+#[test]
+fn what_does_not_fit_is_unsure_until_a_larger_generation() {
+    let folder = folder();
+    let (index, mut writer, _) = open(options(folder.path(), 30, 0));
+    writer.rebuilt();
+    for n in 0..100 {
+        writer.put_blob(&digest(n), &blob(n));
+    }
+    let hits = |index: &super::super::Index| {
+        (0..100).filter(|n| index.blob(&digest(*n)) == Lookup::Hit(blob(*n))).count()
+    };
+    assert!(hits(&index) <= 32);
+    assert!((0..200).all(|n| index.blob(&digest(n)) != Lookup::Miss));
+    assert!(index.may_miss() && writer.needs_growth());
+
+    writer.begin_generation(300).unwrap();
+    while !writer.carry_over(1) {}
+    writer.finish_generation();
+    assert!(index.may_miss(), "what was refused was not carried over");
+    for n in 0..100 {
+        writer.put_blob(&digest(n), &blob(n));
+    }
+    writer.rebuilt();
+    assert_eq!(hits(&index), 100);
+    assert_eq!(index.blob(&digest(100)), Lookup::Miss);
+    assert!(!writer.needs_growth());
+}
+
+#[test]
+fn takes_70_percent_without_refusing() {
+    let folder = folder();
+    let (index, mut writer, _) = open(options(folder.path(), 100_000, 0));
+    let entries = index.counts().slots * 70 / 100;
+    for n in 0..entries {
+        writer.put_blob(&digest(n), &blob(n));
+    }
+    writer.rebuilt();
+    assert!(!index.may_miss() && !writer.needs_growth());
+    assert_eq!(index.counts().blobs, entries);
+}
+
+#[test]
+fn values_that_do_not_fit_a_slot_are_left_to_the_catalog() {
+    let folder = folder();
+    let (index, mut writer, _) = open(options(folder.path(), 100, 0));
+    writer.rebuilt();
+    let odd = super::super::LinkEntry { media_type: Some("application/x".into()), linked_at: 1 };
+    writer.put_link(&scope(1), &digest(1), &odd);
+    assert_eq!(index.link(&scope(1), &digest(1)), Lookup::Unsure);
+    assert_eq!(index.link(&scope(2), &digest(1)), Lookup::Miss);
+    let long = TagEntry { digest: digest(15), checked_at: 5 };
+    writer.put_tag(&scope(1), &tag(1), &long);
+    assert_eq!(index.tag(&scope(1), &tag(1)), Lookup::Unsure);
+    assert!(!index.may_miss());
+}
+
+#[test]
+fn small_contents_are_bounded_and_follow_their_blob() {
+    let folder = folder();
+    let (index, mut writer, _) = open(options(folder.path(), 100, 1));
+    let mut out = Vec::new();
+    for (n, length) in [(1, 0), (2, 1), (3, 63), (4, 64), (5, 65), (6, SMALL_BYTES_MAX)] {
+        let bytes = content(n, length);
+        writer.put_small(&digest(n), &bytes);
+        assert!(!index.small(&digest(n), &mut out), "no blob {n} yet");
+        writer.put_blob(&digest(n), &BlobEntry { size: length as u64, ..blob(n) });
+        writer.put_small(&digest(n), &bytes);
+        assert!(index.small(&digest(n), &mut out), "{length}");
+        assert_eq!(out, bytes);
+        out.clear();
+    }
+    let large = content(7, SMALL_BYTES_MAX + 1);
+    writer.put_blob(&digest(7), &BlobEntry { size: large.len() as u64, ..blob(7) });
+    writer.put_small(&digest(7), &large);
+    assert!(!index.small(&digest(7), &mut out));
+    writer.remove_blob(&digest(6));
+    assert!(!index.small(&digest(6), &mut out));
+}
+
+#[test]
+fn uses_are_counted_and_carried_over() {
+    let folder = folder();
+    let (index, mut writer, _) = open(options(folder.path(), 1000, 0));
+    let mut model = Model::default();
+    fill(&mut writer, &mut model, 50);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let later = now.as_secs() + 7 * 60;
+    for _ in 0..5 {
+        index.touch(&digest(3), later);
+    }
+    let used = |index: &super::super::Index| {
+        (0..10_000)
+            .filter_map(|_| index.sample(fastrand::u64(..)))
+            .find(|sample| sample.digest == Some(digest(3)))
+            .unwrap()
+    };
+    let before = used(&index);
+    assert_eq!((before.hits, before.last_use_minute), (5, later / 60));
+    assert_eq!(before.entry, model.blobs[&3]);
+    writer.begin_generation(5000).unwrap();
+    while !writer.carry_over(3) {}
+    writer.finish_generation();
+    assert_eq!(used(&index), before);
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..20_000 {
+        seen.extend(index.sample(fastrand::u64(..)).map(|sample| sample.prefix));
+    }
+    assert!(seen.len() > 45, "sampling reaches only {} of 50", seen.len());
+}
