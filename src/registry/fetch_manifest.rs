@@ -148,13 +148,12 @@ impl Registry {
     ) -> Result<Response, PullError> {
         let Some(upstream) = &scope.upstream else { return Err(unknown(scope, reference)) };
         let request = Request {
-            method,
-            path: format!("/v2/{}/manifests/{reference}", scope.repository),
-            query: None,
             accept: Accept::Manifests,
-            range: None,
-            if_none_match: None,
-            repository: scope.repository.clone(),
+            ..Request::new(
+                method,
+                format!("/v2/{}/manifests/{reference}", scope.repository),
+                scope.repository.clone(),
+            )
         };
         self.client().exchange(upstream, request).await.map_err(|error| PullError::from(&error))
     }

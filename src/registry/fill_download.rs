@@ -11,7 +11,7 @@ use crate::limits::FILL_TRIES_MAX;
 use crate::runtime::sleep;
 use crate::storage::{StageError, Staged};
 use crate::telemetry::FillOutcome;
-use crate::upstream::{Accept, Body, ByteRange, Method, Request, Response, UpstreamError};
+use crate::upstream::{Body, ByteRange, Method, Request, Response, UpstreamError};
 
 /// Tries of one fill in all, however much each of them brought.
 const TRIES_TOTAL_MAX: u32 = 64;
@@ -131,15 +131,9 @@ async fn one_try(
     };
     let from = staged.size();
     let range = (from > 0).then_some(ByteRange { first: from, last: None });
-    let request = Request {
-        method: Method::Get,
-        path: format!("/v2/{}/blobs/{}", fill.scope.repository, fill.digest),
-        query: None,
-        accept: Accept::Any,
-        range,
-        if_none_match: None,
-        repository: fill.scope.repository.clone(),
-    };
+    let path = format!("/v2/{}/blobs/{}", fill.scope.repository, fill.digest);
+    let request =
+        Request { range, ..Request::new(Method::Get, path, fill.scope.repository.clone()) };
     let response = registry.client().exchange(upstream, request).await.map_err(|error| {
         // Before the first byte a failure is the answer; in mid-blob it may pass.
         if from > 0 && error.is_failure_of_upstream() {
@@ -211,7 +205,7 @@ fn check_head(
     };
     let max = registry.shared().blob_bytes_max;
     if let Some(found) = whole.filter(|&found| found > max) {
-        return Err(fail(format!("{found} bytes, more than [storage] max_size = {max}")));
+        return Err(fail(format!("{found} bytes, more than the {max} that a blob may have")));
     }
     match (*size, whole) {
         (Some(known), Some(found)) if known != found => {
@@ -245,7 +239,7 @@ async fn receive(
             continue;
         }
         if staged.size() + frame.len() as u64 > max {
-            let what = format!("more than [storage] max_size = {max} bytes");
+            let what = format!("more than the {max} bytes that a blob may have");
             return Err(Broken::Final(Lost::rejected(fill, &what)));
         }
         staged.append(frame).await.map_err(|error| Broken::Final(error.into()))?;

@@ -9,7 +9,7 @@ use super::PullError;
 use super::state::Registry;
 use crate::limits::HOLD_BACK_BYTES;
 use crate::oci::{Digest, Digester, Scope};
-use crate::upstream::{Accept, Body, Method, Request};
+use crate::upstream::{Body, Method, Request};
 
 /// A blob that is being received for one client. Gives out the bytes of a range as they come, but
 /// its last [`HOLD_BACK_BYTES`] only when the digest of the whole blob has been compared: what
@@ -40,15 +40,11 @@ impl Registry {
         let Some(upstream) = &scope.upstream else {
             return Err(PullError::BlobUnknown(format!("{scope} has no blob {digest}")));
         };
-        let request = Request {
-            method: Method::Get,
-            path: format!("/v2/{}/blobs/{digest}", scope.repository),
-            query: None,
-            accept: Accept::Any,
-            range: None,
-            if_none_match: None,
-            repository: scope.repository.clone(),
-        };
+        let request = Request::new(
+            Method::Get,
+            format!("/v2/{}/blobs/{digest}", scope.repository),
+            scope.repository.clone(),
+        );
         let response =
             self.client().exchange(upstream, request).await.map_err(|e| PullError::from(&e))?;
         match (response.status, response.content_length) {

@@ -10,7 +10,7 @@ use crate::oci::{Digest, Scope};
 use crate::runtime::{clock, spawn};
 use crate::storage::OpenBlob;
 use crate::telemetry::CacheResult;
-use crate::upstream::{Accept, Method, Request};
+use crate::upstream::{Method, Request};
 
 /// Looks at store and fills before giving up.
 const LOOKS_MAX: usize = 3;
@@ -182,15 +182,11 @@ async fn ask_size(ProofKey { scope, digest }: ProofKey) -> Result<u64, PullError
     let Some(upstream) = &scope.upstream else {
         return Err(PullError::BlobUnknown(format!("{scope} has no blob {digest}")));
     };
-    let request = Request {
-        method: Method::Head,
-        path: format!("/v2/{}/blobs/{digest}", scope.repository),
-        query: None,
-        accept: Accept::Any,
-        range: None,
-        if_none_match: None,
-        repository: scope.repository.clone(),
-    };
+    let request = Request::new(
+        Method::Head,
+        format!("/v2/{}/blobs/{digest}", scope.repository),
+        scope.repository.clone(),
+    );
     let response =
         registry.client().exchange(upstream, request).await.map_err(|e| PullError::from(&e))?;
     match (response.status, response.content_length) {

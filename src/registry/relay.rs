@@ -56,15 +56,8 @@ impl Registry {
         let Some(upstream) = &scope.upstream else {
             return Err(PullError::NameUnknown(format!("the {scope} repository does not exist")));
         };
-        let request = Request {
-            method: Method::Get,
-            path,
-            query,
-            accept,
-            range: None,
-            if_none_match: None,
-            repository: scope.repository.clone(),
-        };
+        let request =
+            Request { query, accept, ..Request::new(Method::Get, path, scope.repository.clone()) };
         self.client().exchange(upstream, request).await.map_err(|error| PullError::from(&error))
     }
 }
