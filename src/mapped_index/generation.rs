@@ -16,7 +16,7 @@ use super::layout::{
     SCHEMA, Slot, Value, index_bytes, seed,
 };
 use super::table::{Found, Identity, Placed, Swept, Table};
-use super::{IndexCounts, Lookup};
+use super::{IndexCounts, Lookup, counted};
 
 /// Part of the slots that may be in use before a larger generation is asked for. Up to here an
 /// entry that finds both its buckets full is a matter of chance in millions.
@@ -38,7 +38,7 @@ pub(super) struct Generation {
 pub(super) struct Access {
     /// Minutes since 1970.
     pub(super) minute: u64,
-    /// Saturates at 4095.
+    /// As [`counted`](super::counted) counts; saturates at 4095.
     pub(super) hits: u32,
 }
 
@@ -193,11 +193,17 @@ impl Generation {
 
     // ---- access hints --------------------------------------------------------------------------
 
-    /// Notes a use at `minute` (since 1970).
+    /// Notes a use at `minute` (since 1970). Stores nothing when one was noted in that minute.
     pub(super) fn touch(&self, number: usize, minute: u64) {
         let Some(entry) = self.access_entry(number) else { return };
         let old = entry.load(Ordering::Relaxed);
-        let hits = (old & ACCESS_HITS_MAX).saturating_add(1).min(ACCESS_HITS_MAX);
+        let last = self.unpacked(old);
+        // A minute that the clock cannot tell would else be a new one at each use.
+        let minute =
+            minute.clamp(self.epoch_minute, self.epoch_minute.saturating_add(ACCESS_MINUTE_MAX));
+        let [last_minute, now_minute] =
+            [last.minute, minute].map(|minute| u32::try_from(minute).unwrap_or(u32::MAX));
+        let hits = counted(last.hits, last_minute, now_minute);
         let new = self.packed(Access { minute, hits });
         if new != old {
             entry.store(new, Ordering::Relaxed);
@@ -206,6 +212,10 @@ impl Generation {
 
     pub(super) fn access(&self, number: usize) -> Access {
         let entry = self.access_entry(number).map_or(0, |entry| entry.load(Ordering::Relaxed));
+        self.unpacked(entry)
+    }
+
+    fn unpacked(&self, entry: u32) -> Access {
         Access {
             minute: self.epoch_minute.saturating_add(u64::from(entry >> ACCESS_MINUTE_SHIFT)),
             hits: entry & ACCESS_HITS_MAX,

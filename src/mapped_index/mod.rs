@@ -205,8 +205,20 @@ pub struct Sample {
     pub entry: BlobEntry,
     /// When it was last used, in minutes since 1970. A hint.
     pub last_use_minute: u64,
-    /// How often it was used since it came; counts to 4095. A hint.
+    /// How often it was used, as [`counted`] counts; 0 to 4095. A hint.
     pub hits: u32,
+}
+
+/// The count of uses after one more at `now_minute`: halved at the end of each day, so that what was
+/// popular long ago does not stay for ever. One use a minute is counted, so a count stays below
+/// 2,881. Both minutes since 1970.
+pub fn counted(hits: u32, last_use_minute: u32, now_minute: u32) -> u32 {
+    const DAY: u32 = 24 * 60;
+    if now_minute == last_use_minute {
+        return hits.max(1);
+    }
+    let days = (now_minute / DAY).abs_diff(last_use_minute / DAY);
+    hits.checked_shr(days).unwrap_or(0).saturating_add(1)
 }
 
 #[cfg(test)]

@@ -65,8 +65,9 @@ impl Index {
         }
     }
 
-    /// Notes that content was used at `now` (Unix seconds). A few nanoseconds; uses noted at the
-    /// same time on several threads may count once.
+    /// Notes that content was used at `now` (Unix seconds). One use in a minute is counted, as
+    /// [`counted`](super::counted) does, and only that one writes. Uses noted at the same time on
+    /// several threads may count once.
     pub fn touch(&self, digest: &Digest, now: u64) {
         let current = self.current.load();
         if let Lookup::Hit((number, _)) = current.look_up(&Key::blob(digest)) {

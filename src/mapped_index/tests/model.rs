@@ -1,6 +1,6 @@
 //! Random operations against a `HashMap`.
 
-use super::super::{BlobEntry, IndexWriter, Lookup, Opened, SMALL_BYTES_MAX, TagEntry};
+use super::super::{BlobEntry, IndexWriter, Lookup, Opened, SMALL_BYTES_MAX, TagEntry, counted};
 use super::support::{
     Model, blob, content, digest, fill, folder, link, open, options, scope, seed, tag,
 };
@@ -191,10 +191,12 @@ fn uses_are_counted_and_carried_over() {
     let mut model = Model::default();
     fill(&mut writer, &mut model, 50);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let later = now.as_secs() + 7 * 60;
-    for _ in 0..5 {
-        index.touch(&digest(3), later);
+    // A day's end lies between no two of these.
+    let later = (now.as_secs() / 86_400 + 1) * 86_400;
+    for minute in [0, 1, 1, 2, 5, 7] {
+        index.touch(&digest(3), later + 60 * minute);
     }
+    let later = later + 7 * 60;
     let used = |index: &super::super::Index| {
         (0..10_000)
             .filter_map(|_| index.sample(fastrand::u64(..)))
@@ -213,4 +215,64 @@ fn uses_are_counted_and_carried_over() {
         seen.extend(index.sample(fastrand::u64(..)).map(|sample| sample.prefix));
     }
     assert!(seen.len() > 45, "sampling reaches only {} of 50", seen.len());
+}
+
+/// The clock of one slot, at its ends and over days: what is stored is what [`counted`] says.
+#[test]
+fn uses_are_counted_once_a_minute_and_halved_at_midnight() {
+    let folder = folder();
+    let (index, mut writer, _) = open(options(folder.path(), 100, 0));
+    writer.put_blob(&digest(1), &blob(1));
+    let sample = || (0..99).find_map(|n| index.sample(n)).unwrap();
+    let begin = sample().last_use_minute;
+    let day = 24 * 60;
+    let midnight = (begin / day + 1) * day;
+    let mut expected = 0;
+    let mut last = begin;
+    for minute in [
+        begin,
+        begin,
+        midnight + 1,
+        midnight + 1,
+        midnight + 2,
+        midnight + 3,
+        midnight + day - 1,
+        midnight + day,
+        // The clock was set back: to what a slot can tell, and to what it cannot.
+        midnight + 3,
+        0,
+        0,
+        midnight + 5000 * day,
+        u64::MAX / 60,
+    ] {
+        index.touch(&digest(1), minute.saturating_mul(60));
+        let told = minute.clamp(begin, begin + (1 << 20) - 1);
+        expected = counted(expected, last as u32, told as u32);
+        last = told;
+        assert_eq!((sample().last_use_minute, sample().hits), (last, expected), "{minute}");
+    }
+    let busiest = (midnight..midnight + 20 * day).map(|minute| {
+        index.touch(&digest(1), minute * 60);
+        sample().hits
+    });
+    let busiest = busiest.max().unwrap();
+    assert!((2800..2881).contains(&busiest), "{busiest}");
+}
+
+#[test]
+fn a_use_in_the_same_minute_writes_nothing() {
+    let folder = folder();
+    let (index, mut writer, _) = open(options(folder.path(), 100, 0));
+    writer.put_blob(&digest(1), &blob(1));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let later = now.as_secs().next_multiple_of(60) + 600;
+    index.touch(&digest(1), later);
+    // Whatever is written shows in the file: another thread's newer count would be lost.
+    let table =
+        || std::fs::read(super::super::recovery::generation_path(folder.path(), 1)).unwrap();
+    let before = table();
+    index.touch(&digest(1), later + 1);
+    assert!(before == table());
+    index.touch(&digest(1), later + 60);
+    assert!(before != table());
 }
