@@ -12,8 +12,8 @@ use super::file::{Gates, IndexFile};
 use super::layout::{
     ACCESS_HITS_MAX, ACCESS_MINUTE_MAX, ACCESS_MINUTE_SHIFT, BODY_AT, BUCKET_ACCESS_BYTES,
     BUCKET_BYTES, BUCKET_LANE_WORDS, BUCKET_SLOTS, BUCKETS_MAX, Header, INDEX_MAGIC, Key, Kind,
-    LAYOUT_HASH, LINE_WORDS, LIVE_APPLIED, LIVE_APPLIED_CHECK, LIVE_AT, LIVE_COUNTS, LIVE_WORDS,
-    SCHEMA, Slot, Value, index_bytes, seed,
+    LAYOUT_HASH, LINE_WORDS, LIVE_APPLIED, LIVE_APPLIED_CHECK, LIVE_AT, LIVE_CACHED,
+    LIVE_CACHED_CHECK, LIVE_COUNTS, LIVE_WORDS, SCHEMA, Slot, Value, index_bytes, seed,
 };
 use super::table::{Found, Identity, Placed, Swept, Table};
 use super::{IndexCounts, Lookup, counted};
@@ -72,7 +72,9 @@ impl Generation {
             epoch_minute,
             sequence: 0,
         };
-        IndexFile::create_somewhere(path, header).map(|file| Self::over(file, false))
+        let made = Self::over(IndexFile::create_somewhere(path, header)?, false);
+        made.set_pair(LIVE_CACHED, LIVE_CACHED_CHECK, 0);
+        Ok(made)
     }
 
     /// Opens an earlier one; with it, whether it had been closed.
@@ -98,7 +100,15 @@ impl Generation {
         }
         // What was put after the catalog's last commit, or not put after it, is not known when
         // the process was killed: complete only if it was closed.
-        Ok((Self::over(file, was_clean), was_clean))
+        let opened = Self::over(file, was_clean);
+        if opened.pair(LIVE_CACHED, LIVE_CACHED_CHECK).is_none() {
+            // Killed between the two stores of the pair, or damaged: seldom enough to read it all.
+            let values = (0..opened.slots() as usize).filter_map(|number| opened.entry(number));
+            let cached =
+                values.fold(0_u64, |sum, (_, value)| sum.wrapping_add(value.cached_bytes()));
+            opened.set_pair(LIVE_CACHED, LIVE_CACHED_CHECK, cached);
+        }
+        Ok((opened, was_clean))
     }
 
     fn over(file: IndexFile, is_complete: bool) -> Self {
@@ -244,13 +254,17 @@ impl Generation {
         match placed {
             Placed::New { number } => {
                 self.count(key.kind, 1);
+                self.count_cached(0, value.cached_bytes());
                 if let Some(entry) = self.access_entry(number) {
                     let access = access.unwrap_or(Access { minute: now_minute(), hits: 0 });
                     entry.store(self.packed(access), Ordering::Relaxed);
                 }
                 Some(number)
             }
-            Placed::Known { number } => Some(number),
+            Placed::Known { number, old } => {
+                self.count_cached(cached_bytes(&old), value.cached_bytes());
+                Some(number)
+            }
             Placed::Refused => None,
         }
     }
@@ -260,8 +274,9 @@ impl Generation {
             return;
         }
         let mut swept = Swept::default();
-        if self.table().remove(key, &mut swept) {
+        if let Some(old) = self.table().remove(key, &mut swept) {
             self.count(key.kind, u64::MAX);
+            self.count_cached(cached_bytes(&old), 0);
         }
         if swept.damaged > 0 {
             self.is_flawed.store(true, Ordering::Relaxed);
@@ -313,6 +328,15 @@ impl Generation {
         }
     }
 
+    /// Wraps around like its sum, so that no order of changes and no absurd size makes it drift.
+    fn count_cached(&self, less: u64, more: u64) {
+        if less != more {
+            let cached = self.live(LIVE_CACHED).map_or(0, |word| word.load(Ordering::Relaxed));
+            let cached = cached.wrapping_sub(less).wrapping_add(more);
+            self.set_pair(LIVE_CACHED, LIVE_CACHED_CHECK, cached);
+        }
+    }
+
     pub(super) fn counts(&self) -> IndexCounts {
         // Not checksummed, so bounded here.
         let at = |word| {
@@ -323,21 +347,31 @@ impl Generation {
             blobs: at(LIVE_COUNTS),
             links: at(LIVE_COUNTS + 1),
             tags: at(LIVE_COUNTS + 2),
+            // Read without its check: a look between the two stores is no damage.
+            cached_bytes: self.live(LIVE_CACHED).map_or(0, |word| word.load(Ordering::Relaxed)),
             slots: self.slots(),
         }
     }
 
     /// The last group of changes that was noted as applied; 0 when none was.
     pub(super) fn applied(&self) -> u64 {
-        let word = |at| self.live(at).map_or(0, |word| word.load(Ordering::Relaxed));
-        let applied = word(LIVE_APPLIED);
-        if word(LIVE_APPLIED_CHECK) == !applied { applied } else { 0 }
+        self.pair(LIVE_APPLIED, LIVE_APPLIED_CHECK).unwrap_or(0)
     }
 
     pub(super) fn set_applied(&self, group: u64) {
-        for (at, value) in [(LIVE_APPLIED, group), (LIVE_APPLIED_CHECK, !group)] {
+        self.set_pair(LIVE_APPLIED, LIVE_APPLIED_CHECK, group);
+    }
+
+    /// A live word that its complement proves; `None` when it does not.
+    fn pair(&self, at: usize, check: usize) -> Option<u64> {
+        let [value, check] = [at, check].map(|at| Some(self.live(at)?.load(Ordering::Relaxed)));
+        value.filter(|value| check == Some(!value))
+    }
+
+    fn set_pair(&self, at: usize, check: usize, value: u64) {
+        for (at, value) in [(at, value), (check, !value)] {
             if let Some(word) = self.live(at) {
-                // After everything that belongs to the group.
+                // After everything that it tells of.
                 word.store(value, Ordering::Release);
             }
         }
@@ -352,6 +386,10 @@ impl Generation {
     pub(super) fn remove_file(&self) {
         self.file.remove();
     }
+}
+
+fn cached_bytes(slot: &Slot) -> u64 {
+    slot.decode().map_or(0, |(_, value)| value.cached_bytes())
 }
 
 /// Minutes since 1970.

@@ -12,7 +12,7 @@ pub(super) use record::{RecordHead, claimed_length};
 pub(super) use slot::{Key, Kind, Slot, Value};
 
 /// Counted up when the meaning of a file changes; another schema is dropped and rebuilt.
-pub(super) const SCHEMA: u64 = 1;
+pub(super) const SCHEMA: u64 = 2;
 /// First word of an index file: `RNGPIDX1` in ASCII.
 pub(super) const INDEX_MAGIC: u64 = u64::from_le_bytes(*b"RNGPIDX1");
 /// First word of a small-object file: `RNGPSML1`.
@@ -59,6 +59,9 @@ pub(super) const LIVE_APPLIED: usize = 0;
 pub(super) const LIVE_APPLIED_CHECK: usize = 1;
 /// Live words: how many blobs, links and tags there are.
 pub(super) const LIVE_COUNTS: usize = 2;
+/// Live word: bytes of the blobs that are not hosted; and its complement, which proves it whole.
+pub(super) const LIVE_CACHED: usize = 5;
+pub(super) const LIVE_CACHED_CHECK: usize = 6;
 /// Live word of the small-object file: the ring has been handed out up to here.
 pub(super) const LIVE_RESERVED: usize = 0;
 /// Live words in use.
@@ -105,6 +108,8 @@ pub(super) const LAYOUT_HASH: u64 = hash(&[
     LIVE_APPLIED,
     LIVE_APPLIED_CHECK,
     LIVE_COUNTS,
+    LIVE_CACHED,
+    LIVE_CACHED_CHECK,
     LIVE_RESERVED,
     BODY_AT,
     LINE_BYTES,

@@ -187,6 +187,9 @@ pub struct IndexCounts {
     pub links: u64,
     /// Tags.
     pub tags: u64,
+    /// Bytes of the contents that are not hosted: what an eviction could free. After `kill -9` the
+    /// change that was under way may be missing.
+    pub cached_bytes: u64,
     /// Slots for all of them.
     pub slots: u64,
 }

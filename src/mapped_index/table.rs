@@ -53,8 +53,8 @@ pub(super) enum Found {
 pub(super) enum Placed {
     /// In a slot that was free.
     New { number: usize },
-    /// Over the same key, or it said the same already.
-    Known { number: usize },
+    /// Over the same key, or it said the same already; what was there before.
+    Known { number: usize, old: Slot },
     /// Both buckets are full.
     Refused,
 }
@@ -186,7 +186,7 @@ impl<'a> Table<'a> {
             if !old.says_the_same(&new) {
                 self.write(number, new);
             }
-            return Placed::Known { number };
+            return Placed::Known { number, old };
         }
         let home = self.identity.home(key);
         let mut best: Option<(usize, usize, usize)> = None;
@@ -208,15 +208,15 @@ impl<'a> Table<'a> {
         Placed::New { number }
     }
 
-    /// Removes an entry; whether it was there. Only the one writer.
-    pub(super) fn remove(&self, key: &Key, swept: &mut Swept) -> bool {
-        let Some((number, _)) = self.find_and_sweep(key, swept) else { return false };
+    /// Removes an entry; what was there. Only the one writer.
+    pub(super) fn remove(&self, key: &Key, swept: &mut Swept) -> Option<Slot> {
+        let (number, old) = self.find_and_sweep(key, swept)?;
         // Dead before its lane is free: killed between the two, it stays removed.
         self.write(number, Slot::dead());
         if let Some(lanes) = self.lanes.get(number / BUCKET_SLOTS) {
             set_lane(lanes, number % BUCKET_SLOTS, 0);
         }
-        true
+        Some(old)
     }
 
     fn write(&self, number: usize, slot: Slot) {

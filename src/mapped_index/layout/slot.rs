@@ -49,6 +49,16 @@ pub(in crate::mapped_index) enum Value {
     },
 }
 
+impl Value {
+    /// The bytes that forgetting this would free: those of a blob that is not hosted.
+    pub(in crate::mapped_index) fn cached_bytes(&self) -> u64 {
+        match self {
+            Self::Blob { size, is_hosted: false, .. } => *size,
+            _ => 0,
+        }
+    }
+}
+
 impl Key {
     /// The key of stored content. SHA-512 is cut to 256 bits and told apart by a flag.
     pub(in crate::mapped_index) fn blob(digest: &Digest) -> Self {

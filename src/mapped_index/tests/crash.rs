@@ -22,10 +22,34 @@ fn a_killed_process_is_trusted_in_the_same_boot_and_unsure_until_rebuilt() {
     let (index, mut writer, opened) = open(options(folder.path(), 2000, 1 << 20));
     assert_eq!(opened, Opened::Trusted { clean: false, applied: 42 });
     model.compare(&index, KEYS, false);
+    assert_eq!(index.counts().cached_bytes, model.cached_bytes());
     assert_eq!(index.blob(&digest(KEYS)), Lookup::Unsure);
     writer.rebuilt();
     assert_eq!(index.blob(&digest(KEYS)), Lookup::Miss);
     model.compare(&index, KEYS, true);
+}
+
+/// Killed between the two stores of the sum, or its page damaged: it is added up again.
+#[test]
+fn a_sum_of_cached_bytes_that_is_not_proven_is_made_anew() {
+    use super::super::layout::{LIVE_AT, LIVE_CACHED, LIVE_CACHED_CHECK};
+    for word in [LIVE_CACHED, LIVE_CACHED_CHECK] {
+        let folder = folder();
+        let mut model = Model::default();
+        let (_, mut writer, _) = open(options(folder.path(), 2000, 0));
+        fill(&mut writer, &mut model, KEYS);
+        drop(writer);
+        let path = generation_path(folder.path(), 1);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[LIVE_AT + 8 * word] ^= 4;
+        fs::write(&path, bytes).unwrap();
+        let (index, mut writer, opened) = open(options(folder.path(), 2000, 0));
+        assert!(matches!(opened, Opened::Trusted { .. }), "{opened:?}");
+        assert_eq!(index.counts().cached_bytes, model.cached_bytes());
+        writer.remove_blob(&digest(1));
+        model.blobs.remove(&1);
+        assert_eq!(index.counts().cached_bytes, model.cached_bytes());
+    }
 }
 
 #[test]

@@ -101,6 +101,10 @@ pub(super) struct Tally {
 }
 
 impl Model {
+    pub(super) fn cached_bytes(&self) -> u64 {
+        self.blobs.values().filter(|entry| !entry.is_hosted).map(|entry| entry.size).sum()
+    }
+
     /// Looks up every key below `keys`: what the index answers must be what the model has. With
     /// `is_exact`, it must answer all that fits a slot, and deny nothing else.
     pub(super) fn compare(&self, index: &Index, keys: u64, is_exact: bool) -> Tally {
