@@ -57,12 +57,21 @@ impl Index {
     /// [`SMALL_BYTES_MAX`](super::SMALL_BYTES_MAX) bytes; their checksum, not their digest, was
     /// checked.
     pub fn small(&self, digest: &Digest, out: &mut Vec<u8>) -> bool {
-        let Some(small) = &self.small else { return false };
+        matches!(self.blob_and_small(digest, out), Lookup::Hit((_, true)))
+    }
+
+    /// [`Index::blob`] and [`Index::small`] with one look-up: the entry, and whether its bytes were
+    /// appended to `out`. A hit without them is served from its file.
+    pub fn blob_and_small(&self, digest: &Digest, out: &mut Vec<u8>) -> Lookup<(BlobEntry, bool)> {
         let key = Key::blob(digest);
-        match self.current.load().look_up(&key) {
-            Lookup::Hit((_, Value::Blob { small: Some(line), .. })) => small.copy(line, &key, out),
-            _ => false,
-        }
+        self.current.load().look_up(&key).and_then(|(_, value)| {
+            let entry = blob_entry(&value)?;
+            let is_copied = match (value, &self.small) {
+                (Value::Blob { small: Some(line), .. }, Some(small)) => small.copy(line, &key, out),
+                _ => false,
+            };
+            Some((entry, is_copied))
+        })
     }
 
     /// Notes that content was used at `now` (Unix seconds). One use in a minute is counted, as

@@ -41,6 +41,16 @@ impl IndexWriter {
         self.put(&key, &blob_value(entry, small));
     }
 
+    /// Notes that content was re-hashed and is what its digest says. Without effect when it is not
+    /// in the index or was not in doubt.
+    pub fn set_proven(&mut self, digest: &Digest) {
+        let key = Key::blob(digest);
+        let Lookup::Hit((_, value)) = self.current.look_up(&key) else { return };
+        if let Value::Blob { size, pool, is_hosted, is_unproven: true, small } = value {
+            self.put(&key, &Value::Blob { size, pool, is_hosted, is_unproven: false, small });
+        }
+    }
+
     /// Forgets content whose file is gone or damaged. Links stay: they are proof of access, not of
     /// presence.
     pub fn remove_blob(&mut self, digest: &Digest) {

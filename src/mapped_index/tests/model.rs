@@ -101,6 +101,7 @@ fn answers_like_a_hash_map_through_restarts_and_generations() {
         assert_eq!(counts.blobs, model.blobs.len() as u64);
         assert_eq!(counts.links, model.links.len() as u64);
         assert_eq!(counts.tags, model.tags.len() as u64);
+        assert_eq!(counts.cached_bytes, model.cached_bytes());
     }
     assert!(model.compare(&index, KEYS, true).hits > 100);
 }
@@ -175,11 +176,21 @@ fn small_contents_are_bounded_and_follow_their_blob() {
         assert!(index.small(&digest(n), &mut out), "{length}");
         assert_eq!(out, bytes);
         out.clear();
+        let entry = BlobEntry { size: length as u64, ..blob(n) };
+        assert_eq!(index.blob_and_small(&digest(n), &mut out), Lookup::Hit((entry, true)));
+        assert_eq!(out, bytes);
+        out.clear();
     }
     let large = content(7, SMALL_BYTES_MAX + 1);
     writer.put_blob(&digest(7), &BlobEntry { size: large.len() as u64, ..blob(7) });
     writer.put_small(&digest(7), &large);
     assert!(!index.small(&digest(7), &mut out));
+    let found = index.blob_and_small(&digest(7), &mut out);
+    assert_eq!(
+        found.hit().map(|(entry, copied)| (entry.size, copied)),
+        Some((large.len() as u64, false))
+    );
+    assert!(out.is_empty());
     writer.remove_blob(&digest(6));
     assert!(!index.small(&digest(6), &mut out));
 }
@@ -275,4 +286,26 @@ fn a_use_in_the_same_minute_writes_nothing() {
     assert!(before == table());
     index.touch(&digest(1), later + 60);
     assert!(before != table());
+}
+
+#[test]
+fn what_was_rehashed_is_proven_in_both_generations() {
+    let folder = folder();
+    let (index, mut writer, _) = open(options(folder.path(), 100, 1));
+    writer.rebuilt();
+    let bytes = content(1, 9);
+    let entry = BlobEntry { size: 9, is_unproven: true, ..blob(1) };
+    writer.put_blob(&digest(1), &entry);
+    writer.put_small(&digest(1), &bytes);
+    writer.begin_generation(200).unwrap();
+    writer.set_proven(&digest(1));
+    writer.set_proven(&digest(2));
+    let mut out = Vec::new();
+    for _ in 0..2 {
+        let expected = BlobEntry { is_unproven: false, ..entry };
+        assert_eq!(index.blob_and_small(&digest(1), &mut out), Lookup::Hit((expected, true)));
+        assert_eq!(index.blob(&digest(2)), Lookup::Miss);
+        while !writer.carry_over(1) {}
+        writer.finish_generation();
+    }
 }
