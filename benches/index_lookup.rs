@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use redb::{Database, ReadableDatabase as _, TableDefinition};
-use ringport::mapped_index::{BlobEntry, Index, IndexOptions, LinkEntry, Lookup, TagEntry};
+use ringport::index::{BlobEntry, Index, IndexOptions, LinkEntry, Lookup, TagEntry};
 use ringport::oci::{Algorithm, Digest, Namespace, RepositoryName, Scope, Tag};
 
 const ENTRIES: u64 = 1_000_000;
@@ -124,7 +124,7 @@ fn look_ups(c: &mut Criterion) {
 }
 
 /// Fills the index as the issue asks: blobs, as many links, a tenth as many tags.
-fn fill(writer: &mut ringport::mapped_index::IndexWriter) {
+fn fill(writer: &mut ringport::index::IndexWriter) {
     let begin = Instant::now();
     for n in 0..ENTRIES {
         writer.put_blob(&digest(n), &entry(n));
@@ -151,7 +151,7 @@ fn scope() -> Scope {
 fn others(
     c: &mut Criterion,
     index: &Index,
-    writer: &mut ringport::mapped_index::IndexWriter,
+    writer: &mut ringport::index::IndexWriter,
     known: &[Digest],
 ) {
     let scope = scope();

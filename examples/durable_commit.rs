@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ringport::catalog::{BlobRecord, Catalog, LinkRecord, Subscriber, Write as Change};
+use ringport::catalog::{BlobRecord, Catalog, LinkRecord, Subscriber, Tended, Write as Change};
 use ringport::oci::{Algorithm, Digest, RepositoryName, Scope};
 use ringport::runtime::{self, BlockingPool};
 use ringport::storage::{Staged, Store};
@@ -66,8 +66,10 @@ struct NoIndex;
 impl Subscriber for NoIndex {
     fn applied(&mut self, _: &Change) {}
     fn rebuilt(&mut self) {}
-    fn wants_rebuild(&mut self) -> bool {
-        false
+    fn group(&mut self, _: u64) {}
+    fn offered(&mut self, _: &Digest, _: &[u8]) {}
+    fn tend(&mut self) -> Tended {
+        Tended::Idle
     }
     fn closed(&mut self) {}
 }

@@ -13,7 +13,6 @@ pub mod telemetry;
 
 pub mod catalog;
 pub mod index;
-pub mod mapped_index;
 pub mod plugin;
 pub mod storage;
 pub mod transfer;

@@ -11,7 +11,7 @@ mod support;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ringport::catalog::{BlobRecord, Catalog, LinkRecord, Subscriber, TagRecord, Write};
+use ringport::catalog::{BlobRecord, Catalog, LinkRecord, Subscriber, TagRecord, Tended, Write};
 use ringport::oci::{Algorithm, Digest, Namespace, RepositoryName, Scope, Tag};
 use ringport::storage::Store;
 use support::http;
@@ -25,8 +25,10 @@ struct Nobody;
 impl Subscriber for Nobody {
     fn applied(&mut self, _: &Write) {}
     fn rebuilt(&mut self) {}
-    fn wants_rebuild(&mut self) -> bool {
-        false
+    fn group(&mut self, _: u64) {}
+    fn offered(&mut self, _: &Digest, _: &[u8]) {}
+    fn tend(&mut self) -> Tended {
+        Tended::Idle
     }
     fn closed(&mut self) {}
 }

@@ -9,7 +9,7 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
-use ringport::catalog::{BlobRecord, Catalog, LinkRecord, Subscriber, TagRecord, Write};
+use ringport::catalog::{BlobRecord, Catalog, LinkRecord, Subscriber, TagRecord, Tended, Write};
 use ringport::oci::{Algorithm, Digest, RepositoryName, Scope, Tag};
 use ringport::storage::Store;
 use serde_json::{Value, json};
@@ -24,8 +24,10 @@ struct Nobody;
 impl Subscriber for Nobody {
     fn applied(&mut self, _: &Write) {}
     fn rebuilt(&mut self) {}
-    fn wants_rebuild(&mut self) -> bool {
-        false
+    fn group(&mut self, _: u64) {}
+    fn offered(&mut self, _: &Digest, _: &[u8]) {}
+    fn tend(&mut self) -> Tended {
+        Tended::Idle
     }
     fn closed(&mut self) {}
 }

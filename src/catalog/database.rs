@@ -1,10 +1,12 @@
 //! The database file: opened, marked as in use, opened again after a failure.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction,
+};
 
 use super::record::{BLOBS, HOSTED, LINKS, META, SUSPECTS, TAGS, TagRecord, UNSYNCED};
 use super::{CatalogError, Opened, Write, failed};
@@ -16,6 +18,8 @@ const CACHE_BYTES: usize = 32 * 1024 * 1024;
 const STORE_ID: &str = "store_id";
 /// The boot id under which a process has the store open; empty after a clean stop.
 const IN_USE: &str = "in_use";
+/// The number of the last commit of writes, little-endian.
+const GROUP: &str = "group";
 
 /// What the writer and the look-ups share.
 pub(super) struct Shared {
@@ -25,6 +29,8 @@ pub(super) struct Shared {
     // reference, by the catalog thread and the blocking pool, never by a worker.
     database: Mutex<Option<Arc<Database>>>,
     failing: AtomicBool,
+    /// The number of the last commit; changed by the catalog thread alone.
+    group: AtomicU64,
 }
 
 impl Shared {
@@ -39,6 +45,7 @@ impl Shared {
             path: path.to_owned(),
             database: Mutex::new(Some(Arc::new(database))),
             failing: AtomicBool::new(false),
+            group: AtomicU64::new(opened.group),
         };
         Ok((shared, opened))
     }
@@ -67,12 +74,16 @@ impl Shared {
     /// Opens the file again; fails while a look-up still reads the old snapshot.
     pub(super) fn open_again(&self) -> Result<(), CatalogError> {
         let database = open_database(&self.path)?;
+        // Commits that were not durable are undone, and their numbers are given again.
+        self.group.store(last_group(&database)?, Ordering::Relaxed);
         self.set_database(Some(Arc::new(database)));
         Ok(())
     }
 
-    pub(super) fn commit(&self, writes: &[Write], durable: bool) -> Result<(), CatalogError> {
+    /// Commits `writes`; the number of the commit.
+    pub(super) fn commit(&self, writes: &[Write], durable: bool) -> Result<u64, CatalogError> {
         let database = self.database().ok_or(CatalogError::Closed)?;
+        let group = self.group.load(Ordering::Relaxed).saturating_add(1);
         let mut transaction = database.begin_write().map_err(failed)?;
         if durable {
             // So that opening after a crash needs no walk through all records.
@@ -81,7 +92,13 @@ impl Shared {
             transaction.set_durability(Durability::None).map_err(failed)?;
         }
         apply(&transaction, writes)?;
-        transaction.commit().map_err(failed)
+        {
+            let mut meta = transaction.open_table(META).map_err(failed)?;
+            meta.insert(GROUP, &group.to_le_bytes()[..]).map_err(failed)?;
+        }
+        transaction.commit().map_err(failed)?;
+        self.group.store(group, Ordering::Relaxed);
+        Ok(group)
     }
 
     /// Marks the store as left in good order.
@@ -132,7 +149,29 @@ fn take_into_use(database: &Database) -> Result<Opened, CatalogError> {
         suspect_unsynced(&transaction)?;
     }
     transaction.commit().map_err(failed)?;
-    Ok(Opened { store_id, is_intact, suspects: suspects(database)? })
+    Ok(Opened {
+        store_id,
+        is_intact,
+        suspects: suspects(database)?,
+        group: last_group(database)?,
+        records: count_records(database)?,
+    })
+}
+
+fn last_group(database: &Database) -> Result<u64, CatalogError> {
+    let transaction = database.begin_read().map_err(failed)?;
+    let meta = transaction.open_table(META).map_err(failed)?;
+    let value = meta.get(GROUP).map_err(failed)?;
+    Ok(value.and_then(|value| value.value().try_into().ok()).map_or(0, u64::from_le_bytes))
+}
+
+/// Cheap whatever the tables hold: each keeps its length.
+fn count_records(database: &Database) -> Result<u64, CatalogError> {
+    let transaction = database.begin_read().map_err(failed)?;
+    let blobs = transaction.open_table(BLOBS).map_err(failed)?.len().map_err(failed)?;
+    let links = transaction.open_table(LINKS).map_err(failed)?.len().map_err(failed)?;
+    let tags = transaction.open_table(TAGS).map_err(failed)?.len().map_err(failed)?;
+    Ok(blobs.saturating_add(links).saturating_add(tags))
 }
 
 /// After a power cut: what was not synced is doubtful until it has been checked, however often

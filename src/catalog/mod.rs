@@ -9,6 +9,8 @@
 //! when they are applied, and reach the disk within [`FLUSH_INTERVAL`] or at a clean stop.
 //! **Invariant:** the [`Subscriber`] (the index) is told of each write after it was applied and
 //! before it is answered. It is told by this thread alone: that makes it the index's only writer.
+//! **Invariant:** commits are numbered; the subscriber learns the number of each group after it was
+//! told all of it, so that an index which outlived its process can say what it has seen.
 //! **Invariant:** the canonical upstream is part of every key; the empty upstream is ourselves.
 //!
 //! Deliberately absent: bytes of content (files hold them), decisions about freshness or space.
@@ -22,9 +24,11 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_channel::oneshot;
 
 use database::Shared;
@@ -36,6 +40,9 @@ use crate::oci::Digest;
 
 /// How long a write that did not ask for durability may stay in memory only.
 pub const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// Offers that may wait for the thread; those over it are dropped, and made again by the next who
+/// reads the content.
+const OFFERS_MAX: usize = 256;
 
 /// What went wrong with the catalog.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -99,12 +106,29 @@ pub trait Subscriber: Send {
     /// A write was applied; or, while cached content is concerned, the catalog could not take it
     /// and it is true all the same.
     fn applied(&mut self, write: &Write);
-    /// Every record of the catalog has been told since the last [`Catalog::rebuild`].
+    /// Everything up to this commit was told.
+    fn group(&mut self, number: u64);
+    /// Small content that somebody has read and verified, to be kept at hand.
+    fn offered(&mut self, digest: &Digest, content: &[u8]);
+    /// Every record of the catalog has been told since the last [`Catalog::rebuild`] or
+    /// [`Tended::Rebuild`].
     fn rebuilt(&mut self);
-    /// Whether the whole catalog should be told again (the table it fills has become too small).
-    fn wants_rebuild(&mut self) -> bool;
-    /// The catalog closes in good order; nothing more will be told.
+    /// Time for a short piece of work of its own, a millisecond or so. Called after each group,
+    /// and again at once while it says [`Tended::Busy`].
+    fn tend(&mut self) -> Tended;
+    /// The catalog closes; nothing more will be told.
     fn closed(&mut self);
+}
+
+/// What [`Subscriber::tend`] wants next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tended {
+    /// Nothing before the next write.
+    Idle,
+    /// More of the same, as soon as waiting writes have been served.
+    Busy,
+    /// To be told the whole catalog again.
+    Rebuild,
 }
 
 /// What was found when the catalog was opened.
@@ -117,6 +141,10 @@ pub struct Opened {
     pub is_intact: bool,
     /// Content that was not synced at a power cut and has not been checked since.
     pub suspects: Vec<Digest>,
+    /// The number of the last commit; 0 in a new catalog.
+    pub group: u64,
+    /// Blobs, links and tags together.
+    pub records: u64,
 }
 
 /// The catalog, to be started with [`Unstarted::start`] after its subscriber has been made.
@@ -130,6 +158,7 @@ pub struct Unstarted {
 pub struct Catalog {
     // Every message belongs to a live request or fill, whose numbers are limited elsewhere.
     messages: crossbeam_channel::Sender<Message>,
+    offers: Arc<AtomicUsize>,
     shared: Arc<Shared>,
 }
 
@@ -161,6 +190,17 @@ impl Catalog {
         let (answer, _) = oneshot::channel();
         // A closed catalog needs no names any more.
         let _ = self.messages.send(Message::Apply { writes, durable: false, answer });
+    }
+
+    /// Offers small content to the subscriber, if it has the time. The caller has verified that
+    /// the bytes are what the digest promises.
+    pub fn offer(&self, digest: Digest, content: Bytes) {
+        if self.offers.fetch_add(1, Ordering::Relaxed) >= OFFERS_MAX {
+            self.offers.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        // A closed catalog needs nothing any more.
+        let _ = self.messages.send(Message::Offer { digest, content });
     }
 
     /// Asks the thread to tell the subscriber every record, in pieces between writes.
@@ -206,12 +246,13 @@ impl Unstarted {
         subscriber: Box<dyn Subscriber>,
     ) -> Result<(Catalog, JoinHandle<()>), CatalogError> {
         let (messages, queue) = crossbeam_channel::unbounded();
-        let writer = Writer::new(self.shared.clone(), subscriber);
+        let offers = Arc::<AtomicUsize>::default();
+        let writer = Writer::new(self.shared.clone(), offers.clone(), subscriber);
         let handle = std::thread::Builder::new()
             .name("catalog".into())
             .spawn(move || writer.run(&queue))
             .map_err(|error| CatalogError::Write { cause: error.to_string() })?;
-        Ok((Catalog { messages, shared: self.shared }, handle))
+        Ok((Catalog { messages, offers, shared: self.shared }, handle))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Walking through all records, for scrub and gc: in pieces, each a snapshot of its own, so that
 //! writes go on meanwhile. Called from threads that may wait.
 
+use std::fmt::Write as _;
 use std::ops::Bound;
 
 use redb::{ReadTransaction, ReadableDatabase, TableDefinition};
@@ -119,6 +120,25 @@ impl Catalog {
         let table = transaction.open_table(BLOBS).map_err(failed)?;
         let found = table.get(digest.as_str()).map_err(failed)?;
         found.map(|value| BlobRecord::read(&digest, value.value())).transpose()
+    }
+
+    /// The stored SHA-512 content whose digest begins with these bytes; two of one such beginning
+    /// would be half a collision. Blocks.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn find_sha512(&self, prefix: &[u8; 32]) -> Result<Option<Digest>, CatalogError> {
+        let mut from = String::from("sha512:");
+        for byte in prefix {
+            // Writing to a String cannot fail.
+            let _ = write!(from, "{byte:02x}");
+        }
+        let transaction = self.snapshot()?;
+        let table = transaction.open_table(BLOBS).map_err(failed)?;
+        let mut range = table.range::<&str>(from.as_str()..).map_err(failed)?;
+        let Some((key, _)) = range.next().transpose().map_err(failed)? else { return Ok(None) };
+        let is_it = key.value().starts_with(&from);
+        Ok(Digest::parse(key.value()).ok().filter(|_| is_it))
     }
 
     fn snapshot(&self) -> Result<ReadTransaction, CatalogError> {

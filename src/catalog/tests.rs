@@ -25,8 +25,10 @@ impl Subscriber for Told {
     fn rebuilt(&mut self) {
         self.0.lock().unwrap().push("rebuilt".into());
     }
-    fn wants_rebuild(&mut self) -> bool {
-        false
+    fn group(&mut self, _: u64) {}
+    fn offered(&mut self, _: &Digest, _: &[u8]) {}
+    fn tend(&mut self) -> Tended {
+        Tended::Idle
     }
     fn closed(&mut self) {
         self.0.lock().unwrap().push("closed".into());

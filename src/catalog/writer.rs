@@ -1,23 +1,29 @@
 //! The catalog thread: takes writes, groups them into transactions, tells the subscriber, answers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use futures_channel::oneshot;
 
 use super::database::Shared;
 use super::rebuild::Rebuild;
-use super::{CatalogError, FLUSH_INTERVAL, Subscriber, Write};
+use super::{CatalogError, FLUSH_INTERVAL, Subscriber, Tended, Write};
+use crate::oci::Digest;
 use crate::runtime::clock;
 
 /// Most messages in one transaction: bounds the time the first of them waits.
 const GROUP_MAX: usize = 256;
+/// After a failure to read the catalog out, the next try is made after this long.
+const REBUILD_PAUSE: Duration = Duration::from_secs(10);
 
 type Answer = oneshot::Sender<Result<(), CatalogError>>;
 
 pub(super) enum Message {
     Apply { writes: Vec<Write>, durable: bool, answer: Answer },
+    Offer { digest: Digest, content: Bytes },
     Rebuild,
     Close { in_order: bool },
 }
@@ -29,6 +35,11 @@ pub(super) struct Writer {
     unflushed: Vec<Write>,
     unflushed_since: Option<Instant>,
     rebuild: Option<Rebuild>,
+    /// When a rebuild that failed is begun again.
+    rebuild_again_at: Option<Instant>,
+    /// Whether the subscriber has more to do.
+    is_busy: bool,
+    offers: Arc<AtomicUsize>,
 }
 
 /// What was taken from the queue for one transaction.
@@ -38,6 +49,7 @@ struct Group {
     writes: Vec<Write>,
     durable: bool,
     rebuild: bool,
+    offers: Vec<(Digest, Bytes)>,
     close: Option<InOrder>,
 }
 
@@ -46,8 +58,21 @@ struct Group {
 struct InOrder(bool);
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, subscriber: Box<dyn Subscriber>) -> Self {
-        Self { shared, subscriber, unflushed: Vec::new(), unflushed_since: None, rebuild: None }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        offers: Arc<AtomicUsize>,
+        subscriber: Box<dyn Subscriber>,
+    ) -> Self {
+        Self {
+            shared,
+            subscriber,
+            unflushed: Vec::new(),
+            unflushed_since: None,
+            rebuild: None,
+            rebuild_again_at: None,
+            is_busy: false,
+            offers,
+        }
     }
 
     /// The thread's whole life: until told to close, or until all senders are gone.
@@ -63,11 +88,18 @@ impl Writer {
             group.durable |= group.close.is_some()
                 || self.unflushed_since.is_some_and(|since| since.elapsed() >= FLUSH_INTERVAL);
             let close = group.close;
-            if group.rebuild || self.subscriber.wants_rebuild() {
-                self.rebuild = Some(Rebuild::new());
+            let is_due = self.rebuild_again_at.is_some_and(|at| clock::now() >= at);
+            if group.rebuild || is_due {
+                self.begin_rebuild();
             }
+            let offers = std::mem::take(&mut group.offers);
             if !group.messages.is_empty() || group.durable {
                 self.serve(group);
+            }
+            // After the writes that they belong to.
+            for (digest, content) in offers {
+                self.offers.fetch_sub(1, Ordering::Relaxed);
+                self.subscriber.offered(&digest, &content);
             }
             if let Some(InOrder(in_order)) = close {
                 if in_order
@@ -82,17 +114,28 @@ impl Writer {
                 return;
             }
             self.rebuild_a_piece();
+            let tended = self.subscriber.tend();
+            self.is_busy = tended != Tended::Idle;
+            if tended == Tended::Rebuild {
+                self.begin_rebuild();
+            }
         }
     }
 
-    /// The next message, or the time to flush or to go on rebuilding.
+    fn begin_rebuild(&mut self) {
+        self.rebuild = Some(Rebuild::new());
+        self.rebuild_again_at = None;
+    }
+
+    /// The next message, or the time to flush or to go on with other work.
     fn wait(&self, queue: &Receiver<Message>) -> Result<Message, RecvTimeoutError> {
-        if self.rebuild.is_some() {
+        if self.rebuild.is_some() || self.is_busy {
             return queue.recv_timeout(Duration::ZERO);
         }
-        match self.unflushed_since {
+        let flush_at = self.unflushed_since.map(|since| since + FLUSH_INTERVAL);
+        match flush_at.into_iter().chain(self.rebuild_again_at).min() {
             None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(since) => queue.recv_timeout(FLUSH_INTERVAL.saturating_sub(since.elapsed())),
+            Some(at) => queue.recv_deadline(at),
         }
     }
 
@@ -101,6 +144,7 @@ impl Writer {
         let Group { messages, writes, durable, .. } = group;
         let result = self.write(&writes, durable);
         let mut writes = writes.into_iter();
+        let mut told = Vec::with_capacity(messages.len());
         for (count, wanted_durable, answer) in messages {
             let applied: Vec<Write> = writes.by_ref().take(count).collect();
             // Names of cached content are true whether or not they are remembered.
@@ -112,21 +156,27 @@ impl Writer {
             if result.is_ok() && !durable {
                 self.unflushed.extend(applied);
             }
+            told.push((answer, result.clone().map(drop)));
+        }
+        if let Ok(number) = result {
+            self.subscriber.group(number);
+        }
+        for (answer, result) in told {
             // Whoever asked may have gone.
-            let _ = answer.send(result.clone());
+            let _ = answer.send(result);
         }
     }
 
     /// Commits, opening the database anew first if it failed before.
-    fn write(&mut self, writes: &[Write], durable: bool) -> Result<(), CatalogError> {
+    fn write(&mut self, writes: &[Write], durable: bool) -> Result<u64, CatalogError> {
         let result = self.reopen().and_then(|()| self.shared.commit(writes, durable));
         self.shared.set_failing(result.is_err());
         match &result {
-            Ok(()) if durable => {
+            Ok(_) if durable => {
                 self.unflushed.clear();
                 self.unflushed_since = None;
             }
-            Ok(()) => {
+            Ok(_) => {
                 self.unflushed_since.get_or_insert_with(clock::now);
             }
             Err(error) => {
@@ -153,12 +203,16 @@ impl Writer {
 
     fn rebuild_a_piece(&mut self) {
         let Some(rebuild) = self.rebuild.take() else { return };
-        let Some(database) = self.shared.database() else { return };
+        let Some(database) = self.shared.database() else {
+            self.rebuild_again_at = Some(clock::now() + REBUILD_PAUSE);
+            return;
+        };
         match rebuild.step(&database, self.subscriber.as_mut()) {
             Ok(Some(next)) => self.rebuild = Some(next),
             Ok(None) => self.subscriber.rebuilt(),
             Err(error) => {
                 tracing::error!(%error, "the index could not be rebuilt; the catalog answers for it");
+                self.rebuild_again_at = Some(clock::now() + REBUILD_PAUSE);
             }
         }
     }
@@ -173,6 +227,7 @@ fn gather(first: Message, queue: &Receiver<Message>) -> Group {
                 group.writes.extend(writes);
                 group.durable |= durable;
             }
+            Message::Offer { digest, content } => group.offers.push((digest, content)),
             Message::Rebuild => group.rebuild = true,
             Message::Close { in_order } => {
                 group.close = Some(InOrder(in_order));

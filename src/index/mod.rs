@@ -1,43 +1,172 @@
-//! The index: what answers hits. A derived table of blobs, links and tags that any worker reads
-//! without a lock and without touching the disk.
+//! The index: what answers hits. A table of blobs, links and tags in mapped memory that any worker
+//! reads without a lock or a system call, and a ring of small contents beside it.
 //!
-//! This is its first form: concurrent hash tables in memory, filled from the catalog. It stands
-//! behind the same seam as the memory-mapped table that will replace it.
+//! The bytes are specified in FORMAT.md. The way down: [`Index`] (look-ups, `reader`) and
+//! [`IndexWriter`] (changes, `writer`) -> `generation` (one table file) and `small` (the ring) ->
+//! `table` (which slot) -> `protocol` (memory orders) and `layout` (bytes) -> `file` (header,
+//! recognition) -> `map` and `sigbus` (the only `unsafe`).
 //!
-//! May import: `oci`.
+//! May import: `oci`. One door: `memmap2` only in `map`, the signal only in `sigbus`.
 //!
 //! **Invariant:** the index is a hint. Files and catalog are the truth; whoever serves a hit
-//! confirms it by opening the file and comparing its size, and forgets the entry otherwise.
-//! **Invariant:** there is one [`IndexWriter`], and the catalog thread owns it: entries appear
-//! after the bytes are in place and the catalog knows them.
+//! confirms it by opening the file and comparing its size, and forgets the entry otherwise. No
+//! acknowledgement waits for the index, and none is given because of it.
+//! **Invariant:** one writer (the catalog's thread) after the catalog knows; readers never write
+//! anything but access hints.
+//! **Invariant:** a look-up gives what was put, or none. A torn, damaged, foreign or misplaced slot
+//! never answers. [`Lookup::Miss`] is only said when everything known to be stored is in here.
+//! **Invariant:** recovery is binary: a file is believed whole or dropped and filled again.
+//! **Invariant:** no number read from a file is used before it is bounded; nothing here panics.
 //!
-//! Deliberately absent: eviction, persistence, anything that decides about freshness.
+//! Deliberately absent: repair, growing in place, pointers in files, eviction policy, freshness.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+mod file;
+mod generation;
+mod layout;
+mod map;
+mod media;
+mod protocol;
+mod reader;
+mod recovery;
+mod sigbus;
+mod small;
+mod table;
+mod writer;
 
-use papaya::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::oci::{Digest, Scope, ScopeKey, Tag};
+use crate::oci::{Algorithm, Digest};
 
-/// Stored content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlobEntry {
-    /// Its size in bytes.
-    pub size: u64,
-    /// The pool that holds its file.
-    pub pool: u8,
-    /// Whether it is ours: never evicted.
-    pub is_hosted: bool,
+pub use reader::Index;
+pub use writer::IndexWriter;
+
+/// Largest content that is kept in the ring, in bytes. Manifests and indexes are mostly 0.5 to
+/// 20 KiB and image configs 2 to 30 KiB, so that nearly all of them fit; and a ring of 64 MiB still
+/// holds 2,000 of the largest. Copying 32 KiB out costs less than opening a file.
+pub const SMALL_BYTES_MAX: usize = 32 * 1024;
+
+/// Where the index lies and how large it is.
+#[derive(Debug, Clone)]
+pub struct IndexOptions {
+    /// Its folder, made if missing. Nothing else may be kept there.
+    pub folder: PathBuf,
+    /// The random id of the store, kept in the catalog. It keys the hash, too: whoever knows it can
+    /// make content that fills one bucket, so it is not published.
+    pub store_id: [u8; 16],
+    /// Fewest slots. A slot takes 64 bytes, with all around it 70; ask for 1.4 times the
+    /// entries expected (one for each blob, link and tag).
+    pub slots_min: u64,
+    /// Bytes for small contents; 0 for none, else at least 256 KiB are taken.
+    pub small_bytes: u64,
 }
 
-/// What a tag points at. Times are Unix seconds.
+/// What came of opening.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opened {
+    /// The table of an earlier process is in use.
+    Trusted {
+        /// Whether that process had closed it. If not, it was killed: every entry is one that was
+        /// put, but the last changes may be missing, removals among them, and [`Index::may_miss`]
+        /// holds until [`IndexWriter::rebuilt`].
+        clean: bool,
+        /// What was last given to [`IndexWriter::set_applied`]; 0 for nothing. If the catalog
+        /// stands at the same group, nothing is missing.
+        applied: u64,
+    },
+    /// It is empty; the catalog has to be put into it.
+    Rebuild {
+        /// Why an earlier table, if any, was dropped. A sentence.
+        why: String,
+    },
+}
+
+/// Why there is no index, or no larger one.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// The folder could not be made or read.
+    #[error("the index folder {path} cannot be used: {source}; check owner, mode and free space")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file could not be made, nor memory instead of it.
+    #[error("the index file {path} cannot be made: {source}; free space, or ask for fewer slots")]
+    Create {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It could not be put on disk at the end; the next start fills a new one.
+    #[error("the index file {path} was not closed: {source}; it will be rebuilt at the next start")]
+    Close {
+        /// The folder of the file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// The answer of a look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TagEntry {
-    /// The manifest the tag is bound to.
-    pub digest: Digest,
-    /// When the upstream last confirmed it.
-    pub checked_at: u64,
+pub enum Lookup<T> {
+    /// The entry.
+    Hit(T),
+    /// There is none, and nothing is known to be missing here. Damage that leaves zeros behind
+    /// cannot be told from "none": who would deny hosted content asks the catalog all the same.
+    Miss,
+    /// Not known here: ask the catalog. The index is being filled, or lost something, or the
+    /// writer was in the way, or the value does not fit a slot.
+    Unsure,
+}
+
+impl<T> Lookup<T> {
+    /// The entry, if there is one.
+    pub fn hit(self) -> Option<T> {
+        match self {
+            Self::Hit(entry) => Some(entry),
+            Self::Miss | Self::Unsure => None,
+        }
+    }
+
+    /// Whether the catalog has to be asked.
+    pub const fn is_unsure(&self) -> bool {
+        matches!(self, Self::Unsure)
+    }
+
+    /// The same of another kind.
+    pub fn map<U>(self, to: impl FnOnce(T) -> U) -> Lookup<U> {
+        match self {
+            Self::Hit(entry) => Lookup::Hit(to(entry)),
+            Self::Miss => Lookup::Miss,
+            Self::Unsure => Lookup::Unsure,
+        }
+    }
+
+    fn and_then<U>(self, then: impl FnOnce(T) -> Option<U>) -> Lookup<U> {
+        match self {
+            Self::Hit(entry) => then(entry).map_or(Lookup::Unsure, Lookup::Hit),
+            Self::Miss => Lookup::Miss,
+            Self::Unsure => Lookup::Unsure,
+        }
+    }
+}
+
+/// Stored content, whoever linked it. Knowing it is no permission to serve it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobEntry {
+    /// Size in bytes.
+    pub size: u64,
+    /// The disk it lies on.
+    pub pool: u8,
+    /// Whether it is hosted: then it is never evicted.
+    pub is_hosted: bool,
+    /// Whether it has to be re-hashed before its first use: it was not synced before the machine
+    /// went down.
+    pub is_unproven: bool,
 }
 
 /// Proof that a repository holds some content.
@@ -49,43 +178,52 @@ pub struct LinkEntry {
     pub linked_at: u64,
 }
 
-/// How many entries the index holds.
+/// What a tag points at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TagEntry {
+    /// The manifest the tag is bound to.
+    pub digest: Digest,
+    /// When the upstream last confirmed it, Unix seconds. Kept in 32 bits, which ends in 2106.
+    pub checked_at: u64,
+}
+
+/// How many entries the index holds. Hints: a killed process can leave them off by a few.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexCounts {
     /// Stored contents.
-    pub blobs: usize,
+    pub blobs: u64,
     /// Repository to content links.
-    pub links: usize,
+    pub links: u64,
     /// Tags.
-    pub tags: usize,
+    pub tags: u64,
+    /// Bytes of the contents that are not hosted: what an eviction could free. After `kill -9` the
+    /// change that was under way may be missing.
+    pub cached_bytes: u64,
+    /// Slots for all of them.
+    pub slots: u64,
 }
 
-#[derive(Default)]
-struct Tables {
-    blobs: HashMap<Digest, BlobEntry>,
-    links: HashMap<ScopeKey, LinkEntry>,
-    tags: HashMap<ScopeKey, TagEntry>,
-    uses: HashMap<Digest, (u32, u32)>,
-    // To draw from. Locked by the catalog thread and by the one that makes room, never by a worker.
-    order: Mutex<Vec<Digest>>,
-    complete: AtomicBool,
-}
-
-/// Stored content that was drawn at random.
+/// A blob chosen at random, for eviction to judge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sampled {
-    /// Which.
-    pub digest: Digest,
-    /// What is stored.
+pub struct Sample {
+    /// Which hash it goes by.
+    pub algorithm: Algorithm,
+    /// The first 32 bytes of its digest.
+    pub prefix: [u8; 32],
+    /// Its digest, where 32 bytes are the whole of it. A SHA-512 is found in the catalog by its
+    /// prefix.
+    pub digest: Option<Digest>,
+    /// What is known about it.
     pub entry: BlobEntry,
-    /// When it was last used, in [`Index::minute`]s.
-    pub last_use_minute: u32,
-    /// How often it was used, saturating.
+    /// When it was last used, in minutes since 1970. A hint.
+    pub last_use_minute: u64,
+    /// How often it was used, as [`counted`] counts; 0 to 4095. A hint.
     pub hits: u32,
 }
 
 /// The count of uses after one more at `now_minute`: halved at the end of each day, so that what was
-/// popular long ago does not stay for ever. One use a minute is counted.
+/// popular long ago does not stay for ever. One use a minute is counted, so a count stays below
+/// 2,881. Both minutes since 1970.
 pub fn counted(hits: u32, last_use_minute: u32, now_minute: u32) -> u32 {
     const DAY: u32 = 24 * 60;
     if now_minute == last_use_minute {
@@ -95,120 +233,6 @@ pub fn counted(hits: u32, last_use_minute: u32, now_minute: u32) -> u32 {
     hits.checked_shr(days).unwrap_or(0).saturating_add(1)
 }
 
-/// The reading side. Shared by all workers.
-pub struct Index(Arc<Tables>);
-
-/// The writing side. There is one.
-pub struct IndexWriter(Arc<Tables>);
-
-impl Index {
-    /// An empty index that is to be filled from the catalog.
-    pub fn open() -> (Arc<Self>, IndexWriter) {
-        let tables = Arc::<Tables>::default();
-        (Arc::new(Self(tables.clone())), IndexWriter(tables))
-    }
-
-    /// What the tag is bound to, if known.
-    pub fn tag(&self, scope: &Scope, tag: &Tag) -> Option<TagEntry> {
-        self.0.tags.pin().get(&scope.tag_key(tag)).copied()
-    }
-
-    /// The link from the repository to the content, if there is one.
-    pub fn link(&self, scope: &Scope, digest: &Digest) -> Option<LinkEntry> {
-        self.0.links.pin().get(&scope.link_key(digest)).cloned()
-    }
-
-    /// Stored content, whoever linked it. Knowing it is no permission to serve it.
-    pub fn blob(&self, digest: &Digest) -> Option<BlobEntry> {
-        self.0.blobs.pin().get(digest).copied()
-    }
-
-    /// Now, in the minutes that uses are noted in.
-    pub fn minute(&self) -> u32 {
-        let seconds = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        u32::try_from(seconds / 60).unwrap_or(u32::MAX)
-    }
-
-    /// Notes a use of stored content.
-    pub fn touch(&self, digest: &Digest) {
-        let minute = self.minute();
-        let uses = self.0.uses.pin();
-        if uses.get(digest).is_some_and(|&(last, _)| last == minute) {
-            // Counted already; most hits of a wave write nothing.
-            return;
-        }
-        let next = |&(last, hits): &(u32, u32)| (minute, counted(hits, last, minute));
-        uses.update_or_insert(*digest, next, (minute, 1));
-    }
-
-    /// Stored content drawn by a random number; `None` when it hit nothing.
-    pub fn sample(&self, random: u64) -> Option<Sampled> {
-        let digest = {
-            let mut order = self.0.order.lock().unwrap_or_else(PoisonError::into_inner);
-            let nth = usize::try_from(random % (order.len().max(1) as u64)).ok()?;
-            let digest = *order.get(nth)?;
-            if !self.0.blobs.pin().contains_key(&digest) {
-                // It has left the store since; its place is cleared now that somebody looks.
-                order.swap_remove(nth);
-                return None;
-            }
-            digest
-        };
-        let entry = self.0.blobs.pin().get(&digest).copied()?;
-        let (last_use_minute, hits) = self.0.uses.pin().get(&digest).copied().unwrap_or((0, 0));
-        Some(Sampled { digest, entry, last_use_minute, hits })
-    }
-
-    /// Whether something may be in the catalog that is not in here: a miss then proves nothing.
-    pub fn may_miss(&self) -> bool {
-        !self.0.complete.load(Ordering::Acquire)
-    }
-
-    /// How full the tables are.
-    pub fn counts(&self) -> IndexCounts {
-        let Tables { blobs, links, tags, .. } = &*self.0;
-        IndexCounts { blobs: blobs.pin().len(), links: links.pin().len(), tags: tags.pin().len() }
-    }
-}
-
-impl IndexWriter {
-    /// Stored content becomes visible.
-    pub fn put_blob(&mut self, digest: &Digest, entry: &BlobEntry) {
-        if self.0.blobs.pin().insert(*digest, *entry).is_none() {
-            self.0.order.lock().unwrap_or_else(PoisonError::into_inner).push(*digest);
-        }
-    }
-
-    /// Content has left the store, or its file turned out to be missing or damaged.
-    pub fn remove_blob(&mut self, digest: &Digest) {
-        self.0.blobs.pin().remove(digest);
-        self.0.uses.pin().remove(digest);
-    }
-
-    /// Content becomes visible in a repository.
-    pub fn put_link(&mut self, scope: &Scope, digest: &Digest, entry: &LinkEntry) {
-        self.0.links.pin().insert(scope.link_key(digest), entry.clone());
-    }
-
-    /// Forgets a link.
-    pub fn remove_link(&mut self, scope: &Scope, digest: &Digest) {
-        self.0.links.pin().remove(&scope.link_key(digest));
-    }
-
-    /// Binds a tag.
-    pub fn put_tag(&mut self, scope: &Scope, tag: &Tag, entry: &TagEntry) {
-        self.0.tags.pin().insert(scope.tag_key(tag), *entry);
-    }
-
-    /// Forgets a tag.
-    pub fn remove_tag(&mut self, scope: &Scope, tag: &Tag) {
-        self.0.tags.pin().remove(&scope.tag_key(tag));
-    }
-
-    /// Everything in the catalog has been put in here.
-    pub fn rebuilt(&mut self) {
-        self.0.complete.store(true, Ordering::Release);
-    }
-}
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::state::Shared;
 use super::{Freshness, PullError};
 use crate::catalog::{BlobRecord, LinkRecord, TagRecord, Write};
-use crate::index::TagEntry;
+use crate::index::{SMALL_BYTES_MAX, TagEntry};
 use crate::oci::{Digest, Scope, Tag};
 use crate::runtime::clock;
 use crate::storage::Staged;
@@ -56,7 +56,7 @@ pub(super) async fn manifest(
 ) -> Result<(), PullError> {
     let ManifestContent { digest, media_type, bytes, children } = content;
     let mut writes = Vec::with_capacity(3);
-    if shared.find_blob(digest).await?.is_none() {
+    if shared.find_blob(scope, digest).await?.is_none() {
         let mut staged = Staged::create(shared.store.clone(), *digest).await?;
         staged.append(bytes.clone()).await?;
         writes.push(blob_write(digest, staged.commit(false).await?));
@@ -71,6 +71,9 @@ pub(super) async fn manifest(
         shared.needs.named(digest, children.clone(), now);
     }
     remember(shared, writes).await;
+    if bytes.len() <= SMALL_BYTES_MAX {
+        shared.catalog.offer(*digest, bytes.clone());
+    }
     shared.syncer.committed(digest);
     Ok(())
 }

@@ -83,7 +83,7 @@ impl Registry {
             }
             status => return Err(unexpected(scope, &reference, status)),
         };
-        let stored = self.shared().find_blob(&known.digest).await?.is_some();
+        let stored = self.shared().find_blob(scope, &known.digest).await?.is_some();
         if told == Some(known.digest) && stored {
             let entry = commit::confirm_tag(self.shared(), scope, tag, known).await;
             return Ok(Fetched::Confirmed(entry));
@@ -94,7 +94,8 @@ impl Registry {
     async fn is_just_confirmed(&self, scope: &Scope, known: &TagEntry) -> Result<bool, PullError> {
         let age = freshness::age(known, clock::unix_seconds());
         let ttl = Freshness::of(self.shared(), scope).tag_ttl.as_secs();
-        Ok(age < JUST_CONFIRMED.min(ttl) && self.shared().find_blob(&known.digest).await?.is_some())
+        Ok(age < JUST_CONFIRMED.min(ttl)
+            && self.shared().find_blob(scope, &known.digest).await?.is_some())
     }
 
     /// Leaves a failing upstream alone for a while as far as this tag is concerned.

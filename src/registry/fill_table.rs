@@ -78,7 +78,7 @@ fn start_here(owner: usize, key: FillKey, scope: Scope) -> Result<Joined, PullEr
     if let Some(fill) = running.get(&key) {
         return Ok(Joined::Fill(fill.clone()));
     }
-    if shared.index.blob(&key.digest).is_some() {
+    if shared.index.blob(&key.digest).hit().is_some() {
         return Ok(Joined::Stored);
     }
     let place = shared.fill_place(&scope)?;

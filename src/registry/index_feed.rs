@@ -1,28 +1,183 @@
 //! What keeps the index in step with the catalog: told of every write, on the catalog's thread.
+//!
+//! It also gives the index a larger table when it needs one, a little at a time between writes, and
+//! asks to be told everything again when the index has lost something.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::space::Space;
-use crate::catalog::{Subscriber, Write};
-use crate::index::{BlobEntry, Index, IndexWriter, LinkEntry, TagEntry};
+use crate::catalog::{Subscriber, Tended, Write};
+use crate::index::{BlobEntry, Index, IndexWriter, LinkEntry, Lookup, Opened, TagEntry};
 use crate::oci::Digest;
+use crate::runtime::clock;
+
+/// Buckets that are copied at once to a larger table: about a millisecond.
+const BUCKETS_AT_ONCE: u64 = 1000;
+/// After a larger table was refused, or everything was told again, the same is not tried for as long.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// What the index that was found has to be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing: it knows all that the catalog knows.
+    Nothing,
+    /// The whole catalog. What it knows is true, but it may lack the last changes.
+    All,
+    /// The whole catalog: it is empty.
+    First,
+}
+
+impl Due {
+    /// Compares what an index says of itself with the number of the catalog's last commit.
+    pub fn of(opened: &Opened, group: u64) -> Self {
+        match opened {
+            // More than the catalog knows is right after a kill: what was not durable is undone
+            // there, while the mapped index has kept it. After a clean stop both stand at the same.
+            Opened::Trusted { clean: false, applied } if *applied >= group => Self::Nothing,
+            Opened::Trusted { clean: true, applied } if *applied == group => Self::Nothing,
+            Opened::Trusted { .. } => Self::All,
+            Opened::Rebuild { .. } => Self::First,
+        }
+    }
+}
+
+/// What is being done to the index beside single changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Nothing,
+    /// The whole catalog is put into the table in use.
+    Filling,
+    /// The whole catalog is put into a new table, which then takes the place of the one in use.
+    Replacing,
+    /// The table in use is copied to a larger one.
+    Growing,
+    /// Both at once: the catalog goes to both.
+    FillingAndGrowing,
+}
 
 /// Turns writes of the catalog into entries of the index.
 pub struct IndexFeed {
     index: Arc<Index>,
-    writer: IndexWriter,
+    writer: Option<IndexWriter>,
     space: Arc<Space>,
+    work: Work,
+    group: u64,
+    grow_after: Option<Instant>,
+    rebuild_after: Option<Instant>,
 }
 
 impl IndexFeed {
-    /// Feeds this index, and keeps account of what the store holds.
-    pub fn new(index: Arc<Index>, writer: IndexWriter, space: Arc<Space>) -> Self {
-        Self { index, writer, space }
+    /// Feeds this index, and keeps account of what the store holds. `group` is the catalog's last
+    /// commit. With anything [`Due`], [`Catalog::rebuild`](crate::catalog::Catalog::rebuild) has to
+    /// be called next.
+    pub fn new(
+        (index, mut writer): (Arc<Index>, IndexWriter),
+        (due, group): (Due, u64),
+        space: Arc<Space>,
+    ) -> Self {
+        space.set_used(index.counts().cached_bytes);
+        let work = match due {
+            Due::Nothing => {
+                writer.rebuilt();
+                Work::Nothing
+            }
+            Due::First => Work::Filling,
+            // Beside the one in use, so that what was removed meanwhile goes with the old one.
+            Due::All => match writer.begin_generation(index.counts().slots) {
+                Ok(()) => Work::Replacing,
+                Err(error) => {
+                    tracing::warn!(%error, "the index is filled in place");
+                    Work::Filling
+                }
+            },
+        };
+        let writer = Some(writer);
+        Self { index, writer, space, work, group, grow_after: None, rebuild_after: None }
     }
 
     /// Bytes of cached content under this digest.
     fn cached_bytes(&self, digest: &Digest) -> u64 {
-        self.index.blob(digest).filter(|entry| !entry.is_hosted).map_or(0, |entry| entry.size)
+        match self.index.blob(digest) {
+            Lookup::Hit(entry) if !entry.is_hosted => entry.size,
+            _ => 0,
+        }
+    }
+
+    /// Begins a larger table, or a fresh one for what is damaged.
+    fn begin_growth(&mut self) -> Tended {
+        let counts = self.index.counts();
+        let used = counts.blobs + counts.links + counts.tags;
+        let slots = if used > counts.slots / 2 { counts.slots * 2 } else { counts.slots };
+        let Some(writer) = &mut self.writer else { return Tended::Idle };
+        match writer.begin_generation(slots) {
+            Ok(()) => {
+                tracing::info!(used, from = counts.slots, to = slots, "the index gets a new table");
+                self.work = if self.work == Work::Filling {
+                    Work::FillingAndGrowing
+                } else {
+                    Work::Growing
+                };
+                Tended::Busy
+            }
+            Err(error) => {
+                tracing::error!(%error, "the index stays as it is; the catalog answers for the rest");
+                self.grow_after = Some(clock::now() + PAUSE);
+                Tended::Idle
+            }
+        }
+    }
+
+    fn grow_a_piece(&mut self) -> Tended {
+        let Some(writer) = &mut self.writer else { return Tended::Idle };
+        if writer.carry_over(BUCKETS_AT_ONCE) {
+            writer.finish_generation();
+            let is_filling = self.work == Work::FillingAndGrowing;
+            self.work = if is_filling { Work::Filling } else { Work::Nothing };
+            self.account();
+        }
+        Tended::Busy
+    }
+
+    /// What the index holds now is what counts, whatever was added up before.
+    fn account(&mut self) {
+        let counts = self.index.counts();
+        self.space.set_used(counts.cached_bytes);
+        tracing::info!(
+            blobs = counts.blobs,
+            links = counts.links,
+            tags = counts.tags,
+            slots = counts.slots,
+            on_disk = self.index.is_on_disk(),
+            "the index has its table"
+        );
+    }
+
+    fn put(writer: &mut IndexWriter, write: &Write) {
+        match write {
+            Write::PutBlob { record, .. } => {
+                let entry = BlobEntry {
+                    size: record.size,
+                    pool: record.pool,
+                    is_hosted: record.is_hosted,
+                    is_unproven: false,
+                };
+                writer.put_blob(&record.digest, &entry);
+            }
+            Write::RemoveBlob(digest) => writer.remove_blob(digest),
+            Write::Synced(_) => {}
+            Write::PutTag(record) => {
+                let entry = TagEntry { digest: record.digest, checked_at: record.checked_at };
+                writer.put_tag(&record.scope, &record.tag, &entry);
+            }
+            Write::RemoveTag(record) => writer.remove_tag(&record.scope, &record.tag),
+            Write::PutLink(record) => {
+                let media_type = record.media_type.as_deref().map(Arc::from);
+                let entry = LinkEntry { media_type, linked_at: record.linked_at };
+                writer.put_link(&record.scope, &record.digest, &entry);
+            }
+            Write::RemoveLink(record) => writer.remove_link(&record.scope, &record.digest),
+        }
     }
 }
 
@@ -34,36 +189,69 @@ impl Subscriber for IndexFeed {
                 let after = if record.is_hosted { 0 } else { record.size };
                 self.space.add(after);
                 self.space.subtract(before);
-                let entry =
-                    BlobEntry { size: record.size, pool: record.pool, is_hosted: record.is_hosted };
-                self.writer.put_blob(&record.digest, &entry);
             }
-            Write::RemoveBlob(digest) => {
-                self.space.subtract(self.cached_bytes(digest));
-                self.writer.remove_blob(digest);
-            }
-            Write::Synced(_) => {}
-            Write::PutTag(record) => {
-                let entry = TagEntry { digest: record.digest, checked_at: record.checked_at };
-                self.writer.put_tag(&record.scope, &record.tag, &entry);
-            }
-            Write::RemoveTag(record) => self.writer.remove_tag(&record.scope, &record.tag),
-            Write::PutLink(record) => {
-                let media_type = record.media_type.as_deref().map(Arc::from);
-                let entry = LinkEntry { media_type, linked_at: record.linked_at };
-                self.writer.put_link(&record.scope, &record.digest, &entry);
-            }
-            Write::RemoveLink(record) => self.writer.remove_link(&record.scope, &record.digest),
+            Write::RemoveBlob(digest) => self.space.subtract(self.cached_bytes(digest)),
+            _ => {}
+        }
+        if let Some(writer) = &mut self.writer {
+            Self::put(writer, write);
+        }
+    }
+
+    fn group(&mut self, number: u64) {
+        self.group = number;
+        // Only a complete index may say so to the next process.
+        if !self.index.may_miss()
+            && let Some(writer) = &mut self.writer
+        {
+            writer.set_applied(number);
+        }
+    }
+
+    fn offered(&mut self, digest: &Digest, content: &[u8]) {
+        if let Some(writer) = &mut self.writer {
+            writer.put_small(digest, content);
         }
     }
 
     fn rebuilt(&mut self) {
-        self.writer.rebuilt();
+        let Some(writer) = &mut self.writer else { return };
+        if self.work == Work::Replacing {
+            writer.finish_generation();
+        }
+        writer.rebuilt();
+        writer.set_applied(self.group);
+        let is_growing = self.work == Work::FillingAndGrowing;
+        self.work = if is_growing { Work::Growing } else { Work::Nothing };
+        self.account();
     }
 
-    fn wants_rebuild(&mut self) -> bool {
-        false
+    fn tend(&mut self) -> Tended {
+        match self.work {
+            Work::Growing | Work::FillingAndGrowing => return self.grow_a_piece(),
+            Work::Replacing => return Tended::Idle,
+            Work::Nothing | Work::Filling => {}
+        }
+        if is_past(self.grow_after) && self.writer.as_ref().is_some_and(IndexWriter::needs_growth) {
+            return self.begin_growth();
+        }
+        if self.work == Work::Nothing && self.index.may_miss() && is_past(self.rebuild_after) {
+            // Something was damaged or refused.
+            self.rebuild_after = Some(clock::now() + PAUSE);
+            self.work = Work::Filling;
+            return Tended::Rebuild;
+        }
+        Tended::Idle
     }
 
-    fn closed(&mut self) {}
+    fn closed(&mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        if let Err(error) = writer.close() {
+            tracing::warn!(%error, "the index was not closed");
+        }
+    }
+}
+
+fn is_past(moment: Option<Instant>) -> bool {
+    moment.is_none_or(|moment| clock::now() >= moment)
 }

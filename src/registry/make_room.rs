@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::eviction::{self, Choice, ROUNDS_MAX, SAMPLES, Sample};
+use super::eviction::{self, Choice, ROUNDS_MAX, SAMPLES};
 use super::state::Shared;
 use crate::catalog::Write;
-use crate::index::Sampled;
+use crate::index;
+use crate::oci::Digest;
 use crate::runtime::clock;
 
 /// How often the thread looks around unasked.
@@ -59,36 +60,63 @@ fn make_room(shared: &Shared, random: &mut Random) {
     }
 }
 
-fn choose(shared: &Shared, random: &mut Random) -> Option<Sampled> {
-    let now_minute = shared.index.minute();
+/// Content that may go.
+struct Victim {
+    digest: Digest,
+    size: u64,
+    hits: u32,
+}
+
+fn choose(shared: &Shared, random: &mut Random) -> Option<Victim> {
     let now = clock::unix_seconds();
+    let now_minute = u32::try_from(now / 60).unwrap_or(u32::MAX);
     let mut fallback = None;
     for _ in 0..ROUNDS_MAX {
-        let drawn: Vec<Sampled> =
-            (0..SAMPLES).filter_map(|_| shared.index.sample(random.next())).collect();
-        let samples: Vec<Sample> = drawn
-            .iter()
-            .map(|drawn| Sample {
-                size: drawn.entry.size,
-                last_use_minute: drawn.last_use_minute,
-                hits: drawn.hits,
-                is_hosted: drawn.entry.is_hosted,
-                is_leased: now_minute.saturating_sub(drawn.last_use_minute) < LEASE_MINUTES
-                    && drawn.hits > 0,
-                is_needed: shared.needs.contains(&drawn.digest, now),
-            })
-            .collect();
+        let (samples, mut victims): (Vec<_>, Vec<_>) = (0..SAMPLES)
+            .filter_map(|_| judge(shared, &shared.index.sample(random.next())?, now_minute, now))
+            .unzip();
         match eviction::choose(&samples, now_minute) {
-            Choice::Victim(n) => return drawn.into_iter().nth(n),
-            Choice::Needed(n) => fallback = drawn.into_iter().nth(n),
+            Choice::Victim(n) => return Some(victims.swap_remove(n)),
+            Choice::Needed(n) => fallback = Some(victims.swap_remove(n)),
             Choice::Nothing => {}
         }
     }
     fallback
 }
 
+/// What the policy has to know of content that was drawn.
+fn judge(
+    shared: &Shared,
+    drawn: &index::Sample,
+    now_minute: u32,
+    now: u64,
+) -> Option<(eviction::Sample, Victim)> {
+    let digest = match drawn.digest {
+        Some(digest) => digest,
+        // The index has only half of a SHA-512.
+        None => shared
+            .catalog
+            .find_sha512(&drawn.prefix)
+            .inspect_err(|error| {
+                tracing::warn!(%error, "content that was drawn cannot be looked up");
+            })
+            .ok()??,
+    };
+    let last_use_minute = u32::try_from(drawn.last_use_minute).unwrap_or(u32::MAX);
+    let (size, hits) = (drawn.entry.size, drawn.hits);
+    let sample = eviction::Sample {
+        size,
+        last_use_minute,
+        hits,
+        is_hosted: drawn.entry.is_hosted,
+        is_leased: now_minute.saturating_sub(last_use_minute) < LEASE_MINUTES && hits > 0,
+        is_needed: shared.needs.contains(&digest, now),
+    };
+    Some((sample, Victim { digest, size, hits }))
+}
+
 /// The name goes first, so that no new pull finds the content; whoever reads it goes on reading.
-fn evict(shared: &Shared, victim: &Sampled) -> bool {
+fn evict(shared: &Shared, victim: &Victim) -> bool {
     let digest = &victim.digest;
     if let Err(error) = shared.catalog.write_blocking(vec![Write::RemoveBlob(*digest)], false) {
         // The index has forgotten it all the same; a catalog that still names a file that is gone
@@ -99,8 +127,8 @@ fn evict(shared: &Shared, victim: &Sampled) -> bool {
         tracing::error!(%digest, %error, "evicted content could not be removed");
         return false;
     }
-    shared.space.count_eviction(victim.entry.size);
-    tracing::debug!(%digest, size = victim.entry.size, hits = victim.hits, "evicted");
+    shared.space.count_eviction(victim.size);
+    tracing::debug!(%digest, size = victim.size, hits = victim.hits, "evicted");
     true
 }
 
@@ -125,7 +153,7 @@ mod tests {
         for hits in [0, 1, 2, 5, 100, 4095] {
             for (last, now) in [(0, 0), (5, 6), (1439, 1440), (10, 100_000), (9_000, 10), (7, 7)] {
                 let (index, policy) =
-                    (crate::index::counted(hits, last, now), eviction::counted(hits, last, now));
+                    (index::counted(hits, last, now), eviction::counted(hits, last, now));
                 assert_eq!(index, policy, "{hits} hits, {last} to {now}");
             }
         }

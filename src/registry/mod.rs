@@ -53,7 +53,7 @@ pub use collect::{Freed, GRACE_SECONDS, GcReport, QUARANTINE_SECONDS};
 pub use error::PullError;
 pub use fill::Fill;
 pub use freshness::Freshness;
-pub use index_feed::IndexFeed;
+pub use index_feed::{Due, IndexFeed};
 pub use passing::Passing;
 pub use pull_blob::Wanted;
 pub use relay::Relayed;
@@ -94,7 +94,7 @@ pub struct Pull {
 pub enum Content {
     /// A verified file of the store.
     Stored(OpenBlob),
-    /// A verified manifest that has just arrived.
+    /// Small verified content: from the index, or a manifest that has just arrived.
     Memory(Bytes),
     /// A blob that is arriving.
     Filling(Arc<Fill>),

@@ -1,26 +1,44 @@
 //! Looking names up: in the index, and in the catalog when a miss there proves nothing.
+//!
+//! Of what is ours a miss never proves anything: damage can look like one, and nobody else could be
+//! asked. Of what can be fetched again the catalog's failure is a miss.
 
 use std::sync::Arc;
 
 use super::PullError;
 use super::state::Shared;
-use crate::index::{BlobEntry, LinkEntry, TagEntry};
+use crate::catalog::CatalogError;
+use crate::index::{BlobEntry, LinkEntry, Lookup, TagEntry};
 use crate::oci::{Digest, Scope, Tag};
 
 impl Shared {
-    /// Stored content, whoever linked it.
-    pub(super) async fn find_blob(&self, digest: &Digest) -> Result<Option<BlobEntry>, PullError> {
-        if let Some(entry) = self.index.blob(digest) {
-            return Ok(Some(entry));
-        }
-        if !self.index.may_miss() {
-            return Ok(None);
-        }
+    /// Stored content, whoever linked it; asked for by somebody in `scope`.
+    pub(super) async fn find_blob(
+        &self,
+        scope: &Scope,
+        digest: &Digest,
+    ) -> Result<Option<BlobEntry>, PullError> {
+        let found = self.index.blob(digest);
+        self.in_catalog_if_unsure(scope, found, self.blob_in_catalog(digest)).await
+    }
+
+    /// The same of what the index has just said.
+    pub(super) async fn confirm_blob(
+        &self,
+        scope: &Scope,
+        digest: &Digest,
+        found: Lookup<BlobEntry>,
+    ) -> Result<Option<BlobEntry>, PullError> {
+        self.in_catalog_if_unsure(scope, found, self.blob_in_catalog(digest)).await
+    }
+
+    async fn blob_in_catalog(&self, digest: &Digest) -> Result<Option<BlobEntry>, CatalogError> {
         let found = self.catalog.find_blob(digest).await?;
         Ok(found.map(|record| BlobEntry {
             size: record.size,
             pool: record.pool,
             is_hosted: record.is_hosted,
+            is_unproven: false,
         }))
     }
 
@@ -30,17 +48,15 @@ impl Shared {
         scope: &Scope,
         digest: &Digest,
     ) -> Result<Option<LinkEntry>, PullError> {
-        if let Some(entry) = self.index.link(scope, digest) {
-            return Ok(Some(entry));
-        }
-        if !self.index.may_miss() {
-            return Ok(None);
-        }
-        let found = self.catalog.find_link(scope, digest).await?;
-        Ok(found.map(|record| LinkEntry {
-            media_type: record.media_type.map(Arc::from),
-            linked_at: record.linked_at,
-        }))
+        let found = self.index.link(scope, digest);
+        let in_catalog = async {
+            let found = self.catalog.find_link(scope, digest).await?;
+            Ok(found.map(|record| LinkEntry {
+                media_type: record.media_type.map(Arc::from),
+                linked_at: record.linked_at,
+            }))
+        };
+        self.in_catalog_if_unsure(scope, found, in_catalog).await
     }
 
     /// What a tag is bound to.
@@ -49,13 +65,33 @@ impl Shared {
         scope: &Scope,
         tag: &Tag,
     ) -> Result<Option<TagEntry>, PullError> {
-        if let Some(entry) = self.index.tag(scope, tag) {
-            return Ok(Some(entry));
+        let found = self.index.tag(scope, tag);
+        let in_catalog = async {
+            let found = self.catalog.find_tag(scope, tag).await?;
+            Ok(found
+                .map(|record| TagEntry { digest: record.digest, checked_at: record.checked_at }))
+        };
+        self.in_catalog_if_unsure(scope, found, in_catalog).await
+    }
+
+    async fn in_catalog_if_unsure<T>(
+        &self,
+        scope: &Scope,
+        found: Lookup<T>,
+        in_catalog: impl Future<Output = Result<Option<T>, CatalogError>>,
+    ) -> Result<Option<T>, PullError> {
+        let is_hosted = scope.upstream.is_none();
+        match found {
+            Lookup::Hit(entry) => return Ok(Some(entry)),
+            Lookup::Miss if !is_hosted => return Ok(None),
+            Lookup::Miss | Lookup::Unsure => {}
         }
-        if !self.index.may_miss() {
-            return Ok(None);
+        match in_catalog.await {
+            Err(error) if !is_hosted => {
+                tracing::warn!(%scope, %error, "the catalog cannot be asked; the upstream is");
+                Ok(None)
+            }
+            other => Ok(other?),
         }
-        let found = self.catalog.find_tag(scope, tag).await?;
-        Ok(found.map(|record| TagEntry { digest: record.digest, checked_at: record.checked_at }))
     }
 }

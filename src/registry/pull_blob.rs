@@ -1,14 +1,15 @@
 //! Pulling a blob: from the store, or by following its fill.
 
+use std::io;
 use std::sync::Arc;
 
 use super::fill_table::Joined;
 use super::state::Registry;
 use super::{Content, Fill, Pull, PullError, commit, fill_table};
 use crate::catalog::Write;
+use crate::index::SMALL_BYTES_MAX;
 use crate::oci::{Digest, Scope};
 use crate::runtime::{clock, spawn};
-use crate::storage::OpenBlob;
 use crate::telemetry::CacheResult;
 use crate::upstream::{Method, Request};
 
@@ -23,6 +24,14 @@ const ENFILE: i32 = rustix::io::Errno::NFILE.raw_os_error();
 pub(super) struct ProofKey {
     scope: Scope,
     digest: Digest,
+}
+
+/// Content that was found in the store.
+pub(super) struct Stored {
+    /// Its whole size in bytes.
+    pub(super) size: u64,
+    /// Its bytes, in memory or in an open file.
+    pub(super) content: Content,
 }
 
 /// What the client wants of a blob.
@@ -74,20 +83,20 @@ impl Registry {
 
     /// From the store: with a link at once, without one after the upstream has answered for it.
     async fn pull_stored(&self, scope: &Scope, digest: &Digest) -> Result<Option<Pull>, PullError> {
-        let Some(blob) = self.open_stored(digest).await? else { return Ok(None) };
+        let Some(found) = self.open_stored(scope, digest).await? else { return Ok(None) };
         if let Some(link) = self.shared().find_link(scope, digest).await? {
             let age = clock::unix_seconds().saturating_sub(link.linked_at);
-            return Ok(Some(stored(digest, blob, CacheResult::Hit, age)));
+            return Ok(Some(stored(digest, found, CacheResult::Hit, age)));
         }
         if scope.upstream.is_none() {
             return Ok(None);
         }
         let size = self.prove(scope, digest).await?;
-        if size != blob.size {
-            return Err(wrong_size(digest, scope, size, blob.size));
+        if size != found.size {
+            return Err(wrong_size(digest, scope, size, found.size));
         }
         commit::link(self.shared(), scope, digest).await?;
-        Ok(Some(stored(digest, blob, CacheResult::Revalidated, 0)))
+        Ok(Some(stored(digest, found, CacheResult::Revalidated, 0)))
     }
 
     /// Follows a download of this upstream, started for this repository or for another one.
@@ -138,15 +147,35 @@ impl Registry {
         Ok(pull(digest, size, Content::Passing(Box::new(passing)), CacheResult::Miss, 0))
     }
 
-    /// Opens stored content; forgets it when its file is gone or has the wrong size.
-    pub(super) async fn open_stored(&self, digest: &Digest) -> Result<Option<OpenBlob>, PullError> {
+    /// Finds stored content for somebody in `scope`: small content in memory, else its file, opened.
+    /// Forgets it when its file is gone, has the wrong size, or (small content) the wrong bytes.
+    pub(super) async fn open_stored(
+        &self,
+        scope: &Scope,
+        digest: &Digest,
+    ) -> Result<Option<Stored>, PullError> {
         let shared = self.shared();
-        let Some(entry) = shared.find_blob(digest).await? else { return Ok(None) };
+        let mut small = Vec::new();
+        let found = shared.index.blob_and_small(digest, &mut small);
+        let found = found.map(|(entry, is_small)| {
+            if !is_small {
+                small.clear();
+            }
+            entry
+        });
+        let Some(entry) = shared.confirm_blob(scope, digest, found).await? else {
+            return Ok(None);
+        };
         if !self.may_use(digest).await? {
             return Ok(None);
         }
-        let opened = match shared.store.open_blob(digest, entry.size).await {
-            Ok(opened) => opened,
+        let now = clock::unix_seconds();
+        if !small.is_empty() {
+            shared.index.touch(digest, now);
+            return Ok(Some(Stored { size: entry.size, content: Content::Memory(small.into()) }));
+        }
+        let stored = match self.read_stored(digest, entry.size).await {
+            Ok(stored) => stored,
             // No descriptor left: that passes, and is no fault of the content.
             Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
                 return Err(PullError::Busy(format!("cannot open stored {digest}: {error}")));
@@ -157,15 +186,27 @@ impl Registry {
                 None
             }
         };
-        if opened.is_some() {
-            shared.index.touch(digest);
+        if stored.is_some() {
+            shared.index.touch(digest, now);
         } else {
             let gone = shared.catalog.write(vec![Write::RemoveBlob(*digest)], false).await;
             if let Err(error) = gone {
                 tracing::warn!(%digest, %error, "the catalog goes on naming a file that is gone");
             }
         }
-        Ok(opened)
+        Ok(stored)
+    }
+
+    /// From its file, which makes small content known to the index.
+    async fn read_stored(&self, digest: &Digest, size: u64) -> io::Result<Option<Stored>> {
+        let shared = self.shared();
+        if size > SMALL_BYTES_MAX as u64 {
+            let opened = shared.store.open_blob(digest, size).await?;
+            return Ok(opened.map(|blob| Stored { size, content: Content::Stored(blob) }));
+        }
+        let Some(bytes) = shared.store.read_small(digest, size).await? else { return Ok(None) };
+        shared.catalog.offer(*digest, bytes.clone());
+        Ok(Some(Stored { size, content: Content::Memory(bytes) }))
     }
 
     /// Asks the upstream whether this repository holds the blob; returns its size. One question
@@ -208,9 +249,8 @@ fn wrong_size(digest: &Digest, scope: &Scope, announced: u64, found: u64) -> Pul
     PullError::wrong_content(digest, scope, &what)
 }
 
-fn stored(digest: &Digest, blob: OpenBlob, cache: CacheResult, age: u64) -> Pull {
-    let size = blob.size;
-    pull(digest, size, Content::Stored(blob), cache, age)
+fn stored(digest: &Digest, Stored { size, content }: Stored, cache: CacheResult, age: u64) -> Pull {
+    pull(digest, size, content, cache, age)
 }
 
 fn pull(digest: &Digest, size: u64, content: Content, cache: CacheResult, age: u64) -> Pull {

@@ -140,12 +140,12 @@ impl Registry {
     ) -> Result<Option<Pull>, PullError> {
         let Some(link) = self.shared().find_link(scope, digest).await? else { return Ok(None) };
         let Some(media_type) = link.media_type else { return Ok(None) };
-        let Some(blob) = self.open_stored(digest).await? else { return Ok(None) };
+        let Some(found) = self.open_stored(scope, digest).await? else { return Ok(None) };
         Ok(Some(Pull {
             digest: *digest,
             media_type: Some(media_type),
-            size: blob.size,
-            content: Content::Stored(blob),
+            size: found.size,
+            content: found.content,
             cache,
             age,
             warning: None,

@@ -62,6 +62,12 @@ impl Space {
         (Arc::new(space), queue)
     }
 
+    /// What the store holds, told by who has it in writing.
+    pub(super) fn set_used(&self, bytes: u64) {
+        self.used.store(bytes, Ordering::Relaxed);
+        self.made.notify(usize::MAX);
+    }
+
     /// Content has been committed. Until the disk is looked at again, it has that much less.
     pub(super) fn add(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);

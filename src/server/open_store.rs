@@ -6,9 +6,9 @@ use std::thread::JoinHandle;
 
 use super::start::ServeError;
 use crate::catalog::Catalog;
-use crate::index::Index;
+use crate::index::{Index, IndexOptions, Opened};
 use crate::oci::Digest;
-use crate::registry::{IndexFeed, Space};
+use crate::registry::{Due, IndexFeed, Space};
 use crate::runtime::clock;
 use crate::storage::Store;
 
@@ -25,25 +25,47 @@ pub(super) struct OpenStore {
     pub(super) room_wanted: crossbeam_channel::Receiver<()>,
 }
 
-/// Opens files, catalog and index. Takes milliseconds whatever the store holds: the index is
-/// filled while requests are served, and what it does not know yet the catalog answers.
+/// Fewest slots of the index: 4.4 MiB, enough for some 15,000 images. It grows by itself.
+const SLOTS_MIN: u64 = 1 << 16;
+/// Part of the store that the small contents kept in memory may take, and the bounds of that.
+const SMALL_PART: u64 = 64;
+const SMALL_BYTES: std::ops::RangeInclusive<u64> = (256 << 10)..=(64 << 20);
+
+/// Opens files, catalog and index. Takes milliseconds whatever the store holds: an index that
+/// cannot be believed is filled while requests are served, and what it does not know the catalog
+/// answers.
 ///
 /// # Errors
-/// Store or catalog cannot be used.
+/// Store, catalog or index cannot be used.
 pub(super) fn open_store(root: &Path, max_size: u64) -> Result<OpenStore, ServeError> {
     let started = clock::now();
     let (store, swept) = Store::open(root)?;
     let unstarted = Catalog::open(&store.catalog_path())?;
     let opened = unstarted.opened().clone();
-    let (index, writer) = Index::open();
+    let (index, writer, found) = Index::open(IndexOptions {
+        folder: store.index_path(),
+        store_id: opened.store_id,
+        slots_min: opened.records.saturating_mul(2).max(SLOTS_MIN),
+        small_bytes: (max_size / SMALL_PART).clamp(*SMALL_BYTES.start(), *SMALL_BYTES.end()),
+    })?;
     let (space, room_wanted) = Space::new(max_size);
     match store.free_bytes() {
         Ok(free) => space.set_disk_free(free),
         Err(error) => tracing::warn!(%error, "cannot tell how much room the disk has"),
     }
-    let feed = IndexFeed::new(index.clone(), writer, space.clone());
+    let due = Due::of(&found, opened.group);
+    let feed = IndexFeed::new((index.clone(), writer), (due, opened.group), space.clone());
     let (catalog, catalog_thread) = unstarted.start(Box::new(feed))?;
-    catalog.rebuild();
+    if due != Due::Nothing {
+        catalog.rebuild();
+    }
+    let index_found = match found {
+        Opened::Trusted { clean: true, .. } => "left in good order".to_owned(),
+        Opened::Trusted { clean: false, .. } => "left by a process that was killed".to_owned(),
+        Opened::Rebuild { why } => why,
+    };
+    tracing::info!(index = %index_found, index_due = ?due, records = opened.records,
+        "index opened");
     tracing::info!(root = %root.display(), swept, intact = opened.is_intact,
         suspects = opened.suspects.len(), open_ms = started.elapsed().as_millis(),
         "store opened");

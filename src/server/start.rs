@@ -15,6 +15,7 @@ use super::open_store::{OpenStore, open_store};
 use super::parts::Parts;
 use crate::catalog::CatalogError;
 use crate::config::{self, Config};
+use crate::index::IndexError;
 use crate::plugin::{Chain, PluginError};
 use crate::registry::{PushGate, Upkeep};
 use crate::runtime::{self, BlockingPool, Driver, StartError, Workers, clock};
@@ -35,6 +36,9 @@ pub enum ServeError {
     /// The catalog.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
     /// A plugin.
     #[error(transparent)]
     Plugin(#[from] PluginError),
@@ -207,8 +211,18 @@ fn attach_store(metrics: &Metrics, opened: &OpenStore) {
     metrics.attach_gauge("ringport_store_poisoned", help, move || u64::from(store.is_poisoned()));
     let help = "1 when the catalog does not take writes";
     metrics.attach_gauge("ringport_catalog_failing", help, move || u64::from(catalog.is_failing()));
+    let (filled, slots, on_disk) = (index.clone(), index.clone(), index.clone());
     let help = "1 while a miss in the index has to ask the catalog";
     metrics.attach_gauge("ringport_index_cold", help, move || u64::from(index.may_miss()));
+    let help = "Blobs, links and tags in the index";
+    metrics.attach_gauge("ringport_index_entries", help, move || {
+        let counts = filled.counts();
+        counts.blobs + counts.links + counts.tags
+    });
+    let help = "Entries that the index has room for; it grows by itself";
+    metrics.attach_gauge("ringport_index_slots", help, move || slots.counts().slots);
+    let help = "1 when the index lies in a file, 0 when it ends with the process";
+    metrics.attach_gauge("ringport_index_on_disk", help, move || u64::from(on_disk.is_on_disk()));
 }
 
 fn count_maintenance(metrics: &Metrics, maintenance: &Arc<Maintenance>) {

@@ -1,16 +1,17 @@
 //! The folders of a store, its lock, and opening what is in it.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, OpenOptions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use bytes::Bytes;
 use rustix::fs::FlockOperation;
 
 use crate::oci::{Algorithm, Digest, Digester};
-use crate::runtime::{File, clock};
+use crate::runtime::{File, blocking, clock};
 
 /// Bytes read at once while hashing a whole file.
 const HASH_BUFFER: usize = 256 * 1024;
@@ -87,6 +88,11 @@ impl Store {
             lock,
         };
         Ok((store, swept))
+    }
+
+    /// Where the index lies.
+    pub fn index_path(&self) -> PathBuf {
+        self.root.join("index")
     }
 
     /// The store's folder.
@@ -191,6 +197,34 @@ impl Store {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+}
+
+impl Store {
+    /// Reads small stored content whole and proves it by its digest. `None` when it is not there
+    /// or is not what its name promises: then it has to be fetched again.
+    ///
+    /// # Errors
+    /// The disk failed, or no descriptor is left.
+    pub async fn read_small(&self, digest: &Digest, size: u64) -> io::Result<Option<Bytes>> {
+        let (path, digest) = (self.blob_path(digest), *digest);
+        let read = blocking(move || {
+            let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+            let file = OpenOptions::new().read(true).custom_flags(nofollow).open(path)?;
+            let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+            // One byte more would show that it has grown.
+            io::Read::read_to_end(&mut io::Read::take(file, size.saturating_add(1)), &mut content)?;
+            let is_right = Digest::of(digest.algorithm(), &content) == digest;
+            Ok::<_, io::Error>(is_right.then(|| Bytes::from(content)))
+        });
+        match read.await? {
+            Ok(None) => {
+                tracing::warn!(%digest, "stored content is damaged and will be fetched again");
+                Ok(None)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/lock                           held for the life of the process
 //! <root>/catalog.redb                   names (see `catalog`)
+//! <root>/index/                         the index (see `index`)
 //! <root>/staging/<boot>-<n>             content being received; swept at start
 //! <root>/blobs/<alg>/<2 hex>/<hex>      verified content, whatever its media type
 //! <root>/quarantine/<time>-<n>-<name>   what was found damaged or foreign there; gc removes it

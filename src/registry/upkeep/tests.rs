@@ -2,7 +2,7 @@ use std::path::Path;
 use std::thread::JoinHandle;
 
 use super::*;
-use crate::catalog::{BlobRecord, LinkRecord, Subscriber, TagRecord, Write};
+use crate::catalog::{BlobRecord, LinkRecord, Subscriber, TagRecord, Tended, Write};
 use crate::oci::{Algorithm, Digest, Namespace, RepositoryName, Scope, Tag};
 
 /// Nobody listens to the catalog.
@@ -11,8 +11,10 @@ struct Nobody;
 impl Subscriber for Nobody {
     fn applied(&mut self, _: &Write) {}
     fn rebuilt(&mut self) {}
-    fn wants_rebuild(&mut self) -> bool {
-        false
+    fn group(&mut self, _: u64) {}
+    fn offered(&mut self, _: &Digest, _: &[u8]) {}
+    fn tend(&mut self) -> Tended {
+        Tended::Idle
     }
     fn closed(&mut self) {}
 }

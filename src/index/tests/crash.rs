@@ -246,7 +246,7 @@ fn a_bus_error_elsewhere_ends_the_process() {
     }
     for kind in ["sent", "fault"] {
         let status = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "mapped_index::tests::crash::a_bus_error_elsewhere_ends_the_process"])
+            .args(["--exact", "index::tests::crash::a_bus_error_elsewhere_ends_the_process"])
             .env(CHILD, kind)
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
@@ -279,7 +279,7 @@ fn killed_while_writing_answers_only_what_was_put() {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
-                "mapped_index::tests::crash::killed_while_writing_answers_only_what_was_put",
+                "index::tests::crash::killed_while_writing_answers_only_what_was_put",
             ])
             .env(CHILD, folder.path())
             .stdout(std::process::Stdio::null())

@@ -9,7 +9,7 @@ use crate::oci::{Algorithm, Digest, ScopeKey};
 
 /// What a slot holds, from its first word. Codes are frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::mapped_index) enum Kind {
+pub(in crate::index) enum Kind {
     /// Was used, is free.
     Dead = 1,
     Blob = 2,
@@ -19,16 +19,16 @@ pub(in crate::mapped_index) enum Kind {
 
 /// What a slot is found by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::mapped_index) struct Key {
-    pub(in crate::mapped_index) kind: Kind,
+pub(in crate::index) struct Key {
+    pub(in crate::index) kind: Kind,
     /// The digest, or in the first two words the scope key.
-    pub(in crate::mapped_index) words: [u64; 4],
-    pub(in crate::mapped_index) is_sha512: bool,
+    pub(in crate::index) words: [u64; 4],
+    pub(in crate::index) is_sha512: bool,
 }
 
 /// What a slot tells about its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::mapped_index) enum Value {
+pub(in crate::index) enum Value {
     Blob {
         size: u64,
         pool: u8,
@@ -51,7 +51,7 @@ pub(in crate::mapped_index) enum Value {
 
 impl Value {
     /// The bytes that forgetting this would free: those of a blob that is not hosted.
-    pub(in crate::mapped_index) fn cached_bytes(&self) -> u64 {
+    pub(in crate::index) fn cached_bytes(&self) -> u64 {
         match self {
             Self::Blob { size, is_hosted: false, .. } => *size,
             _ => 0,
@@ -61,7 +61,7 @@ impl Value {
 
 impl Key {
     /// The key of stored content. SHA-512 is cut to 256 bits and told apart by a flag.
-    pub(in crate::mapped_index) fn blob(digest: &Digest) -> Self {
+    pub(in crate::index) fn blob(digest: &Digest) -> Self {
         let mut words = [0; 4];
         for (to, bytes) in words.iter_mut().zip(digest.as_bytes().as_chunks::<8>().0) {
             *to = u64::from_le_bytes(*bytes);
@@ -70,13 +70,13 @@ impl Key {
     }
 
     /// The key of a link or a tag: 128 bits of a SHA-256.
-    pub(in crate::mapped_index) fn scoped(kind: Kind, key: &ScopeKey) -> Self {
+    pub(in crate::index) fn scoped(kind: Kind, key: &ScopeKey) -> Self {
         let [low, high] = key.as_bytes().first_chunk::<16>().map_or([0; 2], |half| halves(*half));
         Self { kind, words: [low, high, 0, 0], is_sha512: false }
     }
 
     /// Whether a slot's words carry this key.
-    pub(in crate::mapped_index) fn is_in(&self, slot: &Slot) -> bool {
+    pub(in crate::index) fn is_in(&self, slot: &Slot) -> bool {
         let [first, k0, k1, k2, k3, ..] = slot.0;
         let [a, b, c, d] = self.words;
         let is_same = kind_code(first) == self.kind as u8 && (k0, k1) == (a, b);
@@ -88,11 +88,11 @@ impl Key {
 
 /// The eight words of a slot, as copied out of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::mapped_index) struct Slot(pub(in crate::mapped_index) [u64; LINE_WORDS]);
+pub(in crate::index) struct Slot(pub(in crate::index) [u64; LINE_WORDS]);
 
 impl Slot {
     /// Encodes an entry, without sequence and checksum.
-    pub(in crate::mapped_index) fn encode(key: &Key, value: &Value) -> Self {
+    pub(in crate::index) fn encode(key: &Key, value: &Value) -> Self {
         let [a, b, c, d] = key.words;
         let mut set = if key.is_sha512 { FLAG_SHA512 } else { 0 };
         let (kind, payload) = match *value {
@@ -121,12 +121,12 @@ impl Slot {
     }
 
     /// A free slot that once was used.
-    pub(in crate::mapped_index) fn dead() -> Self {
+    pub(in crate::index) fn dead() -> Self {
         Self([(Kind::Dead as u64) << KIND_SHIFT, 0, 0, 0, 0, 0, 0, 0])
     }
 
     /// The entry; `None` for dead slots and for what this code never writes.
-    pub(in crate::mapped_index) fn decode(&self) -> Option<(Key, Value)> {
+    pub(in crate::index) fn decode(&self) -> Option<(Key, Value)> {
         let [first, a, b, c, d, w5, w6, w7] = self.0;
         let set = flags(first);
         let is_known = set & FLAG_IN_CATALOG == 0;
@@ -161,7 +161,7 @@ impl Slot {
     }
 
     /// This entry with its sequence and the checksum that binds it to its place: table and slot.
-    pub(in crate::mapped_index) fn sealed(self, sequence: u64, seed: u32, number: u64) -> Self {
+    pub(in crate::index) fn sealed(self, sequence: u64, seed: u32, number: u64) -> Self {
         let mut words = self.0;
         words[0] = (words[0] & !SEQUENCE_MASK) | (sequence & SEQUENCE_MASK);
         words[7] = (words[7] & !CHECKSUM_MASK) | u64::from(checksum(&words, seed, number));
@@ -169,12 +169,12 @@ impl Slot {
     }
 
     /// Whether the checksum holds for this place.
-    pub(in crate::mapped_index) fn is_whole(&self, seed: u32, number: u64) -> bool {
+    pub(in crate::index) fn is_whole(&self, seed: u32, number: u64) -> bool {
         self.0[7] & CHECKSUM_MASK == u64::from(checksum(&self.0, seed, number))
     }
 
     /// Whether two slots say the same, whatever their sequences and checksums.
-    pub(in crate::mapped_index) fn says_the_same(&self, other: &Self) -> bool {
+    pub(in crate::index) fn says_the_same(&self, other: &Self) -> bool {
         let bare = |slot: &Self| {
             let mut words = slot.0;
             words[0] &= !SEQUENCE_MASK;

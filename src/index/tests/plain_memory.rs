@@ -1,6 +1,6 @@
 //! The table over plain memory: no file, no map, no system call. These are the tests for Miri:
 //! `MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p ringport --lib
-//! mapped_index::tests::plain_memory` (and `mapped_index::tests::format`).
+//! index::tests::plain_memory` (and `index::tests::format`).
 
 use std::sync::atomic::AtomicU64;
 

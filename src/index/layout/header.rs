@@ -4,27 +4,27 @@ use super::{HEADER_BYTES, halves, joined};
 
 /// What a file says about itself. Fields are in the order of the file, which never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::mapped_index) struct Header {
-    pub(in crate::mapped_index) magic: u64,
-    pub(in crate::mapped_index) schema: u64,
-    pub(in crate::mapped_index) layout: u64,
-    pub(in crate::mapped_index) store_id: [u8; 16],
-    pub(in crate::mapped_index) generation: u64,
+pub(in crate::index) struct Header {
+    pub(in crate::index) magic: u64,
+    pub(in crate::index) schema: u64,
+    pub(in crate::index) layout: u64,
+    pub(in crate::index) store_id: [u8; 16],
+    pub(in crate::index) generation: u64,
     /// Buckets of an index; bytes of a ring.
-    pub(in crate::mapped_index) size: u64,
-    pub(in crate::mapped_index) file_bytes: u64,
-    pub(in crate::mapped_index) boot_id: [u8; 16],
-    pub(in crate::mapped_index) is_clean: bool,
-    pub(in crate::mapped_index) is_complete: bool,
+    pub(in crate::index) size: u64,
+    pub(in crate::index) file_bytes: u64,
+    pub(in crate::index) boot_id: [u8; 16],
+    pub(in crate::index) is_clean: bool,
+    pub(in crate::index) is_complete: bool,
     /// Minutes since 1970 that access times count from.
-    pub(in crate::mapped_index) epoch_minute: u64,
+    pub(in crate::index) epoch_minute: u64,
     /// The copy with the higher one counts.
-    pub(in crate::mapped_index) sequence: u64,
+    pub(in crate::index) sequence: u64,
 }
 
 impl Header {
     /// The 256 bytes of a copy, with its checksum.
-    pub(in crate::mapped_index) fn encode(&self) -> [u8; HEADER_BYTES] {
+    pub(in crate::index) fn encode(&self) -> [u8; HEADER_BYTES] {
         let [store_low, store_high] = halves(self.store_id);
         let [boot_low, boot_high] = halves(self.boot_id);
         let fields = [
@@ -53,7 +53,7 @@ impl Header {
     }
 
     /// Reads a copy back; `None` when its checksum fails or a bit is set that nobody sets.
-    pub(in crate::mapped_index) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+    pub(in crate::index) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
         let (content, checksum) = bytes.split_last_chunk::<8>()?;
         if u64::from_le_bytes(*checksum) != u64::from(crc32c::crc32c(content)) {
             return None;

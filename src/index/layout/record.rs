@@ -4,25 +4,25 @@ use super::{RECORD_MAGIC, RECORD_WORDS};
 
 /// The head of a record in the small-object ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::mapped_index) struct RecordHead {
-    pub(in crate::mapped_index) key: [u64; 4],
-    pub(in crate::mapped_index) is_sha512: bool,
+pub(in crate::index) struct RecordHead {
+    pub(in crate::index) key: [u64; 4],
+    pub(in crate::index) is_sha512: bool,
     /// Bytes of content.
-    pub(in crate::mapped_index) length: u32,
+    pub(in crate::index) length: u32,
     /// Position in the ring, counted in lines and never reset.
-    pub(in crate::mapped_index) line: u64,
+    pub(in crate::index) line: u64,
 }
 
 impl RecordHead {
     /// Word 0 magic, 1 length and flags, 2 position, 3-6 key, 7 checksum over head and content.
-    pub(in crate::mapped_index) fn encode(&self, seed: u32, content: &[u8]) -> [u64; RECORD_WORDS] {
+    pub(in crate::index) fn encode(&self, seed: u32, content: &[u8]) -> [u64; RECORD_WORDS] {
         let mut words = self.words();
         words[7] = u64::from(record_checksum(&words, seed, content));
         words
     }
 
     /// Whether these words are exactly this head and fit the content.
-    pub(in crate::mapped_index) fn proves(
+    pub(in crate::index) fn proves(
         &self,
         words: &[u64; RECORD_WORDS],
         seed: u32,
@@ -39,7 +39,7 @@ impl RecordHead {
 }
 
 /// The length a record's head claims, before anything of it has been proven.
-pub(in crate::mapped_index) fn claimed_length(words: &[u64; RECORD_WORDS]) -> u64 {
+pub(in crate::index) fn claimed_length(words: &[u64; RECORD_WORDS]) -> u64 {
     words[1] & u64::from(u32::MAX)
 }
 
