@@ -255,3 +255,8 @@ impl Subscriber for IndexFeed {
 fn is_past(moment: Option<Instant>) -> bool {
     moment.is_none_or(|moment| clock::now() >= moment)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[path = "index_feed_tests.rs"]
+mod tests;
