@@ -22,6 +22,10 @@ use super::{IndexCounts, Lookup, counted};
 /// entry that finds both its buckets full is a matter of chance in millions.
 const LOAD_MAX_PERCENT: u64 = 75;
 
+/// Draws of [`Generation::sample`], about 10 ns each where they miss: one blob in 100,000 slots is
+/// found three times in four, one in a million once in eight times.
+const SAMPLE_DRAWS: usize = 1 << 14;
+
 pub(super) struct Generation {
     file: IndexFile,
     identity: Identity,
@@ -199,6 +203,37 @@ impl Generation {
     /// The entry in a slot, if it holds one.
     pub(super) fn entry(&self, number: usize) -> Option<(Key, Value)> {
         self.table().slot(number).as_ref().and_then(Slot::decode)
+    }
+
+    /// A blob drawn by `random`, each as likely as any other; `None` when all draws missed.
+    ///
+    /// Draws are of a bucket, whose lanes tell in half a cache line how many blobs it holds, and of
+    /// a place in it, which can be empty: a bucket with two blobs has to win twice as often as one
+    /// with one. The places are about as many as the fullest bucket has blobs; 16 would do always
+    /// and cost eight times as many draws where blobs are rare.
+    pub(super) fn sample(&self, random: u64) -> Option<(usize, Key, Value)> {
+        let table = self.table();
+        let places = (4 * self.counts().blobs / self.buckets + 2).min(BUCKET_SLOTS as u64);
+        let mut state = random;
+        (0..SAMPLE_DRAWS).find_map(|_| {
+            let drawn = split_mix(&mut state);
+            let bucket = ((u128::from(drawn) * u128::from(self.buckets)) >> 64) as usize;
+            let mut blobs = table.blobs_in(bucket);
+            let count = u64::from(blobs.count_ones());
+            // The bucket used the high bits.
+            let place = (drawn & u64::from(u32::MAX)) * places.max(count) >> 32;
+            if place >= count {
+                return None;
+            }
+            for _ in 0..place {
+                blobs &= blobs - 1;
+            }
+            let number = bucket * BUCKET_SLOTS + blobs.trailing_zeros() as usize;
+            match self.entry(number) {
+                Some((key, value @ Value::Blob { .. })) => Some((number, key, value)),
+                _ => None,
+            }
+        })
     }
 
     // ---- access hints --------------------------------------------------------------------------
@@ -390,6 +425,15 @@ impl Generation {
 
 fn cached_bytes(slot: &Slot) -> u64 {
     slot.decode().map_or(0, |(_, value)| value.cached_bytes())
+}
+
+/// The next of a series of numbers, all of whose bits look random (Steele, Lea and Flood, "Fast
+/// splittable pseudorandom number generators", 2014).
+fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// Minutes since 1970.

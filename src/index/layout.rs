@@ -45,6 +45,8 @@ pub(super) const BUCKET_BYTES: usize = BUCKET_SLOTS * LINE_BYTES;
 pub(super) const BUCKET_ACCESS_BYTES: usize = BUCKET_SLOTS * 4;
 /// Bits of a fingerprint.
 pub(super) const LANE_BITS: usize = 16;
+/// Bit of a fingerprint that tells a blob from a link or a tag.
+pub(super) const LANE_BLOB: u64 = 1;
 /// Fingerprints in a word.
 pub(super) const WORD_LANES: usize = 64 / LANE_BITS;
 /// Words of fingerprints for one bucket.
@@ -116,6 +118,7 @@ pub(super) const LAYOUT_HASH: u64 = hash(&[
     BUCKET_SLOTS,
     BUCKET_ACCESS_BYTES,
     LANE_BITS,
+    LANE_BLOB as usize,
     KIND_SHIFT as usize,
     FLAGS_SHIFT as usize,
     SMALL_SHIFT as usize,

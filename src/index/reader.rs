@@ -5,13 +5,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::generation::Generation;
-use super::layout::{BUCKET_SLOTS, Key, Kind, Value};
+use super::layout::{Key, Kind, Value};
 use super::small::Small;
 use super::{BlobEntry, IndexCounts, LinkEntry, Lookup, Sample, TagEntry, media};
 use crate::oci::{Algorithm, Digest, Scope, Tag};
-
-/// Buckets that [`Index::sample`] looks through before it gives up.
-const SAMPLE_BUCKETS: usize = 64;
 
 /// The reading side of the index, shared by all workers. See the module for what it promises.
 pub struct Index {
@@ -107,17 +104,21 @@ impl Index {
         self.current.load().counts()
     }
 
-    /// Some blob, chosen by `random` (any number, evenly spread). `None` when none is near the
-    /// place it falls on: the table is almost empty.
+    /// Some blob, drawn by `random` (any number, evenly spread), each as likely as any other. `None`
+    /// when the draw hit none: the table is almost empty of blobs; try another number.
     pub fn sample(&self, random: u64) -> Option<Sample> {
         let current = self.current.load();
-        let buckets = current.buckets();
-        let first = ((u128::from(random) * u128::from(buckets)) >> 64) as usize;
-        let shift = (random % BUCKET_SLOTS as u64) as usize;
-        let total = buckets as usize * BUCKET_SLOTS;
-        (0..SAMPLE_BUCKETS * BUCKET_SLOTS)
-            .map(|step| (first * BUCKET_SLOTS + shift + step) % total)
-            .find_map(|number| sampled(&current, number))
+        let (number, key, value) = current.sample(random)?;
+        let access = current.access(number);
+        let prefix = bytes_of(key.words);
+        Some(Sample {
+            algorithm: if key.is_sha512 { Algorithm::Sha512 } else { Algorithm::Sha256 },
+            prefix,
+            digest: (!key.is_sha512).then(|| Digest::from_sha256(prefix)),
+            entry: blob_entry(&value)?,
+            last_use_minute: access.minute,
+            hits: access.hits,
+        })
     }
 
     // ---- for the writer ------------------------------------------------------------------------
@@ -133,21 +134,6 @@ impl Index {
     pub(super) fn ring(&self) -> Option<&Small> {
         self.small.as_ref()
     }
-}
-
-fn sampled(current: &Generation, number: usize) -> Option<Sample> {
-    let (key, value) = current.entry(number)?;
-    let entry = blob_entry(&value)?;
-    let access = current.access(number);
-    let prefix = bytes_of(key.words);
-    Some(Sample {
-        algorithm: if key.is_sha512 { Algorithm::Sha512 } else { Algorithm::Sha256 },
-        prefix,
-        digest: (!key.is_sha512).then(|| Digest::from_sha256(prefix)),
-        entry,
-        last_use_minute: access.minute,
-        hits: access.hits,
-    })
 }
 
 fn blob_entry(value: &Value) -> Option<BlobEntry> {

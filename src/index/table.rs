@@ -12,7 +12,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::layout::{
-    BUCKET_LANE_WORDS, BUCKET_SLOTS, Key, LANE_BITS, LINE_WORDS, Slot, Value, WORD_LANES, halves,
+    BUCKET_LANE_WORDS, BUCKET_SLOTS, Key, Kind, LANE_BITS, LANE_BLOB, LINE_WORDS, Slot, Value,
+    WORD_LANES, halves,
 };
 use super::protocol::{publish, snapshot};
 
@@ -97,8 +98,12 @@ impl Identity {
         if other == one {
             other = if (one as u64) + 1 < self.buckets { one + 1 } else { 0 };
         }
-        // 0 means "free", so no fingerprint is 0.
-        Home { buckets: [one, other], fingerprint: (second & LANE_MASK).max(1) }
+        let fingerprint = match key.kind {
+            Kind::Blob => second & LANE_MASK | LANE_BLOB,
+            // 0 means "free", so no fingerprint is 0.
+            _ => (second & LANE_MASK & !LANE_BLOB).max(LANE_BLOB << 1),
+        };
+        Home { buckets: [one, other], fingerprint }
     }
 }
 
@@ -151,6 +156,21 @@ impl<'a> Table<'a> {
         }
         let slot = Slot(snapshot(self.lines.get(number)?, ATTEMPTS)?);
         slot.is_whole(self.identity.seed, number as u64).then_some(slot)
+    }
+
+    /// The slots of a bucket that hold blobs, by their lanes alone, a bit each. Any thread.
+    #[inline]
+    pub(super) fn blobs_in(&self, bucket: usize) -> u32 {
+        let Some(lanes) = self.lanes.get(bucket) else { return 0 };
+        let mut found = 0;
+        for (index, word) in lanes.iter().enumerate() {
+            let word = word.load(Ordering::Acquire);
+            for lane in 0..WORD_LANES {
+                let is_blob = word >> (LANE_BITS * lane) & LANE_BLOB != 0;
+                found |= u32::from(is_blob) << (WORD_LANES * index + lane);
+            }
+        }
+        found
     }
 
     /// Like [`Table::find`], for the writer: what can hold no entry any more is freed on the way.

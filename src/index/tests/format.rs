@@ -8,7 +8,7 @@ const FORMAT: &str = include_str!("../FORMAT.md");
 
 #[test]
 fn format_matches() {
-    let code: [(&str, u64); 17] = [
+    let code: [(&str, u64); 18] = [
         ("SCHEMA", SCHEMA),
         ("PAGE_BYTES", PAGE_BYTES as u64),
         ("LINE_BYTES", LINE_BYTES as u64),
@@ -22,6 +22,7 @@ fn format_matches() {
         ("BUCKET_ACCESS_BYTES", BUCKET_ACCESS_BYTES as u64),
         ("BUCKET_LANE_BYTES", BUCKET_LANE_BYTES as u64),
         ("LANE_BITS", LANE_BITS as u64),
+        ("LANE_BLOB", LANE_BLOB),
         ("BUCKETS_MAX", BUCKETS_MAX),
         ("SMALL_BYTES_MAX", SMALL_BYTES_MAX as u64),
         ("ACCESS_HITS_MAX", u64::from(ACCESS_HITS_MAX)),

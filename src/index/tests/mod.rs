@@ -7,4 +7,5 @@ mod model;
 mod model_checked;
 mod plain_memory;
 mod readers;
+mod sampling;
 mod support;
