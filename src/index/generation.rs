@@ -221,7 +221,7 @@ impl Generation {
             let mut blobs = table.blobs_in(bucket);
             let count = u64::from(blobs.count_ones());
             // The bucket used the high bits.
-            let place = (drawn & u64::from(u32::MAX)) * places.max(count) >> 32;
+            let place = ((drawn & u64::from(u32::MAX)) * places.max(count)) >> 32;
             if place >= count {
                 return None;
             }

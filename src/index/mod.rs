@@ -61,6 +61,22 @@ pub struct IndexOptions {
     pub small_bytes: u64,
 }
 
+impl IndexOptions {
+    /// For a store in which about this many blobs are expected: three slots for each (for itself,
+    /// a link and some tags, a third left free) and 1 KiB in the ring (every fourth or so is a
+    /// manifest or a config, of a few KiB), within bounds: 65,536 slots (4.5 MiB) and 8 MiB at
+    /// least, a ring of 1 GiB at most. More entries come in with a larger generation, see
+    /// [`IndexWriter::needs_growth`]; the ring keeps its size.
+    pub fn sized(folder: PathBuf, store_id: [u8; 16], blobs_expected: u64) -> Self {
+        Self {
+            folder,
+            store_id,
+            slots_min: blobs_expected.saturating_mul(3).max(1 << 16),
+            small_bytes: blobs_expected.saturating_mul(1024).clamp(8 << 20, 1 << 30),
+        }
+    }
+}
+
 /// What came of opening.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Opened {

@@ -1,9 +1,12 @@
 //! Random operations against a `HashMap`.
 
-use super::super::{BlobEntry, IndexWriter, Lookup, Opened, SMALL_BYTES_MAX, TagEntry, counted};
-use super::support::{
-    Model, blob, content, digest, fill, folder, link, open, options, scope, seed, tag,
+use super::super::{
+    BlobEntry, IndexOptions, IndexWriter, Lookup, Opened, SMALL_BYTES_MAX, TagEntry, counted,
 };
+use super::support::{
+    Model, STORE, blob, content, digest, fill, folder, link, open, options, scope, seed, tag,
+};
+use crate::oci::Digest;
 
 const KEYS: u64 = 300;
 
@@ -307,5 +310,40 @@ fn what_was_rehashed_is_proven_in_both_generations() {
         assert_eq!(index.blob(&digest(2)), Lookup::Miss);
         while !writer.carry_over(1) {}
         writer.finish_generation();
+    }
+}
+
+/// A small store begins small and grows without a rebuild.
+#[test]
+fn a_small_store_grows_by_generations() {
+    let folder = folder();
+    let options = || IndexOptions::sized(folder.path().to_owned(), STORE, 0);
+    let (index, mut writer, _) = open(options());
+    writer.rebuilt();
+    assert_eq!(index.counts().slots, 1 << 16);
+    let mut random = fastrand::Rng::with_seed(1);
+    let digests: Vec<Digest> =
+        (0..100_000).map(|_| Digest::from_sha256(std::array::from_fn(|_| random.u8(..)))).collect();
+    let mut generations = 1;
+    for (n, digest) in digests.iter().enumerate() {
+        writer.put_blob(digest, &blob(n as u64));
+        if writer.needs_growth() {
+            writer.begin_generation(index.counts().slots * 2).unwrap();
+            while !writer.carry_over(1000) {}
+            writer.finish_generation();
+            generations += 1;
+        }
+    }
+    assert_eq!((generations, index.counts().slots), (3, 1 << 18));
+    let cached = (0..100_000).map(blob).filter(|entry| !entry.is_hosted);
+    let cached: u64 = cached.map(|entry| entry.size).sum();
+    assert_eq!(index.counts().cached_bytes, cached);
+    writer.close().unwrap();
+    let (index, writer, opened) = open(options());
+    assert_eq!(opened, Opened::Trusted { clean: true, applied: 0 });
+    assert!(!writer.needs_growth() && !index.may_miss());
+    assert_eq!(index.counts().cached_bytes, cached);
+    for (n, digest) in digests.iter().enumerate() {
+        assert_eq!(index.blob(digest), Lookup::Hit(blob(n as u64)));
     }
 }
