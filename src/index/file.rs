@@ -42,6 +42,7 @@ impl IndexFile {
             let map = Map::anonymous(header.file_bytes)
                 .map_err(|_| io::Error::other(format!("{error}; nor is there memory for it")))?;
             tracing::warn!(path = %path.display(), %error,
+                bytes = header.file_bytes,
                 "the index is kept in memory and will be rebuilt at each start: its file cannot \
                  be made; put the store on a local disk (ext4, xfs) with enough free space");
             Self::begin(map, header, None)

@@ -33,6 +33,10 @@ const REFUSED: [(i64, &str); 9] = [
     (0x00c3_6400, "ceph"),
 ];
 
+/// A file is made only where this many times its size is free: what is stored there is worth more
+/// than the index of it.
+const FREE_MIN: u64 = 4;
+
 /// A mapped file, or mapped memory that belongs to no folder.
 pub(super) struct Map {
     // Dropped before `raw`: what is unmapped must not be watched.
@@ -45,7 +49,7 @@ impl Map {
     /// Makes the file, with `bytes` of zeros, and maps it. It must not exist.
     ///
     /// # Errors
-    /// No space, no permission, or the file system is none to map files on.
+    /// Not 4 times its size free, no permission, or the file system is none to map files on.
     pub(super) fn create(path: &Path, bytes: u64) -> io::Result<Self> {
         let file = File::options()
             .read(true)
@@ -55,6 +59,7 @@ impl Map {
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)?;
         let made = refuse_unmappable(&file)
+            .and_then(|()| refuse_scarce(&file, bytes))
             .and_then(|()| reserve(&file, bytes))
             .and_then(|()| Self::over(file, bytes));
         if made.is_err() {
@@ -151,4 +156,17 @@ fn refuse_unmappable(file: &File) -> io::Result<()> {
         )),
         None => Ok(()),
     }
+}
+
+fn refuse_scarce(file: &File, bytes: u64) -> io::Result<()> {
+    let found = rustix::fs::fstatvfs(file)?;
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    // A tmpfs without a limit says that it has no blocks at all.
+    if found.f_blocks == 0 || free / FREE_MIN >= bytes {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::StorageFull,
+        format!("{free} bytes are free, and a file of {bytes} may take a fourth of that at most"),
+    ))
 }

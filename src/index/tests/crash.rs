@@ -215,6 +215,26 @@ fn a_ring_cut_short_under_the_map_only_loses_small_contents() {
     model.compare(&index, KEYS, true);
 }
 
+/// The store's files need the space more than the index does.
+#[test]
+fn a_disk_with_little_space_gets_no_file() {
+    use super::super::map::Map;
+    let folder = folder();
+    let stat = rustix::fs::statvfs(folder.path()).unwrap();
+    if stat.f_blocks == 0 {
+        println!("skipped: {} has no limit", folder.path().display());
+        return;
+    }
+    let path = folder.path().join("x");
+    // Other tests come and go on the same disk, so neither is near the bound.
+    let bytes = |parts: u64| (stat.f_bavail * stat.f_frsize / parts).next_multiple_of(4096);
+    let Err(error) = Map::create(&path, bytes(2)) else { panic!("half of the disk was taken") };
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    assert!(error.to_string().contains(" bytes are free"), "{error}");
+    assert!(!path.exists());
+    Map::create(&path, bytes(64)).unwrap();
+}
+
 /// A SIGBUS that is not ours still ends the process: seen from outside, in a child.
 #[test]
 fn a_bus_error_elsewhere_ends_the_process() {
