@@ -25,11 +25,9 @@ pub(super) struct OpenStore {
     pub(super) room_wanted: crossbeam_channel::Receiver<()>,
 }
 
-/// Fewest slots of the index: 4.4 MiB, enough for some 15,000 images. It grows by itself.
-const SLOTS_MIN: u64 = 1 << 16;
-/// Part of the store that the small contents kept in memory may take, and the bounds of that.
-const SMALL_PART: u64 = 64;
-const SMALL_BYTES: std::ops::RangeInclusive<u64> = (256 << 10)..=(64 << 20);
+/// What a blob weighs on average, for the first guess at how many there will be: layers are mostly
+/// larger, configurations and manifests much smaller.
+const BLOB_BYTES_EXPECTED: u64 = 4 << 20;
 
 /// Opens files, catalog and index. Takes milliseconds whatever the store holds: an index that
 /// cannot be believed is filled while requests are served, and what it does not know the catalog
@@ -42,12 +40,12 @@ pub(super) fn open_store(root: &Path, max_size: u64) -> Result<OpenStore, ServeE
     let (store, swept) = Store::open(root)?;
     let unstarted = Catalog::open(&store.catalog_path())?;
     let opened = unstarted.opened().clone();
-    let (index, writer, found) = Index::open(IndexOptions {
-        folder: store.index_path(),
-        store_id: opened.store_id,
-        slots_min: opened.records.saturating_mul(2).max(SLOTS_MIN),
-        small_bytes: (max_size / SMALL_PART).clamp(*SMALL_BYTES.start(), *SMALL_BYTES.end()),
-    })?;
+    // Small contents get memory by what the configuration says, which stays the same; the table
+    // grows by itself, and a first filling should not have to wait for that.
+    let blobs_expected = max_size / BLOB_BYTES_EXPECTED;
+    let mut options = IndexOptions::sized(store.index_path(), opened.store_id, blobs_expected);
+    options.slots_min = options.slots_min.max(opened.records.saturating_mul(2));
+    let (index, writer, found) = Index::open(options)?;
     let (space, room_wanted) = Space::new(max_size);
     match store.free_bytes() {
         Ok(free) => space.set_disk_free(free),
