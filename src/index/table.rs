@@ -123,29 +123,44 @@ impl<'a> Table<'a> {
     #[inline]
     pub(super) fn find(&self, key: &Key) -> Found {
         let home = self.identity.home(key);
-        let mut outcome = Found::Absent;
+        let [one, other] = home.buckets;
         // The lanes of both before any slot: two cache misses at a time instead of in a row.
-        let candidates = home.buckets.map(|bucket| {
-            let lanes = self.lanes.get(bucket)?;
-            Some((bucket, matching(lanes, home.fingerprint)))
-        });
-        for (bucket, lanes) in candidates.into_iter().flatten() {
-            for lane in lanes {
-                let number = bucket * BUCKET_SLOTS + lane;
-                let Some(line) = self.lines.get(number) else { continue };
-                let Some(words) = snapshot(line, ATTEMPTS) else {
-                    outcome = Found::Busy;
-                    continue;
-                };
-                let slot = Slot(words);
-                if !slot.is_whole(self.identity.seed, number as u64) {
-                    outcome = Found::Damaged;
-                } else if key.is_in(&slot) {
-                    return Found::Entry { number, slot };
-                }
+        let lanes = [self.matching(one, home.fingerprint), self.matching(other, home.fingerprint)];
+        let mut outcome = Found::Absent;
+        for (bucket, lanes) in [(one, lanes[0]), (other, lanes[1])] {
+            match self.find_in(bucket, lanes, key) {
+                Found::Absent => {}
+                found @ Found::Entry { .. } => return found,
+                // What is in work or damaged shares the fingerprint; the key may still be there.
+                found => outcome = found,
             }
         }
         outcome
+    }
+
+    #[inline]
+    fn find_in(&self, bucket: usize, lanes: LaneSet, key: &Key) -> Found {
+        let mut outcome = Found::Absent;
+        for lane in lanes {
+            let number = bucket * BUCKET_SLOTS + lane;
+            let Some(line) = self.lines.get(number) else { continue };
+            let Some(words) = snapshot(line, ATTEMPTS) else {
+                outcome = Found::Busy;
+                continue;
+            };
+            let slot = Slot(words);
+            if !slot.is_whole(self.identity.seed, number as u64) {
+                outcome = Found::Damaged;
+            } else if key.is_in(&slot) {
+                return Found::Entry { number, slot };
+            }
+        }
+        outcome
+    }
+
+    #[inline]
+    fn matching(&self, bucket: usize, fingerprint: u64) -> LaneSet {
+        self.lanes.get(bucket).map_or(LaneSet(0), |lanes| matching(lanes, fingerprint))
     }
 
     /// The slot with this number, if it holds an entry that is whole. Any thread.
@@ -246,22 +261,36 @@ impl<'a> Table<'a> {
     }
 }
 
+/// Slots of a bucket, a bit each: word `w` and lane `l` in it are bit `16 * l + w`. So all four
+/// words of a bucket are compared, and joined, without a branch and without leaving registers.
+#[derive(Clone, Copy)]
+struct LaneSet(u64);
+
+impl Iterator for LaneSet {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        let bit = self.0.trailing_zeros() as usize;
+        self.0 &= self.0.wrapping_sub(1);
+        (bit < 64).then(|| bit % LANE_BITS * WORD_LANES + bit / LANE_BITS)
+    }
+}
+
 /// The slots of a bucket whose fingerprint is this one.
 #[inline]
-fn matching(lanes: &Lanes, fingerprint: u64) -> impl Iterator<Item = usize> + use<> {
-    let mut found = 0_u32;
+fn matching(lanes: &Lanes, fingerprint: u64) -> LaneSet {
+    const ONES: u64 = u64::MAX / LANE_MASK;
+    const TOPS: u64 = ONES << (LANE_BITS - 1);
+    let wanted = fingerprint * ONES;
+    let mut found = 0;
     for (index, word) in lanes.iter().enumerate() {
-        let word = word.load(Ordering::Acquire);
-        for lane in 0..WORD_LANES {
-            let is_same = word >> (LANE_BITS * lane) & LANE_MASK == fingerprint;
-            found |= u32::from(is_same) << (WORD_LANES * index + lane);
-        }
+        let differing = word.load(Ordering::Acquire) ^ wanted;
+        // The top bit of each lane that is not 0, without a carry from lane to lane.
+        let not_zero = ((differing & !TOPS) + !TOPS) | differing;
+        found |= (!not_zero & TOPS) >> (LANE_BITS - 1) << index;
     }
-    std::iter::from_fn(move || {
-        let lane = found.trailing_zeros() as usize;
-        found &= found.wrapping_sub(1);
-        (lane < BUCKET_SLOTS).then_some(lane)
-    })
+    LaneSet(found)
 }
 
 struct Free {

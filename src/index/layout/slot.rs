@@ -62,10 +62,10 @@ impl Value {
 impl Key {
     /// The key of stored content. SHA-512 is cut to 256 bits and told apart by a flag.
     pub(in crate::index) fn blob(digest: &Digest) -> Self {
-        let mut words = [0; 4];
-        for (to, bytes) in words.iter_mut().zip(digest.as_bytes().as_chunks::<8>().0) {
-            *to = u64::from_le_bytes(*bytes);
-        }
+        let words = match digest.as_bytes().as_chunks::<8>().0 {
+            [a, b, c, d, ..] => [*a, *b, *c, *d].map(u64::from_le_bytes),
+            _ => [0; 4],
+        };
         Self { kind: Kind::Blob, words, is_sha512: digest.algorithm() == Algorithm::Sha512 }
     }
 
