@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::oci::{Namespace, Reference, RepositoryName};
-use crate::registry::{Fill, Passing};
+use crate::registry::{Fill, Lease, Passing};
 use crate::telemetry::{CacheResult, RouteKind};
 
 /// Status, headers and where the body comes from.
@@ -40,6 +40,8 @@ pub enum Body {
         first: u64,
         /// How many.
         length: u64,
+        /// What keeps it in the store until it is sent.
+        lease: Lease,
     },
     /// Coming from the upstream, past the store. Taken out once, when it is sent.
     Passing(RefCell<Option<Box<Passing>>>),

@@ -40,7 +40,7 @@ pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer
     let mut answer = with_validators(answer, &pull, &digest);
     answer.length = Some(length);
     answer.body = match pull.content {
-        Content::Stored(blob) => Body::File { file: blob.file, first, length },
+        Content::Stored(blob, lease) => Body::File { file: blob.file, first, length, lease },
         Content::Filling(fill) => Body::Filling { fill, first, length },
         Content::Memory(bytes) => {
             // A range was computed from this very size, so it lies within.

@@ -13,14 +13,15 @@
 //! May import: nothing. No I/O, no clock, no randomness: the caller draws and removes.
 //!
 //! **Invariant:** hosted content and what a running pull or fill leases is never chosen.
-//! **Invariant:** content that a cached manifest of a fresh tag needs is only chosen from samples
-//! that hold nothing else to choose, and the caller is told, so that it can draw again first.
+//! **Invariant:** content that a cached manifest of a fresh tag needs, or that was used within this
+//! minute (a pull opens its blobs one after the other), is only chosen from samples that hold
+//! nothing else to choose, and the caller is told, so that it can draw again first.
 
 /// How many contents to draw for one victim. From 64 the choice is within half a point of hit ratio
 /// of looking at all; with fewer it gets worse, with more only slower.
 pub const SAMPLES: usize = 64;
 
-/// How often to draw again before a [`Choice::Needed`] or [`Choice::Nothing`] is believed. Were one
+/// How often to draw again before a [`Choice::Spared`] or [`Choice::Nothing`] is believed. Were one
 /// content in a hundred free to go, then this many draws would miss it once in 170 times.
 pub const ROUNDS_MAX: usize = 8;
 
@@ -56,9 +57,9 @@ pub struct Sample {
 pub enum Choice {
     /// This one goes.
     Victim(usize),
-    /// All that may go is still needed by a fresh tag; this one is worth least. To be removed only
-    /// when [`ROUNDS_MAX`] rounds found nothing better.
-    Needed(usize),
+    /// All that may go is still needed by a fresh tag or was just used; this one is worth least. To
+    /// be removed only when [`ROUNDS_MAX`] rounds found nothing better.
+    Spared(usize),
     /// No sample may go at all.
     Nothing,
 }
@@ -81,20 +82,24 @@ impl Sample {
     fn may_go(&self) -> bool {
         !self.is_hosted && !self.is_leased
     }
+
+    fn is_spared(&self, now_minute: u32) -> bool {
+        self.is_needed || self.last_use_minute == now_minute
+    }
 }
 
 /// Chooses among samples drawn at random, each stored content as likely as any other.
 pub fn choose(samples: &[Sample], now_minute: u32) -> Choice {
-    let least = |is_needed: bool| {
+    let least = |is_spared: bool| {
         let free = samples.iter().enumerate();
-        free.filter(|(_, sample)| sample.may_go() && sample.is_needed == is_needed)
+        free.filter(|(_, sample)| sample.may_go() && sample.is_spared(now_minute) == is_spared)
             .map(|(position, sample)| (position, sample.worth(now_minute)))
             .min_by(|a, b| a.1.total_cmp(&b.1))
             .map(|(position, _)| position)
     };
     match least(false) {
         Some(position) => Choice::Victim(position),
-        None => least(true).map_or(Choice::Nothing, Choice::Needed),
+        None => least(true).map_or(Choice::Nothing, Choice::Spared),
     }
 }
 
@@ -143,8 +148,9 @@ mod tests {
 
     #[test]
     fn what_must_stay_stays() {
-        let free = sample(1, 0, 4095);
+        let free = sample(1, 1, 4095);
         let worst = sample(u64::MAX, NOW, 0);
+        let just_used = Sample { last_use_minute: NOW, ..worst };
         let hosted = Sample { is_hosted: true, ..worst };
         let leased = Sample { is_leased: true, ..worst };
         let needed = Sample { is_needed: true, ..worst };
@@ -155,7 +161,9 @@ mod tests {
             ("never hosted or leased", &[hosted, leased, free], Choice::Victim(2)),
             ("not even alone", &[hosted, leased, needed_and_hosted], Choice::Nothing),
             ("needed goes last, whatever it is worth", &[needed, free], Choice::Victim(1)),
-            ("the worst of the needed", &[needed_but_dear, leased, needed], Choice::Needed(2)),
+            ("so does what was just used", &[just_used, free], Choice::Victim(1)),
+            ("the worst of the spared", &[needed_but_dear, leased, needed], Choice::Spared(2)),
+            ("be they needed or just used", &[needed_but_dear, just_used], Choice::Spared(1)),
         ] {
             assert_eq!(choose(samples, NOW), expected, "{case}");
         }

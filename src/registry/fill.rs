@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use event_listener::Event;
 
-use super::PullError;
+use super::space::Reservation;
+use super::{Lease, PullError};
 use crate::limits::HOLD_BACK_BYTES;
 use crate::oci::{Digest, Scope};
 use crate::runtime::clock;
@@ -24,6 +25,9 @@ pub struct Fill {
     outcome: OnceLock<Result<u64, PullError>>,
     kept: OnceLock<bool>,
     changed: Event,
+    // After the file: its bytes are not free before the last follower has gone.
+    lease: OnceLock<Lease>,
+    place: OnceLock<Reservation>,
 }
 
 struct Opening {
@@ -42,6 +46,8 @@ impl Fill {
             outcome: OnceLock::new(),
             kept: OnceLock::new(),
             changed: Event::new(),
+            lease: OnceLock::new(),
+            place: OnceLock::new(),
         }
     }
 
@@ -78,6 +84,18 @@ impl Fill {
     pub(super) fn failed(&self, error: PullError) {
         let _ = self.outcome.set(Err(error));
         self.changed.notify(usize::MAX);
+    }
+
+    /// The content is about to be stored: it must not be evicted while followers read its file.
+    pub(super) fn lease(&self, lease: Lease) {
+        let _ = self.lease.set(lease);
+    }
+
+    /// The content will not be stored: its bytes are on the disk until the last follower has gone.
+    pub(super) fn keep_place(&self, place: Option<Reservation>) {
+        if let Some(place) = place {
+            let _ = self.place.set(place);
+        }
     }
 
     /// The content is in the store and the index knows it.

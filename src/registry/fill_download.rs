@@ -18,6 +18,8 @@ const TRIES_TOTAL_MAX: u32 = 64;
 /// What a try must bring for the fruitless ones before it to be forgiven: an upstream that drips
 /// must not be able to keep a fill alive for hours.
 const FRUITFUL_BYTES: u64 = 64 * 1024;
+/// How much room is promised at a time to content of unknown size.
+const GROWTH_BYTES: u64 = 1024 * 1024;
 /// Pause before the second try; doubles with each try that brought nothing.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -61,48 +63,55 @@ impl From<StageError> for Lost {
 /// Downloads the blob, publishes its growth to the followers, commits it.
 pub(super) async fn run(registry: &Registry, fill: &Fill) {
     let active = registry.metrics().fill();
-    let (staged, place) = match download(registry, fill).await {
+    let mut place = None;
+    let staged = match download(registry, fill, &mut place).await {
         Ok(whole) => whole,
         Err(Lost { error, outcome }) => {
             tracing::warn!(scope = %fill.scope, digest = %fill.digest, %error, "a fill failed");
             active.finish(outcome);
+            fill.keep_place(place);
             fill.failed(error);
             return;
         }
     };
     // Verified: followers get the rest at once, whether or not the disk keeps it.
     fill.verified(staged.size());
+    fill.lease(registry.shared().leases.take(&fill.digest));
     match commit::blob(registry.shared(), &fill.scope, &fill.digest, staged).await {
         Ok(()) => {
             fill.stored();
             active.finish(FillOutcome::Stored);
+            // What was promised to it is used by now.
+            drop(place);
         }
         Err(error) => {
             tracing::error!(scope = %fill.scope, digest = %fill.digest, %error,
                 "content was served but could not be kept");
             active.finish(FillOutcome::StorageFailed);
+            fill.keep_place(place);
         }
     }
-    // What was promised to it is used by now, or free again.
-    drop(place);
 }
 
 /// Downloads until the content is whole and verified.
-async fn download(registry: &Registry, fill: &Fill) -> Result<(Staged, Option<Reservation>), Lost> {
-    let mut place = None;
+async fn download(
+    registry: &Registry,
+    fill: &Fill,
+    place: &mut Option<Reservation>,
+) -> Result<Staged, Lost> {
     let mut staged = Staged::create(registry.shared().store.clone(), fill.digest).await?;
     let mut size = None;
     let (mut tries, mut fruitless) = (0, 0);
     loop {
         let before = staged.size();
-        let error = match one_try(registry, fill, &mut staged, &mut size, &mut place).await {
+        let error = match one_try(registry, fill, &mut staged, &mut size, place).await {
             Ok(()) => break,
             Err(Broken::Final(error)) => return Err(error),
             Err(Broken::Retry(error)) => error,
         };
         // A chunked body may have come whole, and only its last chunk not.
         if size.is_none() && staged.verify().is_ok() {
-            return Ok((staged, place));
+            return Ok(staged);
         }
         tries += 1;
         fruitless = if staged.size() - before >= FRUITFUL_BYTES { 1 } else { fruitless + 1 };
@@ -115,7 +124,7 @@ async fn download(registry: &Registry, fill: &Fill) -> Result<(Staged, Option<Re
         sleep(PAUSE * 2_u32.saturating_pow(fruitless - 1)).await;
     }
     staged.verify()?;
-    Ok((staged, place))
+    Ok(staged)
 }
 
 /// One upstream request, from where the last one stopped to the end of the content.
@@ -150,7 +159,7 @@ async fn one_try(
         // A body of no bytes is complete with its head: its followers wait for the digest.
         fill.opened(size.filter(|&bytes| bytes > 0), staged.shared());
     }
-    receive(registry, fill, staged, response.body, skip).await?;
+    receive(registry, fill, staged, response.body, skip, place).await?;
     match *size {
         Some(size) if staged.size() != size => Err(Broken::Final(Lost::rejected(
             fill,
@@ -168,19 +177,20 @@ async fn take_room(
     bytes: u64,
 ) -> Result<Reservation, Broken> {
     let space = &registry.shared().space;
-    let no_room = || {
-        let message =
-            format!("{}@{}: no room for {bytes} bytes in the store", fill.scope, fill.digest);
-        let error = PullError::NoRoom(message);
-        Broken::Final(Lost { error, outcome: FillOutcome::StorageFailed })
-    };
-    let reservation = space.reserve(bytes).await.map_err(|NoRoom| no_room())?;
+    let mut reservation = space.reserve(bytes).await.map_err(|NoRoom| no_room(fill, bytes))?;
     if let Err(error) = staged.allocate(bytes).await {
         tracing::warn!(%error, "the disk has no room; content is passed through");
         space.refused();
-        return Err(no_room());
+        return Err(no_room(fill, bytes));
     }
+    reservation.allocated();
     Ok(reservation)
+}
+
+fn no_room(fill: &Fill, bytes: u64) -> Broken {
+    let message = format!("{}@{}: no room for {bytes} bytes in the store", fill.scope, fill.digest);
+    let error = PullError::NoRoom(message);
+    Broken::Final(Lost { error, outcome: FillOutcome::StorageFailed })
 }
 
 /// Checks status and size of a response; returns how many body bytes we have already.
@@ -226,6 +236,7 @@ async fn receive(
     staged: &mut Staged,
     mut body: Body,
     mut skip: u64,
+    place: &mut Option<Reservation>,
 ) -> Result<(), Broken> {
     let max = registry.shared().blob_bytes_max;
     while let Some(frame) = body.frame().await {
@@ -241,6 +252,14 @@ async fn receive(
         if staged.size() + frame.len() as u64 > max {
             let what = format!("more than the {max} bytes that a blob may have");
             return Err(Broken::Final(Lost::rejected(fill, &what)));
+        }
+        let after = staged.size() + frame.len() as u64;
+        if let Some(place) = place
+            && after > place.bytes()
+        {
+            // Of unknown size: room is promised as it comes.
+            let more = (after - place.bytes()).max(GROWTH_BYTES);
+            place.grow(more).await.map_err(|NoRoom| no_room(fill, after))?;
         }
         staged.append(frame).await.map_err(|error| Broken::Final(error.into()))?;
         fill.grown(staged.size());

@@ -1,63 +1,58 @@
-//! The thread that evicts cached content when the store is over its limit.
+//! The thread that evicts cached content when the store is over its limit, and gives the room to
+//! the fills that wait for it.
+//!
+//! One thread, so that choosing, removing and promising need no lock: what it frees nobody else
+//! takes, and who came first is served first. Names go in transactions of many, because each costs
+//! about as much as the choice of a hundred victims.
 
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use super::RoomRequest;
 use super::eviction::{self, Choice, ROUNDS_MAX, SAMPLES};
+use super::leases::{Detached, Leases};
+use super::needs::Needs;
+use super::space::{Space, Waiting};
 use super::state::Shared;
-use crate::catalog::Write;
-use crate::index;
+use crate::catalog::{Catalog, Write};
+use crate::index::{self, Index};
 use crate::oci::Digest;
 use crate::runtime::clock;
+use crate::storage::Store;
 
 /// How often the thread looks around unasked.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Content used within this many minutes counts as in use: a pull opens its blobs one after the
-/// other, and a running body says every while that it is still being read.
-const LEASE_MINUTES: u32 = 1;
+/// The same while somebody waits for room, or while evicted content is still being read.
+const SHORT_INTERVAL: Duration = Duration::from_millis(10);
+/// How often it is told that nothing may be evicted: a store that is too small for what is pulled
+/// through it comes and goes in that state.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
+/// Most contents that go in one transaction: bounds how long the first in the queue waits.
+const BATCH_MAX: usize = 64;
 
 /// Starts the thread; it ends with the process.
 ///
 /// # Errors
 /// The operating system refused it.
-pub(super) fn start(shared: Arc<Shared>, wanted: Receiver<()>) -> io::Result<()> {
-    std::thread::Builder::new().name("space".into()).spawn(move || {
-        let mut random = Random(clock::unix_time().as_nanos() as u64 | 1);
-        loop {
-            match wanted.recv_timeout(LOOK_INTERVAL) {
-                Ok(()) | Err(RecvTimeoutError::Timeout) => make_room(&shared, &mut random),
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-        }
-    })?;
+pub(super) fn start(shared: &Shared, requests: Receiver<RoomRequest>) -> io::Result<()> {
+    let maker = RoomMaker {
+        store: shared.store.clone(),
+        index: shared.index.clone(),
+        catalog: shared.catalog.clone(),
+        space: shared.space.clone(),
+        leases: shared.leases.clone(),
+        needs: shared.needs.clone(),
+        random: Random(clock::unix_time().as_nanos() as u64 | 1),
+        queue: VecDeque::new(),
+        leaving: Vec::new(),
+        told_at: None,
+    };
+    std::thread::Builder::new().name("space".into()).spawn(move || maker.run(&requests))?;
     Ok(())
-}
-
-/// Evicts until the store is below its low watermark, or nothing may go.
-fn make_room(shared: &Shared, random: &mut Random) {
-    loop {
-        match shared.store.free_bytes() {
-            Ok(free) => shared.space.set_disk_free(free),
-            Err(error) => tracing::error!(%error, "cannot tell how much room the disk has"),
-        }
-        if shared.space.excess() == 0 {
-            return;
-        }
-        let Some(victim) = choose(shared, random) else {
-            tracing::warn!(
-                excess = shared.space.excess(),
-                used = shared.space.used(),
-                "the store is over its limit and nothing may be evicted"
-            );
-            return;
-        };
-        if !evict(shared, &victim) {
-            return;
-        }
-    }
 }
 
 /// Content that may go.
@@ -67,69 +62,247 @@ struct Victim {
     hits: u32,
 }
 
-fn choose(shared: &Shared, random: &mut Random) -> Option<Victim> {
-    let now = clock::unix_seconds();
-    let now_minute = u32::try_from(now / 60).unwrap_or(u32::MAX);
-    let mut fallback = None;
-    for _ in 0..ROUNDS_MAX {
-        let (samples, mut victims): (Vec<_>, Vec<_>) = (0..SAMPLES)
-            .filter_map(|_| judge(shared, &shared.index.sample(random.next())?, now_minute, now))
-            .unzip();
-        match eviction::choose(&samples, now_minute) {
-            Choice::Victim(n) => return Some(victims.swap_remove(n)),
-            Choice::Needed(n) => fallback = Some(victims.swap_remove(n)),
-            Choice::Nothing => {}
+/// The thread's state.
+struct RoomMaker {
+    store: Arc<Store>,
+    index: Arc<Index>,
+    catalog: Catalog,
+    space: Arc<Space>,
+    leases: Arc<Leases>,
+    needs: Arc<Needs>,
+    random: Random,
+    /// First come, first served.
+    queue: VecDeque<Waiting>,
+    /// Removed, but still being read: their bytes are on the disk. Each has a reader, so there are
+    /// never more than answers in progress.
+    leaving: Vec<(Detached, u64)>,
+    /// When it was last told that nothing may be evicted.
+    told_at: Option<Instant>,
+}
+
+impl RoomMaker {
+    fn run(mut self, requests: &Receiver<RoomRequest>) {
+        loop {
+            let is_idle = self.queue.is_empty() && self.leaving.is_empty();
+            let interval = if is_idle { LOOK_INTERVAL } else { SHORT_INTERVAL };
+            match requests.recv_timeout(interval) {
+                Ok(first) => {
+                    let all = std::iter::once(first).chain(requests.try_iter());
+                    self.queue.extend(all.filter_map(|RoomRequest(waiting)| waiting));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.make_room();
         }
     }
-    fallback
-}
 
-/// What the policy has to know of content that was drawn.
-fn judge(
-    shared: &Shared,
-    drawn: &index::Sample,
-    now_minute: u32,
-    now: u64,
-) -> Option<(eviction::Sample, Victim)> {
-    let digest = match drawn.digest {
-        Some(digest) => digest,
-        // The index has only half of a SHA-512.
-        None => shared
-            .catalog
-            .find_sha512(&drawn.prefix)
-            .inspect_err(|error| {
-                tracing::warn!(%error, "content that was drawn cannot be looked up");
-            })
-            .ok()??,
-    };
-    let last_use_minute = u32::try_from(drawn.last_use_minute).unwrap_or(u32::MAX);
-    let (size, hits) = (drawn.entry.size, drawn.hits);
-    let sample = eviction::Sample {
-        size,
-        last_use_minute,
-        hits,
-        is_hosted: drawn.entry.is_hosted,
-        is_leased: now_minute.saturating_sub(last_use_minute) < LEASE_MINUTES && hits > 0,
-        is_needed: shared.needs.contains(&digest, now),
-    };
-    Some((sample, Victim { digest, size, hits }))
-}
+    /// Gives room to those who wait and evicts for them. A store that was over its limit is then
+    /// emptied to its low watermark.
+    fn make_room(&mut self) {
+        self.look_at_disk();
+        let mut is_emptying = false;
+        loop {
+            self.settle();
+            self.grant_in_order();
+            let lacking = self.space.lacking(self.queue.front().map_or(0, |first| first.bytes));
+            let goal = match lacking {
+                0 if is_emptying => self.space.above_low(),
+                lacking => lacking,
+            };
+            if goal == 0 {
+                return self.tell_stuck(false);
+            }
+            let victims = self.choose(goal);
+            if victims.is_empty() {
+                self.tell_stuck(lacking > 0);
+                return self.grant_what_fits();
+            }
+            self.evict(&victims);
+            is_emptying = true;
+            self.look_at_disk();
+        }
+    }
 
-/// The name goes first, so that no new pull finds the content; whoever reads it goes on reading.
-fn evict(shared: &Shared, victim: &Victim) -> bool {
-    let digest = &victim.digest;
-    if let Err(error) = shared.catalog.write_blocking(vec![Write::RemoveBlob(*digest)], false) {
-        // The index has forgotten it all the same; a catalog that still names a file that is gone
-        // is set right when somebody asks for it.
-        tracing::warn!(%digest, %error, "evicted, but still in the catalog");
+    fn look_at_disk(&self) {
+        match self.store.free_bytes() {
+            Ok(free) => self.space.set_disk_free(free),
+            Err(error) => tracing::error!(%error, "cannot tell how much room the disk has"),
+        }
     }
-    if let Err(error) = shared.store.remove_blob(digest) {
-        tracing::error!(%digest, %error, "evicted content could not be removed");
-        return false;
+
+    /// Bytes of evicted content are free once its last reader has closed its file.
+    fn settle(&mut self) {
+        let space = &self.space;
+        self.leaving.retain(|(reader, bytes)| {
+            let is_held = reader.is_held();
+            if !is_held {
+                space.has_left(*bytes);
+            }
+            is_held
+        });
     }
-    shared.space.count_eviction(victim.size);
-    tracing::debug!(%digest, size = victim.size, hits = victim.hits, "evicted");
-    true
+
+    fn grant_in_order(&mut self) {
+        while let Some(first) = self.queue.pop_front() {
+            if let Err(first) = self.grant(first) {
+                return self.queue.push_front(first);
+            }
+        }
+    }
+
+    /// Nothing more can be evicted now: those who want little need not wait for one who wants much,
+    /// and those for whom the disk is too small need not wait at all.
+    fn grant_what_fits(&mut self) {
+        let space = self.space.clone();
+        for waiting in std::mem::take(&mut self.queue) {
+            match self.grant(waiting) {
+                Err(waiting) if !space.lacks_disk(waiting.bytes) => self.queue.push_back(waiting),
+                // Dropped, which tells it that there is no room.
+                Err(_) => space.disk_refused(),
+                Ok(()) => {}
+            }
+        }
+    }
+
+    /// Promises room, if there is some; whoever has given up waiting needs none.
+    fn grant(&self, waiting: Waiting) -> Result<(), Waiting> {
+        if waiting.answer.is_canceled() {
+            return Ok(());
+        }
+        match self.space.try_reserve(waiting.bytes) {
+            // One that has given up in between gives it back by dropping it.
+            Some(reservation) => {
+                let _ = waiting.answer.send(reservation);
+                Ok(())
+            }
+            None => Err(waiting),
+        }
+    }
+
+    /// Keeps the state for the metrics, and tells of it when it changes.
+    fn tell_stuck(&mut self, is_stuck: bool) {
+        let space = &self.space;
+        if !space.set_stuck(is_stuck) {
+            return;
+        }
+        if !is_stuck {
+            tracing::debug!(used = space.used(), max = space.max(), "there is room again");
+        } else if self.told_at.is_none_or(|told| told.elapsed() >= TELL_INTERVAL) {
+            self.told_at = Some(clock::now());
+            tracing::warn!(
+                used = space.used(),
+                reserved = space.reserved(),
+                leaving = space.leaving(),
+                max = space.max(),
+                waiting = self.queue.len(),
+                "room lacks and nothing may be evicted: everything is hosted or in use, or others \
+                 fill the disk; what finds no room is passed through"
+            );
+        }
+    }
+
+    /// Contents of together at least `goal` bytes, the ones worth least first, as far as there are
+    /// so many that may go.
+    fn choose(&mut self, goal: u64) -> Vec<Victim> {
+        let mut victims = Vec::new();
+        let (mut chosen, mut bytes) = (HashSet::new(), 0);
+        let mut rounds = ROUNDS_MAX;
+        while bytes < goal && victims.len() < BATCH_MAX {
+            let Some((victim, is_spared)) = self.choose_one(&chosen, rounds) else { break };
+            // That nothing better is left has just been found out.
+            rounds = if is_spared { 1 } else { ROUNDS_MAX };
+            bytes += victim.size;
+            chosen.insert(victim.digest);
+            victims.push(victim);
+        }
+        victims
+    }
+
+    /// One of those that may go, and whether it should rather stay.
+    fn choose_one(&mut self, chosen: &HashSet<Digest>, rounds: usize) -> Option<(Victim, bool)> {
+        let now = clock::unix_seconds();
+        let now_minute = u32::try_from(now / 60).unwrap_or(u32::MAX);
+        let mut fallback: Option<(f64, Victim)> = None;
+        for _ in 0..rounds {
+            let draws: [u64; SAMPLES] = std::array::from_fn(|_| self.random.next());
+            let (samples, mut victims): (Vec<_>, Vec<_>) = draws
+                .into_iter()
+                .filter_map(|random| self.index.sample(random))
+                .filter_map(|drawn| self.judge(&drawn, now))
+                .filter(|(_, victim)| !chosen.contains(&victim.digest))
+                .unzip();
+            match eviction::choose(&samples, now_minute) {
+                Choice::Victim(n) => return Some((victims.swap_remove(n), false)),
+                Choice::Spared(n) => {
+                    let worth = samples.get(n).map_or(f64::MAX, |it| it.worth(now_minute));
+                    if fallback.as_ref().is_none_or(|(least, _)| worth < *least) {
+                        fallback = Some((worth, victims.swap_remove(n)));
+                    }
+                }
+                Choice::Nothing => {}
+            }
+        }
+        fallback.map(|(_, victim)| (victim, true))
+    }
+
+    /// What the policy has to know of content that was drawn.
+    fn judge(&self, drawn: &index::Sample, now: u64) -> Option<(eviction::Sample, Victim)> {
+        let digest = match drawn.digest {
+            Some(digest) => digest,
+            // The index has only half of a SHA-512.
+            None => self
+                .catalog
+                .find_sha512(&drawn.prefix)
+                .inspect_err(|error| {
+                    tracing::warn!(%error, "content that was drawn cannot be looked up");
+                })
+                .ok()??,
+        };
+        let (size, hits) = (drawn.entry.size, drawn.hits);
+        let sample = eviction::Sample {
+            size,
+            last_use_minute: u32::try_from(drawn.last_use_minute).unwrap_or(u32::MAX),
+            hits,
+            is_hosted: drawn.entry.is_hosted,
+            is_leased: self.leases.holds(&digest),
+            is_needed: self.needs.contains(&digest, now),
+        };
+        Some((sample, Victim { digest, size, hits }))
+    }
+
+    /// The names go first, so that no new pull finds the content; whoever reads it goes on reading,
+    /// and for so long its bytes are not free.
+    fn evict(&mut self, victims: &[Victim]) {
+        for victim in victims {
+            self.space.leaves(victim.size);
+        }
+        let writes = victims.iter().map(|victim| Write::RemoveBlob(victim.digest)).collect();
+        if let Err(error) = self.catalog.write_blocking(writes, false) {
+            // The index has forgotten them all the same; a catalog that still names a file that is
+            // gone is set right when somebody asks for it.
+            tracing::warn!(%error, victims = victims.len(), "evicted, but still in the catalog");
+        }
+        for victim in victims {
+            let (digest, size) = (&victim.digest, victim.size);
+            let reader = self.leases.detach(digest);
+            // Its successor may have come already, in the same place.
+            if self.index.blob(digest).hit().is_none()
+                && let Err(error) = self.store.remove_blob(digest)
+            {
+                // It goes on counting as there, which it is. `ringport gc` removes files without
+                // a name.
+                tracing::error!(%digest, %error, "evicted content could not be removed");
+                continue;
+            }
+            match reader {
+                Some(reader) => self.leaving.push((reader, size)),
+                None => self.space.has_left(size),
+            }
+            self.space.count_eviction(size);
+            tracing::debug!(%digest, size, hits = victim.hits, "evicted");
+        }
+    }
 }
 
 /// xorshift64*: enough to draw samples with.
@@ -145,17 +318,5 @@ impl Random {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_index_counts_uses_as_the_policy_was_measured_with() {
-        for hits in [0, 1, 2, 5, 100, 4095] {
-            for (last, now) in [(0, 0), (5, 6), (1439, 1440), (10, 100_000), (9_000, 10), (7, 7)] {
-                let (index, policy) =
-                    (index::counted(hits, last, now), eviction::counted(hits, last, now));
-                assert_eq!(index, policy, "{hits} hits, {last} to {now}");
-            }
-        }
-    }
-}
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

@@ -35,6 +35,7 @@ mod fill_table;
 mod fill_turns;
 mod freshness;
 mod index_feed;
+mod leases;
 mod make_room;
 mod names;
 mod needs;
@@ -54,11 +55,12 @@ pub use error::PullError;
 pub use fill::Fill;
 pub use freshness::Freshness;
 pub use index_feed::{Due, IndexFeed};
+pub use leases::{Lease, Leases};
 pub use passing::Passing;
 pub use pull_blob::Wanted;
 pub use relay::Relayed;
 pub use scrub::VerifyReport;
-pub use space::Space;
+pub use space::{RoomRequest, Space};
 pub use state::{Registry, Shared, SharedParts};
 pub use upkeep::{Problems, Progress, ProgressNow, PushGate, Upkeep};
 
@@ -92,8 +94,8 @@ pub struct Pull {
 /// Where the bytes of a pull are.
 #[derive(Debug)]
 pub enum Content {
-    /// A verified file of the store.
-    Stored(OpenBlob),
+    /// A verified file of the store, and what keeps it there while it is read.
+    Stored(OpenBlob, Lease),
     /// Small verified content: from the index, or a manifest that has just arrived.
     Memory(Bytes),
     /// A blob that is arriving.

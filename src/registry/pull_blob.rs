@@ -7,7 +7,7 @@ use super::fill_table::Joined;
 use super::state::Registry;
 use super::{Content, Fill, Pull, PullError, commit, fill_table};
 use crate::catalog::Write;
-use crate::index::SMALL_BYTES_MAX;
+use crate::index::{Lookup, SMALL_BYTES_MAX};
 use crate::oci::{Digest, Scope};
 use crate::runtime::{clock, spawn};
 use crate::telemetry::CacheResult;
@@ -174,21 +174,16 @@ impl Registry {
             shared.index.touch(digest, now);
             return Ok(Some(Stored { size: entry.size, content: Content::Memory(small.into()) }));
         }
-        let stored = match self.read_stored(digest, entry.size).await {
-            Ok(stored) => stored,
-            // No descriptor left: that passes, and is no fault of the content.
-            Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
-                return Err(PullError::Busy(format!("cannot open stored {digest}: {error}")));
-            }
-            // Whatever stands in its place is not the content.
-            Err(error) => {
-                tracing::warn!(%digest, %error, "stored content cannot be opened; fetched again");
-                None
-            }
-        };
+        let mut stored = self.read_stored(digest, entry.size).await?;
+        let is_gone = || scope.upstream.is_some() && shared.index.blob(digest) == Lookup::Miss;
+        if stored.is_none() && !is_gone() {
+            // It may have been evicted and have come again since it was looked up: then its name
+            // is right, and removing it would leave a file behind that nothing counts.
+            stored = self.read_stored(digest, entry.size).await?;
+        }
         if stored.is_some() {
             shared.index.touch(digest, now);
-        } else {
+        } else if !is_gone() {
             let gone = shared.catalog.write(vec![Write::RemoveBlob(*digest)], false).await;
             if let Err(error) = gone {
                 tracing::warn!(%digest, %error, "the catalog goes on naming a file that is gone");
@@ -197,12 +192,32 @@ impl Registry {
         Ok(stored)
     }
 
-    /// From its file, which makes small content known to the index.
-    async fn read_stored(&self, digest: &Digest, size: u64) -> io::Result<Option<Stored>> {
+    /// From its file, which makes small content known to the index; `None` when that is not there.
+    async fn read_stored(&self, digest: &Digest, size: u64) -> Result<Option<Stored>, PullError> {
+        match self.read_file(digest, size).await {
+            Ok(stored) => Ok(stored),
+            // No descriptor left: that passes, and is no fault of the content.
+            Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
+                Err(PullError::Busy(format!("cannot open stored {digest}: {error}")))
+            }
+            // Whatever stands in its place is not the content.
+            Err(error) => {
+                tracing::warn!(%digest, %error, "stored content cannot be opened; fetched again");
+                Ok(None)
+            }
+        }
+    }
+
+    async fn read_file(&self, digest: &Digest, size: u64) -> io::Result<Option<Stored>> {
         let shared = self.shared();
         if size > SMALL_BYTES_MAX as u64 {
+            let lease = shared.leases.take(digest);
+            // With the lease in hand, see leases.rs: who evicts it after this counts it as there.
+            if shared.index.blob(digest) == Lookup::Miss {
+                return Ok(None);
+            }
             let opened = shared.store.open_blob(digest, size).await?;
-            return Ok(opened.map(|blob| Stored { size, content: Content::Stored(blob) }));
+            return Ok(opened.map(|blob| Stored { size, content: Content::Stored(blob, lease) }));
         }
         let Some(bytes) = shared.store.read_small(digest, size).await? else { return Ok(None) };
         shared.catalog.offer(*digest, bytes.clone());

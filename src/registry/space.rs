@@ -1,18 +1,32 @@
-//! How much the store may hold: accounting, reservations for fills, and making room.
+//! How much the store may hold: what is there, what is promised, and who waits for room.
+//!
+//! ```text
+//! held = used       cached content that has a name
+//!      + reserved   promised to downloads in progress
+//!      + leaving    evicted, but its bytes are not free yet: to be removed, or still being read
+//! ```
+//!
+//! **Invariant:** nothing is promised that would bring `held` over the limit, and a byte is counted
+//! in at least one of the three from before it is on the disk until after it has left. What is
+//! counted twice for a moment (content is named before its promise ends) only makes others wait.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use event_listener::Event;
+use crossbeam_channel::{Receiver, Sender};
+use futures_channel::oneshot;
 
 use crate::runtime::{clock, timeout};
 
-/// Down to which part of `max_size` room is made once it is exceeded.
-const LOW_WATERMARK_PERCENT: u64 = 90;
+/// A store over its limit is emptied by this part of it more than it has to, at most
+/// [`LOW_WATERMARK_BYTES`], so that not every download has to wait for an eviction of its own.
+const LOW_WATERMARK_PARTS: u64 = 20;
+/// More than this frees nobody sooner: a big store need not throw away hours of downloads at once.
+const LOW_WATERMARK_BYTES: u64 = 8 << 30;
 /// Room that is left to the catalog and to others on the same disk.
 const DISK_MARGIN_BYTES: u64 = 4 * 1024 * 1024;
-/// For how long a refusal makes the store count as full, in seconds.
+/// For how long a refusal makes the disk count as full, in seconds.
 const REFUSED_SECONDS: u64 = 3;
 /// How long a fill waits for room before it is passed through instead.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(3);
@@ -23,15 +37,28 @@ pub struct Space {
     max: u64,
     used: AtomicU64,
     reserved: AtomicU64,
+    leaving: AtomicU64,
+    /// Of what is reserved, bytes that have not been taken from the disk yet.
+    on_the_way: AtomicU64,
     disk_free: AtomicU64,
     /// When the disk last had no room for a fill, Unix seconds.
     refused_at: AtomicU64,
+    no_room: AtomicU64,
+    is_stuck: AtomicBool,
     evicted: AtomicU64,
     evicted_bytes: AtomicU64,
-    /// Told when a fill lacks room.
-    wanted: crossbeam_channel::Sender<()>,
-    /// Told when room was made.
-    made: Event,
+    /// Fills in the queue for room: newcomers stand behind them.
+    waiting: AtomicUsize,
+    requests: Sender<RoomRequest>,
+}
+
+/// What the thread that makes room is told.
+pub struct RoomRequest(pub(super) Option<Waiting>);
+
+/// A fill that waits for room.
+pub(super) struct Waiting {
+    pub(super) bytes: u64,
+    pub(super) answer: oneshot::Sender<Reservation>,
 }
 
 /// A fill that has more bytes than the store has room for.
@@ -39,47 +66,70 @@ pub struct Space {
 pub(super) struct NoRoom;
 
 /// Bytes promised to one fill; given back when dropped, by when they are either used or gone.
+#[derive(Debug)]
 pub(super) struct Reservation {
     space: Arc<Space>,
     bytes: u64,
+    /// Of these, not taken from the disk yet.
+    on_the_way: u64,
 }
 
 impl Space {
     /// Room for `max` bytes, and the end that is told when some is wanted.
-    pub fn new(max: u64) -> (Arc<Self>, crossbeam_channel::Receiver<()>) {
-        let (wanted, queue) = crossbeam_channel::bounded(1);
+    pub fn new(max: u64) -> (Arc<Self>, Receiver<RoomRequest>) {
+        // Every request belongs to a fill, whose numbers are limited; a hint is only sent where
+        // none is waiting.
+        let (requests, queue) = crossbeam_channel::unbounded();
         let space = Self {
             max,
             used: AtomicU64::new(0),
             reserved: AtomicU64::new(0),
+            leaving: AtomicU64::new(0),
+            on_the_way: AtomicU64::new(0),
             disk_free: AtomicU64::new(u64::MAX),
             refused_at: AtomicU64::new(0),
+            no_room: AtomicU64::new(0),
+            is_stuck: AtomicBool::new(false),
             evicted: AtomicU64::new(0),
             evicted_bytes: AtomicU64::new(0),
-            wanted,
-            made: Event::new(),
+            waiting: AtomicUsize::new(0),
+            requests,
         };
         (Arc::new(space), queue)
     }
 
+    // ---- what is there ----
+
     /// What the store holds, told by who has it in writing.
     pub(super) fn set_used(&self, bytes: u64) {
         self.used.store(bytes, Ordering::Relaxed);
-        self.made.notify(usize::MAX);
     }
 
-    /// Content has been committed. Until the disk is looked at again, it has that much less.
+    /// Content has been committed.
     pub(super) fn add(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
-        let less = |free: u64| Some(free.saturating_sub(bytes));
-        let _ = self.disk_free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        if self.held() > self.max {
+            // Manifests are kept without a promise.
+            self.look();
+        }
     }
 
     /// Content has left the store.
     pub(super) fn subtract(&self, bytes: u64) {
-        // Never below zero, whatever was counted before a crash.
+        // Never below zero, whatever was counted before a crash. Released after what was added to
+        // `leaving`, so that nobody sees it in neither.
         let less = |used: u64| Some(used.saturating_sub(bytes));
-        let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let _ = self.used.fetch_update(Ordering::Release, Ordering::Relaxed, less);
+    }
+
+    /// Content is about to lose its name; its bytes are on the disk for a while.
+    pub(super) fn leaves(&self, bytes: u64) {
+        self.leaving.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The bytes of content that lost its name are free.
+    pub(super) fn has_left(&self, bytes: u64) {
+        self.leaving.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Content made room.
@@ -87,6 +137,8 @@ impl Space {
         self.evicted.fetch_add(1, Ordering::Relaxed);
         self.evicted_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
+
+    // ---- figures ----
 
     /// Contents and bytes that made room since the start.
     pub fn evictions(&self) -> (u64, u64) {
@@ -98,78 +150,187 @@ impl Space {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Bytes promised to downloads in progress.
+    pub fn reserved(&self) -> u64 {
+        self.reserved.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of evicted content that are not free yet, because somebody reads them.
+    pub fn leaving(&self) -> u64 {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
     /// Bytes that cached content may have.
     pub fn max(&self) -> u64 {
         self.max
     }
 
-    /// Whether new content finds no room: just now, or for as long as the disk is full.
+    /// Fills that found no room since the start.
+    pub fn no_room(&self) -> u64 {
+        self.no_room.load(Ordering::Relaxed)
+    }
+
+    /// Whether room lacks and nothing may be evicted.
+    pub fn is_stuck(&self) -> bool {
+        self.is_stuck.load(Ordering::Relaxed)
+    }
+
+    /// Says whether room lacks although nothing may be evicted; returns whether that is news.
+    pub(super) fn set_stuck(&self, is_stuck: bool) -> bool {
+        self.is_stuck.swap(is_stuck, Ordering::Relaxed) != is_stuck
+    }
+
+    /// Whether the disk has no room for new content: just now, or for as long as it is full.
     pub fn is_full(&self) -> bool {
         let refused_at = self.refused_at.load(Ordering::Relaxed);
         clock::unix_seconds().saturating_sub(refused_at) < REFUSED_SECONDS
             || self.disk_free.load(Ordering::Relaxed) < DISK_MARGIN_BYTES
     }
 
-    /// The disk refused bytes that were thought to fit.
-    pub(super) fn refused(&self) {
-        self.refused_at.store(clock::unix_seconds(), Ordering::Relaxed);
-        let _ = self.wanted.try_send(());
-    }
-
-    /// What the file system has left, as last looked at.
+    /// What the file system has left, as just looked at.
     pub fn set_disk_free(&self, bytes: u64) {
         self.disk_free.store(bytes, Ordering::Relaxed);
-        self.made.notify(usize::MAX);
     }
 
-    /// How many bytes have to go: none while below the limit, and then down to the low watermark.
-    pub(super) fn excess(&self) -> u64 {
-        let held = self.used().saturating_add(self.reserved.load(Ordering::Relaxed));
-        let low = self.max / 100 * LOW_WATERMARK_PERCENT;
-        let over_limit = if held > self.max { held - low } else { 0 };
-        let free = self.disk_free.load(Ordering::Relaxed);
-        over_limit.max(DISK_MARGIN_BYTES.saturating_sub(free))
+    // ---- making room ----
+
+    fn held(&self) -> u64 {
+        // In the order in which bytes move: whoever sees fewer reserved or used sees where they
+        // have gone.
+        let reserved = self.reserved.load(Ordering::Acquire);
+        let used = self.used.load(Ordering::Acquire);
+        let leaving = self.leaving.load(Ordering::Relaxed);
+        used.saturating_add(reserved).saturating_add(leaving)
     }
 
-    /// Promises `bytes` to a fill, after room has been made if need be.
+    /// How many bytes lack for `bytes` more to fit, into the limit and onto the disk.
+    pub(super) fn lacking(&self, bytes: u64) -> u64 {
+        let wanted = self.on_the_way.load(Ordering::Relaxed).saturating_add(bytes);
+        let on_disk = wanted.saturating_add(DISK_MARGIN_BYTES);
+        let over_disk = on_disk.saturating_sub(self.disk_free.load(Ordering::Relaxed));
+        self.held().saturating_add(bytes).saturating_sub(self.max).max(over_disk)
+    }
+
+    /// Whether the disk has no room for these.
+    pub(super) fn lacks_disk(&self, bytes: u64) -> bool {
+        let wanted = self.on_the_way.load(Ordering::Relaxed).saturating_add(bytes);
+        wanted.saturating_add(DISK_MARGIN_BYTES) > self.disk_free.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes are held over the low watermark.
+    pub(super) fn above_low(&self) -> u64 {
+        let distance = (self.max / LOW_WATERMARK_PARTS).min(LOW_WATERMARK_BYTES);
+        self.held().saturating_sub(self.max - distance)
+    }
+
+    /// The disk has no room for a fill.
+    pub(super) fn disk_refused(&self) {
+        self.refused_at.store(clock::unix_seconds(), Ordering::Relaxed);
+    }
+
+    /// The disk refused bytes that were thought to fit.
+    pub(super) fn refused(&self) {
+        self.disk_refused();
+        self.look();
+    }
+
+    /// Tells the thread that makes room to look around.
+    fn look(&self) {
+        // One hint is enough, however many want room.
+        if self.requests.is_empty() {
+            let _ = self.requests.send(RoomRequest(None));
+        }
+    }
+
+    /// Promises `bytes` to a fill, after room has been made if need be: first come, first served.
     ///
     /// # Errors
     /// [`NoRoom`]: it is larger than the store, or nothing could be evicted in time.
     pub(super) async fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation, NoRoom> {
         if bytes > self.max {
+            self.no_room.fetch_add(1, Ordering::Relaxed);
             return Err(NoRoom);
         }
-        let reservation = Reservation { space: self.clone(), bytes };
-        self.reserved.fetch_add(bytes, Ordering::Relaxed);
-        let room = async {
-            loop {
-                let made = self.made.listen();
-                if self.fits() {
-                    return;
-                }
-                // One signal is enough, however many want room.
-                let _ = self.wanted.try_send(());
-                made.await;
-            }
+        if self.waiting.load(Ordering::Relaxed) == 0
+            && let Some(reservation) = self.try_reserve(bytes)
+        {
+            return Ok(reservation);
+        }
+        let (answer, granted) = oneshot::channel();
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let found = if self.requests.send(RoomRequest(Some(Waiting { bytes, answer }))).is_ok() {
+            timeout(ROOM_TIMEOUT, granted).await
+        } else {
+            Ok(Err(oneshot::Canceled))
         };
-        timeout(ROOM_TIMEOUT, room).await.map(|()| reservation).map_err(|_| {
-            self.refused();
-            NoRoom
-        })
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        match found {
+            Ok(Ok(reservation)) => Ok(reservation),
+            Ok(Err(oneshot::Canceled)) | Err(_) => {
+                self.no_room.fetch_add(1, Ordering::Relaxed);
+                Err(NoRoom)
+            }
+        }
     }
 
-    /// Whether all that is promised fits, into the limit and onto the disk.
-    fn fits(&self) -> bool {
-        let reserved = self.reserved.load(Ordering::Relaxed);
-        let on_disk = reserved.saturating_add(DISK_MARGIN_BYTES);
-        self.used().saturating_add(reserved) <= self.max
-            && on_disk <= self.disk_free.load(Ordering::Relaxed)
+    /// The same at once or not at all.
+    pub(super) fn try_reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
+        let more = |reserved: u64| {
+            let used = self.used.load(Ordering::Acquire);
+            let held = used.saturating_add(self.leaving.load(Ordering::Relaxed));
+            let all = held.saturating_add(reserved).saturating_add(bytes);
+            (all <= self.max).then(|| reserved.saturating_add(bytes))
+        };
+        let free = self.disk_free.load(Ordering::Relaxed).saturating_sub(DISK_MARGIN_BYTES);
+        let fits_disk = |wanted: u64| Some(wanted.saturating_add(bytes)).filter(|&all| all <= free);
+        let relaxed = Ordering::Relaxed;
+        self.on_the_way.fetch_update(relaxed, relaxed, fits_disk).ok()?;
+        if self.reserved.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
+            self.on_the_way.fetch_sub(bytes, Ordering::Relaxed);
+            return None;
+        }
+        Some(Reservation { space: self.clone(), bytes, on_the_way: bytes })
+    }
+}
+
+impl Reservation {
+    /// Bytes promised.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What is promised has been taken from the disk. Until the disk is looked at again, it has
+    /// that much less.
+    pub(super) fn allocated(&mut self) {
+        let bytes = std::mem::take(&mut self.on_the_way);
+        let less = |free: u64| Some(free.saturating_sub(bytes));
+        let _ = self.space.disk_free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        self.space.on_the_way.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Promises `bytes` more, for content whose size nobody has told.
+    ///
+    /// # Errors
+    /// As [`Space::reserve`].
+    pub(super) async fn grow(&mut self, bytes: u64) -> Result<(), NoRoom> {
+        if self.bytes.saturating_add(bytes) > self.space.max {
+            return Err(NoRoom);
+        }
+        let mut more = self.space.reserve(bytes).await?;
+        // Neither of the two may give it back twice.
+        self.bytes += std::mem::take(&mut more.bytes);
+        self.on_the_way += std::mem::take(&mut more.on_the_way);
+        Ok(())
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.space.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.space.made.notify(usize::MAX);
+        self.space.on_the_way.fetch_sub(self.on_the_way, Ordering::Relaxed);
+        // Released after the content was counted as used.
+        self.space.reserved.fetch_sub(self.bytes, Ordering::Release);
+        if self.space.waiting.load(Ordering::Relaxed) > 0 {
+            self.space.look();
+        }
     }
 }

@@ -11,11 +11,12 @@ use super::durability::{Suspects, Syncer};
 use super::fetch_manifest::{FetchKey, FetchOutcome};
 use super::fill_table::FillTable;
 use super::fill_turns::{FillPlace, FillTurns};
+use super::leases::Leases;
 use super::needs::Needs;
 use super::pull_blob::ProofKey;
 use super::resting::Resting;
 use super::space::Space;
-use super::{PullError, make_room};
+use super::{PullError, RoomRequest, make_room};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::index::Index;
@@ -66,11 +67,13 @@ pub struct Shared {
     pub catalog: Catalog,
     /// How much the store holds and may hold.
     pub space: Arc<Space>,
+    /// Which of it is being read.
+    pub leases: Arc<Leases>,
     /// Largest blob that is accepted from an upstream, in bytes.
     pub blob_bytes_max: u64,
     pub(super) resting: Resting,
     pub(super) suspects: Suspects,
-    pub(super) needs: Needs,
+    pub(super) needs: Arc<Needs>,
     pub(super) syncer: Syncer,
     pub(super) checks: SingleFlight<Digest, Result<bool, PullError>>,
     pub(super) fills: FillTable,
@@ -98,7 +101,8 @@ impl Shared {
             catalog,
             suspects: Suspects::new(suspects),
             space,
-            needs: Needs::default(),
+            leases: Arc::default(),
+            needs: Arc::default(),
             syncer,
             checks: SingleFlight::new(workers.clone()),
             blob_bytes_max: BLOB_BYTES_MAX,
@@ -115,15 +119,15 @@ impl Shared {
         })
     }
 
-    /// Starts the thread that makes room, which is told through `wanted` when some lacks.
+    /// Starts the thread that makes room, which is told through `requests` when some lacks.
     ///
     /// # Errors
     /// The operating system refused it.
     pub fn start_making_room(
-        self: &Arc<Self>,
-        wanted: crossbeam_channel::Receiver<()>,
+        &self,
+        requests: crossbeam_channel::Receiver<RoomRequest>,
     ) -> io::Result<()> {
-        make_room::start(self.clone(), wanted)
+        make_room::start(self, requests)
     }
 
     /// Whether new content does not reach the disk.

@@ -8,7 +8,7 @@ use super::start::ServeError;
 use crate::catalog::Catalog;
 use crate::index::{Index, IndexOptions, Opened};
 use crate::oci::Digest;
-use crate::registry::{Due, IndexFeed, Space};
+use crate::registry::{Due, IndexFeed, RoomRequest, Space};
 use crate::runtime::clock;
 use crate::storage::Store;
 
@@ -22,7 +22,7 @@ pub(super) struct OpenStore {
     pub(super) suspects: Vec<Digest>,
     pub(super) space: Arc<Space>,
     /// Told when room is wanted.
-    pub(super) room_wanted: crossbeam_channel::Receiver<()>,
+    pub(super) room_wanted: crossbeam_channel::Receiver<RoomRequest>,
 }
 
 /// What a blob weighs on average, for the first guess at how many there will be: layers are mostly

@@ -19,7 +19,7 @@ use crate::index::Index;
 use crate::limits;
 use crate::oci::Digest;
 use crate::plugin::WorkerChain;
-use crate::registry::{Registry, Shared, SharedParts, Space};
+use crate::registry::{Registry, RoomRequest, Shared, SharedParts, Space};
 use crate::runtime::{self, TcpListener, WorkerContext, Workers};
 use crate::storage::Store;
 use crate::telemetry::{AccessLog, Metrics, RequestIds};
@@ -37,7 +37,7 @@ pub(super) struct Parts {
     pub(super) registry: Mutex<Option<Arc<Shared>>>,
     pub(super) suspects: Vec<Digest>,
     pub(super) space: Arc<Space>,
-    pub(super) room_wanted: crossbeam_channel::Receiver<()>,
+    pub(super) room_wanted: crossbeam_channel::Receiver<RoomRequest>,
     pub(super) store: Arc<Store>,
     pub(super) catalog: Catalog,
     pub(super) index: Arc<Index>,

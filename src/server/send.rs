@@ -181,7 +181,7 @@ impl Payload<'_> {
                 }
                 sent.map_or(Sent::ClientGone, |()| Sent::Whole)
             }
-            Body::File { file, first, length } => {
+            Body::File { file, first, length, lease: _ } => {
                 if outlet.bytes(&head, *length > 0).await.is_err() {
                     return Sent::ClientGone;
                 }

@@ -205,6 +205,15 @@ fn attach_store(metrics: &Metrics, opened: &OpenStore) {
     metrics.attach_counter("ringport_evictions", help, move || evicted.evictions().0);
     let help = "Bytes of content that made room for others";
     metrics.attach_counter("ringport_evicted_bytes", help, move || evicted_bytes.evictions().1);
+    let (reserved, leaving, stuck, no_room) = (space(), space(), space(), space());
+    let help = "Bytes promised to downloads in progress";
+    metrics.attach_gauge("ringport_store_reserved_bytes", help, move || reserved.reserved());
+    let help = "Bytes of evicted content that is still being read";
+    metrics.attach_gauge("ringport_store_leaving_bytes", help, move || leaving.leaving());
+    let help = "1 while room lacks and nothing may be evicted";
+    metrics.attach_gauge("ringport_store_stuck", help, move || u64::from(stuck.is_stuck()));
+    let help = "Downloads that found no room and were passed through";
+    metrics.attach_counter("ringport_fills_without_room", help, move || no_room.no_room());
     let (store, catalog, index) =
         (opened.store.clone(), opened.catalog.clone(), opened.index.clone());
     let help = "1 when the store is read-only since a sync failed";

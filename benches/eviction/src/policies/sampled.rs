@@ -116,7 +116,7 @@ impl Sampled {
 
     /// The victim's place among the residents, as the server finds it.
     fn shipped(&mut self, minute: u32) -> Option<usize> {
-        let mut needed = None;
+        let mut spared = None;
         for _ in 0..eviction::ROUNDS_MAX {
             self.drawn.clear();
             self.positions.clear();
@@ -127,11 +127,11 @@ impl Sampled {
             }
             match eviction::choose(&self.drawn, minute) {
                 Choice::Victim(at) => return Some(self.positions[at]),
-                Choice::Needed(at) => needed = Some(self.positions[at]),
+                Choice::Spared(at) => spared = Some(self.positions[at]),
                 Choice::Nothing => {}
             }
         }
-        needed
+        spared
     }
 }
 
