@@ -106,7 +106,7 @@ fn a_bad_table_is_refused_with_expected_got_and_remedy() {
         ("BAD_MAGIC", &["0x54524f50474e4952", "0x1122334455667788", "RINGPORT_PLUGIN_MAGIC"]),
         ("SHORT_TABLE", &["at least 104 bytes", "found 96", "sizeof"]),
         ("OTHER_MAJOR", &["ABI major 1", "found 2", "rebuild"]),
-        ("NEWER_MINOR", &["ABI 1.0", "found 1.9", "newer server"]),
+        ("NEWER_MINOR", &["ABI 1.1", "found 1.9", "newer server"]),
         ("UNKNOWN_CAPABILITY", &["no capability bits", "0x80"]),
         ("BAD_NAME", &["`name`", "\"Bad Name\""]),
         ("NAME_LENGTH", &["`name`", "18446744073709551615 bytes"]),
@@ -114,7 +114,7 @@ fn a_bad_table_is_refused_with_expected_got_and_remedy() {
         ("BAD_VERSION", &["`version`", "\"1.0\\n\""]),
         ("NULL_RESOLVE", &["the required hook `resolve` is null"]),
         ("NULL_DESTROY", &["the required hook `destroy` is null"]),
-        ("REFUSES_HOST", &["returned null", "ABI 1.0"]),
+        ("REFUSES_HOST", &["returned null", "ABI 1.1"]),
         ("NO_INSTANCE", &["`configure` returned OK without setting *out"]),
         ("ROUTE_IN_CONFIGURE", &["`configure` refused", "emit_hosted outside resolve"]),
     ];

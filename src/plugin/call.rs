@@ -29,6 +29,14 @@ static HOST: abi::Host = abi::Host {
     emit_rule: Some(emit_rule),
     emit_error: Some(emit_error),
     emit_freshness: Some(emit_freshness),
+    features: 0,
+    emit_candidate: None,
+    emit_immutable: None,
+    emit_cacheable: None,
+    emit_placement: None,
+    emit_remote: None,
+    want_header: None,
+    want_refresh: None,
 };
 
 /// What a `ringport_ctx*` points at.
@@ -117,6 +125,8 @@ impl RawInstance {
                 canonical_name: str_of(&upstream.canonical_name),
                 aliases: aliases.as_ptr(),
                 alias_count: aliases.len(),
+                credentials: std::ptr::null(),
+                credential_count: 0,
             })
             .collect();
         let pointers: Vec<*const abi::Upstream> =
@@ -128,6 +138,10 @@ impl RawInstance {
             config: abi::Str::new(config),
             upstreams: pointers.as_ptr(),
             upstream_count: pointers.len(),
+            pools: std::ptr::null(),
+            pool_count: 0,
+            remote_tiers: std::ptr::null(),
+            remote_tier_count: 0,
         };
         let mut context = ContextBox::new(Arc::clone(&declared));
         let mut instance = null_mut();
@@ -256,6 +270,12 @@ fn to_abi(request: &ResolveRequest<'_>) -> abi::ResolveRequest {
         client_address,
         client_address_len,
         reserved: 0,
+        ns_source: abi::NS_NONE,
+        header_count: 0,
+        ns: abi::Str::EMPTY,
+        repository: abi::Str::new(request.name),
+        principal: abi::Str::EMPTY,
+        headers: std::ptr::null(),
     }
 }
 

@@ -33,7 +33,7 @@ fn the_embedded_configuration_loads_and_routes() {
 #[test]
 fn every_linked_table_passes_the_handshake() {
     let table = handshake::check_linked(&ringport_plugin_standard::PLUGIN).unwrap();
-    assert_eq!((table.name.as_str(), table.abi_minor), ("standard", 0));
+    assert_eq!((table.name.as_str(), table.abi_minor), ("standard", 1));
 }
 
 #[test]

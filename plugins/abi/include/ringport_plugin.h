@@ -3,8 +3,9 @@
  * ringport_plugin.h: the contract between Ringport (the host) and a resolver plugin.
  *
  * A resolver answers one question for each request: which of the declared upstreams, or which
- * hosted repository, does it mean? The plugin decides; the host dials, streams, stores, verifies.
- * No byte of content, socket or file descriptor ever crosses this interface.
+ * hosted repository, does it mean? It may answer a second one for each content that is about to
+ * be stored: where, and for how long? The plugin decides; the host dials, streams, stores,
+ * verifies. No byte of content, socket or file descriptor ever crosses this interface.
  *
  * This file is normative and written by hand. plugins/abi/src/lib.rs is its Rust twin, compared
  * with it size by size, offset by offset and constant by constant by plugins/abi/tests/layout.rs.
@@ -23,11 +24,14 @@
  *   minors up to its own. It refuses, never warns, when the plugin's major differs or the
  *   plugin's minor is newer. A plugin built for an older minor keeps working.
  *   - Every struct that crosses begins with `uint32_t size`: what sizeof() gave its writer
- *     (ringport_str alone has none; it will never change).
+ *     (ringport_str and ringport_header alone have none; they will never change).
  *   - Fields are only ever appended, also those of the function tables. A reader copies at most
  *     min(size, its own sizeof) bytes and takes the rest as zero; zero means the older behaviour.
- *   - Unknown bits in `capabilities` (plugin to host) are refused. Unknown bits in `flags`, and
- *     unknown values of `kind` (host to plugin), are information to ignore.
+ *   - Unknown bits from plugin to host (`capabilities`, the masks and numbers of the emit
+ *     functions) are refused. Unknown bits in `flags` and `features`, and unknown values of
+ *     `kind`, `moment` and `ns_source` (host to plugin), are information to ignore.
+ *   - A plugin that says minor 0 has none of the capabilities and functions marked 1.1. One that
+ *     says 1 may count on them: no host that lacks them has accepted it.
  *   - The first 24 bytes of ringport_plugin (size, reserved, magic, major, minor) are the same
  *     in every major.
  *
@@ -47,30 +51,44 @@
  *   the host's emit functions, which copy.
  *
  * LIFE AND THREADS
- *   ringport_plugin_entry -> configure -> worker_start, once for each worker -> resolve, many
- *   times -> worker_stop, once for each worker that started -> destroy.
- *   - entry, configure, worker_start, worker_stop and destroy never run at the same time as one
- *     another within one instance, but may run on any thread. They may take their time, though
- *     the server is not ready before configure and worker_start have returned.
- *   - One file may be configured several times: instances must not share mutable state.
+ *   ringport_plugin_entry -> configure -> worker_start, once for each worker -> resolve and
+ *   place, many times -> worker_stop, once for each worker that started -> destroy.
+ *   - entry, configure, worker_start, worker_stop, refresh and destroy never run at the same time
+ *     as one another within one instance, but may run on any thread. They may take their time,
+ *     though the server is not ready before configure and worker_start have returned.
+ *   - One file may be configured several times, by several entries or by a reload: instances must
+ *     not share mutable state.
+ *   - Reload and refresh make a successor: another instance beside the running one. Its workers
+ *     are started; then each worker changes over between two requests, and its old state is
+ *     stopped. The old instance is destroyed when its last worker has stopped. A successor that
+ *     can't be made leaves the old one running.
+ *   - The host loads a private copy of the file, so it may be replaced or overwritten at any
+ *     time, and a reload finds the new code. Nothing can lie beside the file for it to open:
+ *     link everything in that is not a library of the system.
  *   - A ringport_instance is shared by all workers and must be constant after configure.
  *   - A ringport_worker is used by one thread at a time and never re-entrantly, so it needs no
  *     lock. It may be made on one thread and used on another: no thread-locals.
- *   - resolve must not block, sleep, do I/O or take a lock shared between workers: it runs on a
- *     thread that serves thousands of connections. Its budget is 20 microseconds at p99; the
- *     host measures every call and exports the figures for each plugin and worker.
+ *   - resolve and place must not block, sleep, do I/O or take a lock shared between workers: they
+ *     run on a thread that serves thousands of connections. Their budget is 20 microseconds at
+ *     p99; the host measures every call and exports the figures for each plugin and worker.
+ *     Slow knowledge (a file, a directory service) belongs into refresh.
  *   - A loaded file is never unloaded.
  *
  * FAILURE
  *   Nothing may unwind across this interface: no C++ exception, no Rust panic, no longjmp.
  *   RINGPORT_INTERNAL (and every status unknown to the host) fails that request closed and poisons
  *   that worker's instance: the host answers UNAVAILABLE in its place, without calling it, until
- *   a restart. The Rust SDK turns a panic into RINGPORT_INTERNAL.
+ *   a successor takes over (reload, refresh) or a restart. The Rust SDK turns a panic into
+ *   RINGPORT_INTERNAL.
  *   RINGPORT_OK with an answer that breaks a rule (see the emit functions) fails that request
  *   closed, is counted and logged, and poisons nothing: a client's odd request must not be able
  *   to switch a plugin off.
  *
  * VERSION HISTORY, newest first
+ *   1.1  place, refresh, `capabilities`; emit_candidate, emit_immutable, emit_cacheable,
+ *        emit_placement, emit_remote, want_header, want_refresh, `features`; upstreams with
+ *        credentials, pools and remote tiers at configure; requests with ns_source, ns,
+ *        repository, principal and headers.
  *   1.0  entry, configure, worker_start, resolve, worker_stop, destroy; emit_upstream,
  *        emit_hosted, emit_rule, emit_error, emit_freshness.
  */
@@ -85,7 +103,7 @@ extern "C" {
 #endif
 
 #define RINGPORT_ABI_MAJOR 1
-#define RINGPORT_ABI_MINOR 0
+#define RINGPORT_ABI_MINOR 1
 
 /* "RINGPORT" read as a little-endian number: the second word of every plugin table. */
 #define RINGPORT_PLUGIN_MAGIC UINT64_C(0x54524f50474e4952)
@@ -102,6 +120,15 @@ extern "C" {
 #define RINGPORT_RULE_BYTES_MAX 256      /* emit_rule */
 #define RINGPORT_ERROR_BYTES_MAX 1024    /* emit_error */
 #define RINGPORT_FRESHNESS_MS_MAX UINT64_C(31622400000) /* 366 days */
+#define RINGPORT_HEADERS_MAX 8           /* want_header */
+#define RINGPORT_HEADER_NAME_BYTES_MAX 64
+#define RINGPORT_HEADER_VALUE_BYTES_MAX 1024
+#define RINGPORT_REFRESH_MS_MIN UINT64_C(1000)     /* want_refresh: 1 second */
+#define RINGPORT_REFRESH_MS_MAX UINT64_C(86400000) /* 1 day */
+#define RINGPORT_PRIORITY_MAX 10         /* ringport_placement.priority, and minus this */
+#define RINGPORT_REMOTES_MAX 4           /* emit_remote, in one call of place */
+#define RINGPORT_REMOTE_HEADERS_MAX 16   /* headers of one remote-tier request */
+#define RINGPORT_REMOTE_BYTES_MAX 8192   /* its URL, and its headers together */
 
 /* "This bound is not mine to set": what the upstream's configuration says goes on to hold. */
 #define RINGPORT_MS_UNSET UINT64_MAX
@@ -116,11 +143,48 @@ typedef int32_t ringport_status;
 #define RINGPORT_INVALID 5     /* 400 NAME_INVALID: the request contradicts itself */
 #define RINGPORT_INTERNAL 6    /* 500: the plugin is broken; see FAILURE */
 
+/* ringport_plugin.capabilities. A bit needs its hook; a hook without its bit is not called. 1.1 */
+#define RINGPORT_CAN_PLACE UINT64_C(1)
+#define RINGPORT_CAN_REFRESH UINT64_C(2)
+
+/* ringport_host.features: what this host does with answers that it merely accepts otherwise. 1.1 */
+#define RINGPORT_HOST_REMOTE_TIER UINT64_C(1) /* requests of emit_remote are performed */
+
 /* ringport_resolve_request.kind. Later versions add kinds; a route seldom depends on them. */
 #define RINGPORT_KIND_MANIFEST 1
 #define RINGPORT_KIND_BLOB 2
 #define RINGPORT_KIND_TAGS 3
 #define RINGPORT_KIND_REFERRERS 4
+
+/* ringport_resolve_request.ns_source: what names the registry. 1.1 */
+#define RINGPORT_NS_NONE 0   /* nothing does */
+#define RINGPORT_NS_QUERY 1  /* the `ns` query parameter */
+#define RINGPORT_NS_HEADER 2 /* X-Dragonfly-Registry; goes before `ns` */
+#define RINGPORT_NS_PATH 3   /* the path's first segment looks like a host, and no other does */
+
+/* emit_cacheable: what an answer depends on besides namespaces and name. 1.1 */
+#define RINGPORT_BY_KIND UINT64_C(1)
+#define RINGPORT_BY_METHOD UINT64_C(2)
+#define RINGPORT_BY_REFERENCE UINT64_C(4)
+#define RINGPORT_BY_CLIENT UINT64_C(8)
+#define RINGPORT_BY_PRINCIPAL UINT64_C(16)
+#define RINGPORT_BY_HEADERS UINT64_C(32)
+
+/* ringport_place_request.moment. 1.1 */
+#define RINGPORT_MOMENT_STORE 1  /* it is not stored and about to be fetched or received */
+#define RINGPORT_MOMENT_STORED 2 /* it is verified and stored: only emit_remote has an effect */
+
+/* ringport_place_request.content_bytes: not known before the content is there. 1.1 */
+#define RINGPORT_BYTES_UNKNOWN UINT64_MAX
+
+/* ringport_placement.storage_class. 1.1 */
+#define RINGPORT_CLASS_CACHE 0        /* kept as long as it is worth its room */
+#define RINGPORT_CLASS_PINNED 1       /* never evicted to make room */
+#define RINGPORT_CLASS_PASS_THROUGH 2 /* streamed to who asks, not stored */
+
+/* ringport_remote.purpose. 1.1 */
+#define RINGPORT_REMOTE_READ 1  /* before the upstream is asked; at MOMENT_STORE */
+#define RINGPORT_REMOTE_WRITE 2 /* after the commit; at MOMENT_STORED */
 
 /* ringport_upstream.flags */
 #define RINGPORT_UPSTREAM_FORWARD_NS UINT32_C(1) /* the endpoint is a namespace-aware proxy */
@@ -130,6 +194,11 @@ typedef struct ringport_str {
     const char *ptr;
     size_t len; /* bytes */
 } ringport_str;
+
+typedef struct ringport_header {
+    ringport_str name;
+    ringport_str value;
+} ringport_header;
 
 /* Opaque. The plugin defines ringport_instance and ringport_worker, the host ringport_ctx. */
 typedef struct ringport_instance ringport_instance;
@@ -144,6 +213,9 @@ typedef struct ringport_upstream {
     const ringport_str *aliases;  /* other namespaces that mean the same upstream: those of the */
     size_t alias_count;           /* configuration and those the host knows (Docker Hub's names; */
                                   /* `host:80` beside `host` for a PLAIN_HTTP upstream) */
+    /* 1.1 */
+    const ringport_str *credentials; /* names of its [[upstream.credential]]s, for candidates; */
+    size_t credential_count;         /* the secrets themselves never cross */
 } ringport_upstream;
 
 /* Borrowed for the call, with everything it points at. */
@@ -154,13 +226,18 @@ typedef struct ringport_configure_args {
     ringport_str config;          /* [plugin.config] as TOML text; empty when there is none */
     const ringport_upstream *const *upstreams; /* in the order of the configuration; pointers, */
     size_t upstream_count;                     /* so that ringport_upstream may grow */
+    /* 1.1 */
+    const ringport_str *pools;        /* names of the storage pools, for placements */
+    size_t pool_count;
+    const ringport_str *remote_tiers; /* origins ("https://bucket.example") for emit_remote */
+    size_t remote_tier_count;
 } ringport_configure_args;
 
 /* One request. Borrowed for the call. */
 typedef struct ringport_resolve_request {
     uint32_t size;
     uint32_t kind;                /* RINGPORT_KIND_* */
-    ringport_str method;          /* "GET", "HEAD" */
+    ringport_str method;          /* "GET", "HEAD"; of pushes "PUT", "POST", "PATCH", "DELETE" */
     ringport_str query_ns;        /* the `ns` query parameter, normalised; empty: none was sent */
     ringport_str header_ns;       /* X-Dragonfly-Registry, normalised; empty: none was sent */
     ringport_str name;            /* the repository as it stands in the path, with the host */
@@ -169,7 +246,69 @@ typedef struct ringport_resolve_request {
     uint8_t client_address[16];   /* network byte order; IPv4 in the first four bytes */
     uint32_t client_address_len;  /* 4, 16, or 0: not known */
     uint32_t reserved;
+    /* 1.1 */
+    uint32_t ns_source;           /* RINGPORT_NS_*: which of the above names the registry; two */
+                                  /* that contradict each other are for "standard" to refuse */
+    uint32_t header_count;        /* as many as configure asked for */
+    ringport_str ns;              /* the namespace from there, normalised; empty: NS_NONE. It may */
+                                  /* be an alias, or of an upstream that nobody declared */
+    ringport_str repository;      /* `name` without its host prefix (and `proxy/`), if `ns` comes */
+                                  /* from there or means the same upstream; else `name` */
+    ringport_str principal;       /* who asks, as authenticated by the host; empty: nobody, */
+                                  /* and always on hosts without authentication */
+    const ringport_str *headers;  /* values in the order of want_header. {NULL, 0}: not sent; an */
+                                  /* empty value has a pointer. The host refuses a request whose */
+                                  /* value is too long, not UTF-8, or sent twice: with 400 */
 } ringport_resolve_request;
+
+/* One candidate. Borrowed for the call. 1.1 */
+typedef struct ringport_candidate {
+    uint32_t size;
+    uint32_t reserved;            /* 0 */
+    ringport_str upstream;        /* as emit_upstream takes them */
+    ringport_str repository;
+    ringport_str credential;      /* one of its `credentials`; empty: by configuration, if any. */
+                                  /* What was learnt with one is never served to a route with */
+                                  /* another: names are kept apart */
+    ringport_str forward_ns;      /* a declared namespace, sent along as `ns=`; the upstream must */
+                                  /* have UPSTREAM_FORWARD_NS. Empty: as configured. Kept apart */
+                                  /* likewise */
+} ringport_candidate;
+
+/* Content that place is asked about. Borrowed for the call. 1.1 */
+typedef struct ringport_place_request {
+    uint32_t size;
+    uint32_t kind;                /* RINGPORT_KIND_MANIFEST or RINGPORT_KIND_BLOB */
+    uint32_t moment;              /* RINGPORT_MOMENT_* */
+    uint32_t reserved;
+    ringport_str upstream;        /* canonical name; empty: hosted */
+    ringport_str repository;      /* as it is called there, or here if hosted */
+    ringport_str digest;          /* "sha256:..."; empty: not known yet */
+    ringport_str media_type;      /* empty: not known, or a blob */
+    uint64_t content_bytes;       /* its size, or RINGPORT_BYTES_UNKNOWN */
+} ringport_place_request;
+
+/* Where content goes, and for how long. All zero: as if nobody had been asked. 1.1 */
+typedef struct ringport_placement {
+    uint32_t size;
+    uint32_t storage_class;       /* RINGPORT_CLASS_*; refused: PASS_THROUGH of hosted content */
+    ringport_str pool;            /* one of configure's `pools`; empty: the host's choice */
+    uint64_t ttl_ms;              /* may be dropped that long after its commit; 0: no such bound */
+    int32_t priority;             /* of what is worth the same, the lower one makes room first; */
+                                  /* 0: normal; from -RINGPORT_PRIORITY_MAX to +..._MAX */
+    uint32_t reserved;            /* 0 */
+} ringport_placement;
+
+/* One request to a remote tier, ready to be sent as it stands: signed. 1.1 */
+typedef struct ringport_remote {
+    uint32_t size;
+    uint32_t purpose;             /* RINGPORT_REMOTE_* */
+    ringport_str method;          /* READ: "GET"; WRITE: "PUT" or "POST" */
+    ringport_str url;             /* begins with one of configure's `remote_tiers` and "/" */
+    const ringport_header *headers; /* besides Host, Content-Length and those of framing, which */
+    size_t header_count;            /* are the host's and refused here */
+    uint64_t expires_unix_ms;     /* not sent after this; 0: never expires */
+} ringport_remote;
 
 /* What the host offers. The table is borrowed until destroy.
  *
@@ -214,17 +353,57 @@ typedef struct ringport_host {
      * above RINGPORT_FRESHNESS_MS_MAX. Without effect on digests, which never go stale. */
     ringport_status (*emit_freshness)(ringport_ctx *ctx, uint64_t tag_ttl_ms,
                                       uint64_t stale_max_ms);
+
+    /* All that follows: since 1.1. */
+    uint64_t features;            /* RINGPORT_HOST_* */
+
+    /* emit_upstream with all that a candidate can say; may be mixed with it. In resolve only.
+     * Repeated means: equal in every field. */
+    ringport_status (*emit_candidate)(ringport_ctx *ctx, const ringport_candidate *candidate);
+
+    /* Says that the tag asked for never changes: once stored, it is answered without asking the
+     * upstream again, however old. In resolve only; goes before tag_ttl. Without effect on
+     * digests. */
+    ringport_status (*emit_immutable)(ringport_ctx *ctx);
+
+    /* Says that this answer (OK, DECLINE, NOT_FOUND, DENIED or INVALID, with all that was emitted)
+     * holds for every request of the same query_ns, header_ns and name, as long as it is the same
+     * in `depends_on` (RINGPORT_BY_* bits, none is fine) too, until a successor takes over. The
+     * host may remember it for each worker and answer without a call; a bit that is missing gives
+     * one client another's answer. In resolve only; a second call adds its bits. Without it the
+     * answer is not remembered. Ignored with other statuses. */
+    ringport_status (*emit_cacheable)(ringport_ctx *ctx, uint64_t depends_on);
+
+    /* Answers a call of place. In place only; the last one counts. */
+    ringport_status (*emit_placement)(ringport_ctx *ctx, const ringport_placement *placement);
+
+    /* Adds a request to a remote tier, in order of preference. In place only, with
+     * RINGPORT_CLASS_CACHE or _PINNED. The closed world holds here too. Without
+     * RINGPORT_HOST_REMOTE_TIER in `features` (no host of this version sets it) the host checks
+     * it, shows it in `ringport explain` without its query and header values, and sends nothing:
+     * a plugin that is useless then should refuse to be configured. */
+    ringport_status (*emit_remote)(ringport_ctx *ctx, const ringport_remote *remote);
+
+    /* Asks for the value of a request header in each resolve. In configure only, each name once,
+     * at most RINGPORT_HEADERS_MAX. `name`: a token of RFC 9110, case makes no difference. Refused:
+     * Authorization, Cookie and Proxy-Authorization. */
+    ringport_status (*want_header)(ringport_ctx *ctx, ringport_str name);
+
+    /* Asks for a call of refresh this long after configure and after the end of each refresh. In
+     * configure only; the last one counts; refused without RINGPORT_CAN_REFRESH and outside
+     * RINGPORT_REFRESH_MS_MIN..MAX. Without it refresh is never called. */
+    ringport_status (*want_refresh)(ringport_ctx *ctx, uint64_t interval_ms);
 } ringport_host;
 
 /* What the plugin offers. The table, and the strings in it, live as long as the process. All
- * hooks of 1.0 are required. */
+ * hooks of 1.0 are required, those of 1.1 optional. */
 typedef struct ringport_plugin {
     uint32_t size;                /* sizeof(ringport_plugin) */
     uint32_t reserved;            /* 0 */
     uint64_t magic;               /* RINGPORT_PLUGIN_MAGIC */
     uint32_t abi_major;           /* RINGPORT_ABI_MAJOR */
     uint32_t abi_minor;           /* RINGPORT_ABI_MINOR, or the oldest minor that will do */
-    uint64_t capabilities;        /* 0: no bit is defined in 1.0 */
+    uint64_t capabilities;        /* RINGPORT_CAN_*; 0 in 1.0 */
     ringport_str name;            /* [a-z][a-z0-9_-]*: what the plugin is */
     ringport_str version;         /* the plugin's own, printable ASCII, not empty */
 
@@ -262,6 +441,27 @@ typedef struct ringport_plugin {
     /* When: after the last worker_stop. Thread: any, alone. May block: yes. Since 1.0.
      * Accepts null. Afterwards neither the instance nor the host table is used again. */
     void (*destroy)(ringport_instance *instance);
+
+    /* When: content is not stored and about to be (MOMENT_STORE), or has just been stored
+     * (MOMENT_STORED). Thread: the worker's own, never during its resolve. May block: NO. Since
+     * 1.1, with RINGPORT_CAN_PLACE. worker: as for resolve. request: borrowed for the call.
+     * Returns OK with or without emits (without: the host's defaults). DECLINE: what was emitted
+     * is forgotten, the next resolver with this hook is asked; when all decline, the defaults.
+     * Any other status, and a broken answer: what was to be stored is passed through instead, and
+     * a push fails; INTERNAL poisons the worker as in resolve. */
+    ringport_status (*place)(ringport_worker *worker, const ringport_place_request *request,
+                             ringport_ctx *ctx);
+
+    /* When: as want_refresh asked. Thread: a helper of the host, while the workers go on to use
+     * `instance`. May block: yes, though the refreshes of other plugins wait for it. Since 1.1,
+     * with RINGPORT_CAN_REFRESH.
+     * instance: the running one, constant. host: as in configure. ctx: for emit_error only.
+     * Returns OK with *out set: a successor, given to host, released by destroy; it keeps the
+     * headers and the interval of its predecessor and must not point into it. OK with *out left
+     * null: nothing has changed. Any other status: logged and counted, the running instance goes
+     * on, and the next refresh comes in its time. */
+    ringport_status (*refresh)(const ringport_instance *instance, const ringport_host *host,
+                               ringport_ctx *ctx, ringport_instance **out);
 } ringport_plugin;
 
 /* The one exported symbol. Called once for each [[plugin]] entry; borrowed until the process

@@ -18,7 +18,7 @@ use core::marker::{PhantomData, PhantomPinned};
 /// `RINGPORT_ABI_MAJOR`
 pub const ABI_MAJOR: u32 = 1;
 /// `RINGPORT_ABI_MINOR`
-pub const ABI_MINOR: u32 = 0;
+pub const ABI_MINOR: u32 = 1;
 /// `RINGPORT_PLUGIN_MAGIC`: "RINGPORT", read as a little-endian number.
 pub const PLUGIN_MAGIC: u64 = u64::from_le_bytes(*b"RINGPORT");
 /// `RINGPORT_PLUGIN_SIZE_MIN`: the size of [`Plugin`] in ABI 1.0.
@@ -40,6 +40,24 @@ pub const RULE_BYTES_MAX: usize = 256;
 pub const ERROR_BYTES_MAX: usize = 1024;
 /// `RINGPORT_FRESHNESS_MS_MAX`: 366 days.
 pub const FRESHNESS_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
+/// `RINGPORT_HEADERS_MAX`
+pub const HEADERS_MAX: usize = 8;
+/// `RINGPORT_HEADER_NAME_BYTES_MAX`
+pub const HEADER_NAME_BYTES_MAX: usize = 64;
+/// `RINGPORT_HEADER_VALUE_BYTES_MAX`
+pub const HEADER_VALUE_BYTES_MAX: usize = 1024;
+/// `RINGPORT_REFRESH_MS_MIN`: 1 second.
+pub const REFRESH_MS_MIN: u64 = 1000;
+/// `RINGPORT_REFRESH_MS_MAX`: 1 day.
+pub const REFRESH_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+/// `RINGPORT_PRIORITY_MAX`
+pub const PRIORITY_MAX: i32 = 10;
+/// `RINGPORT_REMOTES_MAX`
+pub const REMOTES_MAX: usize = 4;
+/// `RINGPORT_REMOTE_HEADERS_MAX`
+pub const REMOTE_HEADERS_MAX: usize = 16;
+/// `RINGPORT_REMOTE_BYTES_MAX`
+pub const REMOTE_BYTES_MAX: usize = 8192;
 /// `RINGPORT_MS_UNSET`: leave this bound as configured.
 pub const MS_UNSET: u64 = u64::MAX;
 
@@ -60,6 +78,14 @@ pub const INVALID: Status = 5;
 /// `RINGPORT_INTERNAL`
 pub const INTERNAL: Status = 6;
 
+/// `RINGPORT_CAN_PLACE`
+pub const CAN_PLACE: u64 = 1;
+/// `RINGPORT_CAN_REFRESH`
+pub const CAN_REFRESH: u64 = 2;
+
+/// `RINGPORT_HOST_REMOTE_TIER`
+pub const HOST_REMOTE_TIER: u64 = 1;
+
 /// `RINGPORT_KIND_MANIFEST`
 pub const KIND_MANIFEST: u32 = 1;
 /// `RINGPORT_KIND_BLOB`
@@ -68,6 +94,47 @@ pub const KIND_BLOB: u32 = 2;
 pub const KIND_TAGS: u32 = 3;
 /// `RINGPORT_KIND_REFERRERS`
 pub const KIND_REFERRERS: u32 = 4;
+
+/// `RINGPORT_NS_NONE`
+pub const NS_NONE: u32 = 0;
+/// `RINGPORT_NS_QUERY`
+pub const NS_QUERY: u32 = 1;
+/// `RINGPORT_NS_HEADER`
+pub const NS_HEADER: u32 = 2;
+/// `RINGPORT_NS_PATH`
+pub const NS_PATH: u32 = 3;
+
+/// `RINGPORT_BY_KIND`
+pub const BY_KIND: u64 = 1;
+/// `RINGPORT_BY_METHOD`
+pub const BY_METHOD: u64 = 2;
+/// `RINGPORT_BY_REFERENCE`
+pub const BY_REFERENCE: u64 = 4;
+/// `RINGPORT_BY_CLIENT`
+pub const BY_CLIENT: u64 = 8;
+/// `RINGPORT_BY_PRINCIPAL`
+pub const BY_PRINCIPAL: u64 = 16;
+/// `RINGPORT_BY_HEADERS`
+pub const BY_HEADERS: u64 = 32;
+
+/// `RINGPORT_MOMENT_STORE`
+pub const MOMENT_STORE: u32 = 1;
+/// `RINGPORT_MOMENT_STORED`
+pub const MOMENT_STORED: u32 = 2;
+/// `RINGPORT_BYTES_UNKNOWN`
+pub const BYTES_UNKNOWN: u64 = u64::MAX;
+
+/// `RINGPORT_CLASS_CACHE`
+pub const CLASS_CACHE: u32 = 0;
+/// `RINGPORT_CLASS_PINNED`
+pub const CLASS_PINNED: u32 = 1;
+/// `RINGPORT_CLASS_PASS_THROUGH`
+pub const CLASS_PASS_THROUGH: u32 = 2;
+
+/// `RINGPORT_REMOTE_READ`
+pub const REMOTE_READ: u32 = 1;
+/// `RINGPORT_REMOTE_WRITE`
+pub const REMOTE_WRITE: u32 = 2;
 
 /// `RINGPORT_UPSTREAM_FORWARD_NS`
 pub const UPSTREAM_FORWARD_NS: u32 = 1;
@@ -109,6 +176,16 @@ impl Str {
     }
 }
 
+/// `ringport_header`
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// Its name.
+    pub name: Str,
+    /// Its value.
+    pub value: Str,
+}
+
 /// Makes a type of which only pointers exist: not constructible, not `Send`, not `Unpin`.
 macro_rules! opaque {
     ($(#[$doc:meta])* $name:ident) => {
@@ -148,6 +225,10 @@ pub struct Upstream {
     pub aliases: *const Str,
     /// Number of aliases.
     pub alias_count: usize,
+    /// First of `credential_count` names of credentials. 1.1
+    pub credentials: *const Str,
+    /// Number of credentials.
+    pub credential_count: usize,
 }
 
 /// `ringport_configure_args`
@@ -166,6 +247,14 @@ pub struct ConfigureArgs {
     pub upstreams: *const *const Upstream,
     /// Number of declared upstreams.
     pub upstream_count: usize,
+    /// First of `pool_count` names of storage pools. 1.1
+    pub pools: *const Str,
+    /// Number of pools.
+    pub pool_count: usize,
+    /// First of `remote_tier_count` origins.
+    pub remote_tiers: *const Str,
+    /// Number of remote tiers.
+    pub remote_tier_count: usize,
 }
 
 /// `ringport_resolve_request`
@@ -192,6 +281,98 @@ pub struct ResolveRequest {
     pub client_address_len: u32,
     /// 0.
     pub reserved: u32,
+    /// `NS_*`. 1.1
+    pub ns_source: u32,
+    /// Number of `headers`.
+    pub header_count: u32,
+    /// The namespace that `ns_source` names, normalised.
+    pub ns: Str,
+    /// The name without the prefix that names the registry.
+    pub repository: Str,
+    /// Who asks, as authenticated.
+    pub principal: Str,
+    /// First of `header_count` values.
+    pub headers: *const Str,
+}
+
+/// `ringport_candidate`
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    /// Size of the writer's struct, in bytes.
+    pub size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// A declared upstream.
+    pub upstream: Str,
+    /// What the repository is called there.
+    pub repository: Str,
+    /// One of the upstream's credentials, or empty.
+    pub credential: Str,
+    /// A declared namespace to send along as `ns=`, or empty.
+    pub forward_ns: Str,
+}
+
+/// `ringport_place_request`
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PlaceRequest {
+    /// Size of the writer's struct, in bytes.
+    pub size: u32,
+    /// `KIND_*`.
+    pub kind: u32,
+    /// `MOMENT_*`.
+    pub moment: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Canonical; empty for hosted content.
+    pub upstream: Str,
+    /// The repository.
+    pub repository: Str,
+    /// The digest, or empty.
+    pub digest: Str,
+    /// The media type, or empty.
+    pub media_type: Str,
+    /// The size, or `BYTES_UNKNOWN`.
+    pub content_bytes: u64,
+}
+
+/// `ringport_placement`
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Placement {
+    /// Size of the writer's struct, in bytes.
+    pub size: u32,
+    /// `CLASS_*`.
+    pub storage_class: u32,
+    /// A declared pool, or empty.
+    pub pool: Str,
+    /// How long it may be kept, in milliseconds; 0: no bound.
+    pub ttl_ms: u64,
+    /// From minus to plus `PRIORITY_MAX`.
+    pub priority: i32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// `ringport_remote`
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Remote {
+    /// Size of the writer's struct, in bytes.
+    pub size: u32,
+    /// `REMOTE_*`.
+    pub purpose: u32,
+    /// The HTTP method.
+    pub method: Str,
+    /// Below one of the declared remote tiers.
+    pub url: Str,
+    /// First of `header_count` headers.
+    pub headers: *const Header,
+    /// Number of headers.
+    pub header_count: usize,
+    /// Not sent after this, in milliseconds since 1970; 0: never expires.
+    pub expires_unix_ms: u64,
 }
 
 /// `ringport_host`
@@ -218,6 +399,22 @@ pub struct Host {
     pub emit_error: Option<unsafe extern "C" fn(*mut Ctx, Str) -> Status>,
     /// Bounds a tag's freshness: tag_ttl, stale_max, in milliseconds.
     pub emit_freshness: Option<unsafe extern "C" fn(*mut Ctx, u64, u64) -> Status>,
+    /// `HOST_*` bits. 1.1
+    pub features: u64,
+    /// Appends an upstream candidate with all it can say.
+    pub emit_candidate: Option<unsafe extern "C" fn(*mut Ctx, *const Candidate) -> Status>,
+    /// The tag never changes.
+    pub emit_immutable: Option<unsafe extern "C" fn(*mut Ctx) -> Status>,
+    /// The answer may be remembered: `BY_*` bits.
+    pub emit_cacheable: Option<unsafe extern "C" fn(*mut Ctx, u64) -> Status>,
+    /// Answers `place`.
+    pub emit_placement: Option<unsafe extern "C" fn(*mut Ctx, *const Placement) -> Status>,
+    /// Adds a request to a remote tier.
+    pub emit_remote: Option<unsafe extern "C" fn(*mut Ctx, *const Remote) -> Status>,
+    /// Asks for a request header's value in each resolve.
+    pub want_header: Option<unsafe extern "C" fn(*mut Ctx, Str) -> Status>,
+    /// Asks for `refresh` at this interval in milliseconds.
+    pub want_refresh: Option<unsafe extern "C" fn(*mut Ctx, u64) -> Status>,
 }
 
 /// `configure`
@@ -232,6 +429,11 @@ pub type ResolveFn = unsafe extern "C" fn(*mut Worker, *const ResolveRequest, *m
 pub type WorkerStopFn = unsafe extern "C" fn(*mut Worker);
 /// `destroy`
 pub type DestroyFn = unsafe extern "C" fn(*mut Instance);
+/// `place`
+pub type PlaceFn = unsafe extern "C" fn(*mut Worker, *const PlaceRequest, *mut Ctx) -> Status;
+/// `refresh`
+pub type RefreshFn =
+    unsafe extern "C" fn(*const Instance, *const Host, *mut Ctx, *mut *mut Instance) -> Status;
 /// `ringport_plugin_entry`: host major, host minor.
 pub type EntryFn = unsafe extern "C" fn(u32, u32) -> *const Plugin;
 
@@ -249,7 +451,7 @@ pub struct Plugin {
     pub abi_major: u32,
     /// The oldest ABI minor that will do for the plugin.
     pub abi_minor: u32,
-    /// Capability bits; none is defined in 1.0.
+    /// `CAN_*` bits.
     pub capabilities: u64,
     /// What the plugin is.
     pub name: Str,
@@ -265,6 +467,10 @@ pub struct Plugin {
     pub worker_stop: Option<WorkerStopFn>,
     /// Ends an instance.
     pub destroy: Option<DestroyFn>,
+    /// Says where content is stored. 1.1
+    pub place: Option<PlaceFn>,
+    /// Makes a successor.
+    pub refresh: Option<RefreshFn>,
 }
 
 /// A struct that crosses: it begins with `size: u32`, and all of its bytes zero is a valid value.
@@ -282,7 +488,17 @@ macro_rules! crossing {
         )+
     };
 }
-crossing!(Upstream, ConfigureArgs, ResolveRequest, Host, Plugin);
+crossing!(
+    Upstream,
+    ConfigureArgs,
+    ResolveRequest,
+    Candidate,
+    PlaceRequest,
+    Placement,
+    Remote,
+    Host,
+    Plugin
+);
 
 /// Copies the part of a foreign struct that both sides know, with the rest zero: `min(size,
 /// size_of::<T>())` bytes. `None` for a null or misaligned pointer.

@@ -35,6 +35,7 @@ macro_rules! shape {
 fn shapes() -> Vec<Shape> {
     vec![
         shape!("ringport_str", abi::Str, ptr, len),
+        shape!("ringport_header", abi::Header, name, value),
         shape!(
             "ringport_upstream",
             abi::Upstream,
@@ -43,6 +44,8 @@ fn shapes() -> Vec<Shape> {
             canonical_name,
             aliases,
             alias_count,
+            credentials,
+            credential_count,
         ),
         shape!(
             "ringport_configure_args",
@@ -53,6 +56,10 @@ fn shapes() -> Vec<Shape> {
             config,
             upstreams,
             upstream_count,
+            pools,
+            pool_count,
+            remote_tiers,
+            remote_tier_count,
         ),
         shape!(
             "ringport_resolve_request",
@@ -67,6 +74,56 @@ fn shapes() -> Vec<Shape> {
             client_address,
             client_address_len,
             reserved,
+            ns_source,
+            header_count,
+            ns,
+            repository,
+            principal,
+            headers,
+        ),
+        shape!(
+            "ringport_candidate",
+            abi::Candidate,
+            size,
+            reserved,
+            upstream,
+            repository,
+            credential,
+            forward_ns,
+        ),
+        shape!(
+            "ringport_place_request",
+            abi::PlaceRequest,
+            size,
+            kind,
+            moment,
+            reserved,
+            upstream,
+            repository,
+            digest,
+            media_type,
+            content_bytes,
+        ),
+        shape!(
+            "ringport_placement",
+            abi::Placement,
+            size,
+            storage_class,
+            pool,
+            ttl_ms,
+            priority,
+            reserved,
+        ),
+        shape!(
+            "ringport_remote",
+            abi::Remote,
+            size,
+            purpose,
+            method,
+            url,
+            headers,
+            header_count,
+            expires_unix_ms,
         ),
         shape!(
             "ringport_host",
@@ -81,6 +138,14 @@ fn shapes() -> Vec<Shape> {
             emit_rule,
             emit_error,
             emit_freshness,
+            features,
+            emit_candidate,
+            emit_immutable,
+            emit_cacheable,
+            emit_placement,
+            emit_remote,
+            want_header,
+            want_refresh,
         ),
         shape!(
             "ringport_plugin",
@@ -98,6 +163,8 @@ fn shapes() -> Vec<Shape> {
             resolve,
             worker_stop,
             destroy,
+            place,
+            refresh,
         ),
     ]
 }
@@ -117,6 +184,36 @@ fn constants() -> Vec<(&'static str, u64)> {
         ("RINGPORT_ERROR_BYTES_MAX", abi::ERROR_BYTES_MAX as u64),
         ("RINGPORT_FRESHNESS_MS_MAX", abi::FRESHNESS_MS_MAX),
         ("RINGPORT_MS_UNSET", abi::MS_UNSET),
+        ("RINGPORT_HEADERS_MAX", abi::HEADERS_MAX as u64),
+        ("RINGPORT_HEADER_NAME_BYTES_MAX", abi::HEADER_NAME_BYTES_MAX as u64),
+        ("RINGPORT_HEADER_VALUE_BYTES_MAX", abi::HEADER_VALUE_BYTES_MAX as u64),
+        ("RINGPORT_REFRESH_MS_MIN", abi::REFRESH_MS_MIN),
+        ("RINGPORT_REFRESH_MS_MAX", abi::REFRESH_MS_MAX),
+        ("RINGPORT_PRIORITY_MAX", status(abi::PRIORITY_MAX)),
+        ("RINGPORT_REMOTES_MAX", abi::REMOTES_MAX as u64),
+        ("RINGPORT_REMOTE_HEADERS_MAX", abi::REMOTE_HEADERS_MAX as u64),
+        ("RINGPORT_REMOTE_BYTES_MAX", abi::REMOTE_BYTES_MAX as u64),
+        ("RINGPORT_CAN_PLACE", abi::CAN_PLACE),
+        ("RINGPORT_CAN_REFRESH", abi::CAN_REFRESH),
+        ("RINGPORT_HOST_REMOTE_TIER", abi::HOST_REMOTE_TIER),
+        ("RINGPORT_BY_KIND", abi::BY_KIND),
+        ("RINGPORT_BY_METHOD", abi::BY_METHOD),
+        ("RINGPORT_BY_REFERENCE", abi::BY_REFERENCE),
+        ("RINGPORT_BY_CLIENT", abi::BY_CLIENT),
+        ("RINGPORT_BY_PRINCIPAL", abi::BY_PRINCIPAL),
+        ("RINGPORT_BY_HEADERS", abi::BY_HEADERS),
+        ("RINGPORT_BYTES_UNKNOWN", abi::BYTES_UNKNOWN),
+        ("RINGPORT_NS_NONE", abi::NS_NONE.into()),
+        ("RINGPORT_NS_QUERY", abi::NS_QUERY.into()),
+        ("RINGPORT_NS_HEADER", abi::NS_HEADER.into()),
+        ("RINGPORT_NS_PATH", abi::NS_PATH.into()),
+        ("RINGPORT_MOMENT_STORE", abi::MOMENT_STORE.into()),
+        ("RINGPORT_MOMENT_STORED", abi::MOMENT_STORED.into()),
+        ("RINGPORT_CLASS_CACHE", abi::CLASS_CACHE.into()),
+        ("RINGPORT_CLASS_PINNED", abi::CLASS_PINNED.into()),
+        ("RINGPORT_CLASS_PASS_THROUGH", abi::CLASS_PASS_THROUGH.into()),
+        ("RINGPORT_REMOTE_READ", abi::REMOTE_READ.into()),
+        ("RINGPORT_REMOTE_WRITE", abi::REMOTE_WRITE.into()),
         ("RINGPORT_OK", status(abi::OK)),
         ("RINGPORT_DECLINE", status(abi::DECLINE)),
         ("RINGPORT_NOT_FOUND", status(abi::NOT_FOUND)),
@@ -215,6 +312,22 @@ fn no_field_is_missing_from_the_comparison() {
             end += c[&field_size(field)];
         }
         assert_eq!(shape.size as u64, end, "a gap or a hidden field ends {}", shape.c_name);
+    }
+}
+
+/// A plugin built for an older minor must find everything where it was: the first field of each
+/// later minor begins where the struct of the minor before ended.
+#[test]
+fn nothing_of_an_older_minor_moved() {
+    let ends_of_1_0 = [
+        (offset_of!(abi::Upstream, credentials), 40),
+        (offset_of!(abi::ConfigureArgs, pools), 56),
+        (offset_of!(abi::ResolveRequest, ns_source), 112),
+        (offset_of!(abi::Host, features), 72),
+        (offset_of!(abi::Plugin, place), abi::PLUGIN_SIZE_MIN),
+    ];
+    for (found, expected) in ends_of_1_0 {
+        assert_eq!(found, expected);
     }
 }
 

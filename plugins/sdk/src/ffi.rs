@@ -55,6 +55,8 @@ pub const fn table<R: Resolver>() -> abi::Plugin {
         resolve: Some(resolve::<R>),
         worker_stop: Some(worker_stop::<R>),
         destroy: Some(destroy::<R>),
+        place: None,
+        refresh: None,
     }
 }
 

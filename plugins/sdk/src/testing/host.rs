@@ -27,6 +27,14 @@ static HOST: abi::Host = abi::Host {
     emit_rule: Some(emit_rule),
     emit_error: Some(emit_error),
     emit_freshness: Some(emit_freshness),
+    features: 0,
+    emit_candidate: None,
+    emit_immutable: None,
+    emit_cacheable: None,
+    emit_placement: None,
+    emit_remote: None,
+    want_header: None,
+    want_refresh: None,
 };
 
 impl Context<'_> {
@@ -187,6 +195,8 @@ impl Life {
                 canonical_name: abi::Str::new(&upstream.canonical_name),
                 aliases: aliases.as_ptr(),
                 alias_count: aliases.len(),
+                credentials: std::ptr::null(),
+                credential_count: 0,
             })
             .collect();
         let pointers: Vec<*const abi::Upstream> =
@@ -198,6 +208,10 @@ impl Life {
             config: abi::Str::new(&self.host.config),
             upstreams: pointers.as_ptr(),
             upstream_count: pointers.len(),
+            pools: std::ptr::null(),
+            pool_count: 0,
+            remote_tiers: std::ptr::null(),
+            remote_tier_count: 0,
         };
         let mut context = Context::new(&self.host);
         let instance = &mut self.instance;
@@ -290,5 +304,11 @@ fn to_abi(request: &Request<'_>) -> abi::ResolveRequest {
         client_address,
         client_address_len,
         reserved: 0,
+        ns_source: abi::NS_NONE,
+        header_count: 0,
+        ns: abi::Str::EMPTY,
+        repository: abi::Str::new(request.name),
+        principal: abi::Str::EMPTY,
+        headers: std::ptr::null(),
     }
 }
