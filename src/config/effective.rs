@@ -3,11 +3,13 @@
 use toml::{Spanned, Table, Value as Toml};
 
 use super::schema::{
-    File, LogTable, PluginTable, PoolTable, RoutingTable, ServerTable, StorageTable, UpstreamTable,
-    Value, Values,
+    CredentialTable, File, LogTable, PluginTable, PoolTable, RoutingTable, ServerTable,
+    StorageTable, UpstreamTable, Value, Values,
 };
 use super::text::{AdminAddress, As, Interval, RealmHost, Size};
-use super::{Config, Log, PluginConfig, Routing, Server, Storage, UpstreamConfig};
+use super::{
+    Config, CredentialConfig, Log, PluginConfig, Routing, Server, Storage, UpstreamConfig,
+};
 use crate::oci::Namespace;
 
 /// Parts of plugin keys whose text values are not shown; keys that name a file are.
@@ -59,6 +61,7 @@ fn storage(storage: &Storage) -> StorageTable {
         max_size: text(Size(storage.max_size)),
         verify_rate: text(Size(storage.verify_rate)),
         verify_interval: text(Interval(storage.verify_interval)),
+        remote_tiers: texts(storage.remote_tiers.iter().cloned()),
         pool: storage.pools.iter().map(|one| placed(pool(one))).collect(),
     }
 }
@@ -96,6 +99,16 @@ fn upstream(upstream: &UpstreamConfig) -> UpstreamTable {
         first_byte_timeout: text(upstream.first_byte_timeout),
         stall_timeout: text(upstream.stall_timeout),
         fills_max: count(upstream.fills_max),
+        credential: upstream.credentials.iter().map(|one| placed(credential(one))).collect(),
+    }
+}
+
+fn credential(credential: &CredentialConfig) -> CredentialTable {
+    CredentialTable {
+        name: placed(credential.name.clone()),
+        username: credential.username.clone().and_then(value),
+        password_file: credential.password_file.clone().and_then(value),
+        token_file: credential.token_file.clone().and_then(value),
     }
 }
 
@@ -106,6 +119,7 @@ fn plugin(plugin: &PluginConfig) -> PluginTable {
         name: placed(plugin.name.clone()),
         path: placed(plugin.path.clone()),
         sha256: plugin.sha256.clone().and_then(value),
+        budget: text(plugin.budget),
         config,
     }
 }

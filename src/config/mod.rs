@@ -35,8 +35,8 @@ mod tests;
 pub use endpoint_url::EndpointUrl;
 pub use error::{ConfigError, Problem};
 pub use model::{
-    AccessTarget, Config, Driver, Log, LogFormat, LogLevel, PluginConfig, Pool, Routing, Server,
-    Storage, UpstreamConfig,
+    AccessTarget, Config, CredentialConfig, Driver, Log, LogFormat, LogLevel, PluginConfig, Pool,
+    Routing, Server, Storage, UpstreamConfig,
 };
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 

@@ -71,6 +71,8 @@ pub struct Storage {
     pub verify_rate: u64,
     /// How often the store scrubs itself; `None` when the file says `verify_interval = "off"`.
     pub verify_interval: Option<Duration>,
+    /// Origins that a plugin's placement may name in requests to a remote tier; no paths.
+    pub remote_tiers: Vec<EndpointUrl>,
     /// More disks; names and paths are unique.
     pub pools: Vec<Pool>,
 }
@@ -134,6 +136,21 @@ pub struct UpstreamConfig {
     pub stall_timeout: Duration,
     /// Downloads at a time from this upstream.
     pub fills_max: usize,
+    /// Logins that a plugin may choose instead of the one above; names are unique.
+    pub credentials: Vec<CredentialConfig>,
+}
+
+/// `[[upstream.credential]]`: `username` and `password_file`, or `token_file`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialConfig {
+    /// What plugins call it.
+    pub name: String,
+    /// Present together with `password_file`.
+    pub username: Option<String>,
+    /// Present together with `username`.
+    pub password_file: Option<PathBuf>,
+    /// A ready bearer token; excludes `username`.
+    pub token_file: Option<PathBuf>,
 }
 
 /// `[[plugin]]`
@@ -145,6 +162,8 @@ pub struct PluginConfig {
     pub path: PathBuf,
     /// 64 lower-case hex digits.
     pub sha256: Option<String>,
+    /// What 99 of 100 of its calls should take at most; 1 µs to 1 s.
+    pub budget: Duration,
     /// Handed to the plugin as it stands.
     pub config: toml::Table,
 }
@@ -215,7 +234,7 @@ impl Config {
 impl UpstreamConfig {
     /// Whether a secret of ours is sent to this upstream.
     pub fn has_credentials(&self) -> bool {
-        self.password_file.is_some() || self.token_file.is_some()
+        self.password_file.is_some() || self.token_file.is_some() || !self.credentials.is_empty()
     }
 }
 

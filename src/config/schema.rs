@@ -53,6 +53,7 @@ pub(super) struct StorageTable {
     pub max_size: Value<As<Size>>,
     pub verify_rate: Value<As<Size>>,
     pub verify_interval: Value<As<Interval>>,
+    pub remote_tiers: Values<As<EndpointUrl>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pool: Vec<Spanned<PoolTable>>,
 }
@@ -101,6 +102,17 @@ pub(super) struct UpstreamTable {
     pub first_byte_timeout: Value<As<Duration>>,
     pub stall_timeout: Value<As<Duration>>,
     pub fills_max: Value<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credential: Vec<Spanned<CredentialTable>>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CredentialTable {
+    pub name: Spanned<String>,
+    pub username: Value<String>,
+    pub password_file: Value<PathBuf>,
+    pub token_file: Value<PathBuf>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -109,6 +121,7 @@ pub(super) struct PluginTable {
     pub name: Spanned<String>,
     pub path: Spanned<PathBuf>,
     pub sha256: Value<String>,
+    pub budget: Value<As<Duration>>,
     #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
     pub config: toml::Table,
 }

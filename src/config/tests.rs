@@ -401,6 +401,12 @@ fn full() -> Config {
     );
     config.plugins[0].sha256 = Some("0".repeat(64));
     let upstream = &mut config.upstreams[0];
+    upstream.credentials.push(CredentialConfig {
+        name: "c".into(),
+        username: Some("u".into()),
+        password_file: Some("/f".into()),
+        token_file: Some("/f".into()),
+    });
     upstream.username = Some("u".into());
     for path in [
         &mut upstream.password_file,
@@ -431,9 +437,11 @@ fn the_reference_shows_the_defaults() {
     let reference = parse(REFERENCE);
     let implied = parse("[[upstream]]\nnamespace = \"docker.io\"");
     assert_eq!(reference, implied);
-    // With all keys on, `token_file` and `username` exclude each other: the only problem.
-    let printed = problem(&reference_with_all_keys());
-    assert!(printed.contains("token_file"), "{printed}");
+    // With all keys on, `token_file` and `username` exclude each other: the only problem, there
+    // with each of the two places that a login has.
+    let problems = problems(&reference_with_all_keys());
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert!(problems.iter().all(|problem| problem.to_string().contains("token_file")));
 }
 
 #[test]
@@ -447,6 +455,39 @@ fn the_effective_configuration_reads_back_as_itself() {
     );
     off.server.driver = Driver::IoUring;
     assert_eq!(parse(&off.to_toml().expect("written")), off);
+}
+
+#[test]
+fn named_credentials_and_remote_tiers_are_checked() {
+    let upstream = "[[upstream]]\nnamespace = \"a.example\"\n";
+    let named = |lines: &str| format!("{upstream}[[upstream.credential]]\n{lines}\n");
+    let tier = |tier: &str| format!("[storage]\nremote_tiers = [{tier}]");
+    let twice = format!(
+        "{}[[upstream.credential]]\nname = \"c\"\ntoken_file = \"/t\"",
+        named("name = \"c\"\ntoken_file = \"/t\"")
+    );
+    let clear = "[[upstream]]\nnamespace = \"a.example\"\nendpoints = [\"http://a.example\"]\n\
+                 [[upstream.credential]]\nname = \"c\"\ntoken_file = \"/t\"";
+    let cases = [
+        (named("name = \"c\""), "expected `username` with `password_file`, or `token_file`"),
+        (named("name = \"c\"\nusername = \"u\""), "expected `password_file` beside it"),
+        (named("name = \"C\"\ntoken_file = \"/t\""), "found \"C\""),
+        (twice, "found \"c\" twice"),
+        (clear.to_owned(), "expected an https:// endpoint"),
+        (tier("\"https://s3.example/bucket\""), "expected an address without a path"),
+        (tier("\"http://s3.example\""), "expected an https:// address"),
+        (tier("\"https://a\", \"https://a:443\""), "found https://a twice"),
+        ("[[plugin]]\nname = \"p\"\npath = \"/p\"\nbudget = \"2s\"".into(), "from 1us to 1s"),
+    ];
+    for (text, fragment) in cases {
+        let printed = problem(&text);
+        assert!(printed.contains(fragment), "{fragment:?} is not in: {printed}");
+    }
+    let good = parse(&format!("{}{}", tier("\"http://127.0.0.1:9000\"\n"), ""));
+    assert_eq!(good.storage.remote_tiers[0].to_string(), "http://127.0.0.1:9000");
+    let good = parse(&named("name = \"c\"\nusername = \"u\"\npassword_file = \"/p\""));
+    assert_eq!(good.upstreams[0].credentials[0].name, "c");
+    assert!(good.upstreams[0].has_credentials());
 }
 
 #[test]

@@ -5,10 +5,16 @@ use std::time::Duration;
 /// Longest duration a key may hold: anything above is a typing error, not a wish.
 pub(super) const DURATION_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Unit and its length in milliseconds, longest first; the order is the one [`format_duration`]
+/// Unit and its length in microseconds, longest first; the order is the one [`format_duration`]
 /// tries, and the one in which a composed duration must name its units.
-const DURATION_UNITS: [(&str, u64); 5] =
-    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const DURATION_UNITS: [(&str, u64); 6] = [
+    ("d", 86_400_000_000),
+    ("h", 3_600_000_000),
+    ("m", 60_000_000),
+    ("s", 1_000_000),
+    ("ms", 1_000),
+    ("us", 1),
+];
 
 /// Unit and its bytes. The binary units come first so that [`format_size`] prefers them.
 const SIZE_UNITS: [(&str, u64); 11] = [
@@ -25,11 +31,11 @@ const SIZE_UNITS: [(&str, u64); 11] = [
     ("B", 1),
 ];
 
-/// Reads `"250ms"`, `"5m"`, `"1h30m"`: whole numbers with a unit of d, h, m, s or ms, each unit at
+/// Reads `"250ms"`, `"5m"`, `"1h30m"`: whole numbers with a unit of d, h, m, s, ms or us, each at
 /// most once and longest first. The error says what is wrong, not where.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let mut rest = text;
-    let mut total_ms: u64 = 0;
+    let mut total_us: u64 = 0;
     let mut next_unit = 0;
     while !rest.is_empty() {
         let (number, after) = split_number(rest)?;
@@ -37,20 +43,20 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         let (unit, remaining) = after.split_at(letters);
         let found = DURATION_UNITS.iter().position(|(name, _)| *name == unit);
         let Some(position) = found else {
-            return Err(format!("`{unit}` is not one of the units d, h, m, s, ms"));
+            return Err(format!("`{unit}` is not one of the units d, h, m, s, ms, us"));
         };
         if position < next_unit {
             return Err("name each unit once, the longest first, as in 1h30m".into());
         }
         next_unit = position + 1;
-        let unit_ms = DURATION_UNITS.get(position).map_or(1, |(_, ms)| *ms);
-        total_ms = number
-            .checked_mul(unit_ms)
-            .and_then(|ms| total_ms.checked_add(ms))
+        let unit_us = DURATION_UNITS.get(position).map_or(1, |(_, us)| *us);
+        total_us = number
+            .checked_mul(unit_us)
+            .and_then(|us| total_us.checked_add(us))
             .ok_or("the number is too large")?;
         rest = remaining;
     }
-    let total = Duration::from_millis(total_ms);
+    let total = Duration::from_micros(total_us);
     match text.is_empty() {
         true => Err("it is empty".into()),
         false if total > DURATION_MAX => Err("at most 3650d is allowed".into()),
@@ -58,12 +64,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Writes a duration so that [`parse_duration`] reads the same one (milliseconds are the finest).
+/// Writes a duration so that [`parse_duration`] reads the same one (microseconds are the finest).
 pub fn format_duration(duration: Duration) -> String {
-    let total_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let exact = DURATION_UNITS.iter().find(|(_, ms)| total_ms > 0 && total_ms.is_multiple_of(*ms));
+    let total_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let exact = DURATION_UNITS.iter().find(|(_, us)| total_us > 0 && total_us.is_multiple_of(*us));
     match exact {
-        Some((unit, ms)) => format!("{}{unit}", total_ms / ms),
+        Some((unit, us)) => format!("{}{unit}", total_us / us),
         None => "0s".to_owned(),
     }
 }

@@ -1,17 +1,22 @@
 //! `[routing]` and `[[plugin]]`.
 
+use std::time::Duration;
+
 use toml::Spanned;
 
 use super::{Checker, items};
 use crate::config::STANDARD_RESOLVER;
 use crate::config::model::{PluginConfig, Routing, UpstreamConfig};
 use crate::config::parse::nearest;
-use crate::config::schema::{PluginTable, RoutingTable, Values};
+use crate::config::schema::{PluginTable, RoutingTable, Value, Values};
 use crate::config::text::As;
 use crate::oci::Namespace;
 
 /// Longest hosted pattern, as long as the longest repository name.
 const PATTERN_BYTES_MAX: usize = 255;
+/// What the ABI promises plugin authors.
+const BUDGET: Duration = Duration::from_micros(20);
+const BUDGET_MAX: Duration = Duration::from_secs(1);
 
 impl Checker<'_> {
     pub(super) fn routing(
@@ -109,12 +114,23 @@ impl Checker<'_> {
             }
             plugins.push(PluginConfig {
                 sha256: table.sha256.map(|pin| self.pin(pin)),
+                budget: self.budget(table.budget),
                 name: table.name.into_inner(),
                 path: table.path.into_inner(),
                 config: table.config,
             });
         }
         plugins
+    }
+
+    fn budget(&mut self, value: Value<As<Duration>>) -> Duration {
+        let Some(value) = value else { return BUDGET };
+        let budget = value.get_ref().0;
+        if budget.is_zero() || budget > BUDGET_MAX {
+            let found = crate::config::format_duration(budget);
+            self.refuse(value.span(), "a time from 1us to 1s", found, "");
+        }
+        budget
     }
 
     fn pin(&mut self, pin: Spanned<String>) -> String {

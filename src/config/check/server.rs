@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::{Checker, flag, text};
+use super::{Checker, flag, items, text};
+use crate::config::EndpointUrl;
 use crate::config::model::{AccessTarget, Driver, Log, LogFormat, LogLevel, Pool, Server, Storage};
-use crate::config::schema::{LogTable, PoolTable, ServerTable, StorageTable};
+use crate::config::schema::{LogTable, PoolTable, ServerTable, StorageTable, Values};
 use crate::config::text::{AdminAddress, As, Interval, Size};
 
 const LISTEN: &str = "127.0.0.1:5000";
@@ -93,6 +94,7 @@ impl Checker<'_> {
             Some(value) => self.size(&value, VERIFY_RATE_MIN),
         };
         let verify_interval = self.verify_interval(table.verify_interval);
+        let remote_tiers = self.remote_tiers(table.remote_tiers);
         let mut pools: Vec<Pool> = Vec::new();
         for pool in table.pool {
             let PoolTable { name, path } = pool.into_inner();
@@ -112,7 +114,28 @@ impl Checker<'_> {
             }
             pools.push(Pool { name: name.into_inner(), path: self.path(path) });
         }
-        Storage { root, max_size, verify_rate, verify_interval, pools }
+        Storage { root, max_size, verify_rate, verify_interval, remote_tiers, pools }
+    }
+
+    /// Origins without a path, by https unless they are on this machine: what is signed for them
+    /// must not be read on the way.
+    fn remote_tiers(&mut self, list: Values<As<EndpointUrl>>) -> Vec<EndpointUrl> {
+        let mut tiers: Vec<EndpointUrl> = Vec::new();
+        for tier in items(list) {
+            let url = &tier.get_ref().0;
+            if !url.path.is_empty() {
+                self.refuse(tier.span(), "an address without a path", url.to_string(), "");
+            }
+            if !url.https && !url.is_loopback_literal() {
+                let remedy = "requests to it are signed; in the clear they go to loopback only";
+                self.refuse(tier.span(), "an https:// address", url.to_string(), remedy);
+            }
+            if tiers.contains(url) {
+                self.refuse(tier.span(), "each address once", format!("{url} twice"), "");
+            }
+            tiers.push(tier.into_inner().0);
+        }
+        tiers
     }
 
     fn size(&mut self, value: &Spanned<As<Size>>, min: u64) -> u64 {

@@ -1,13 +1,14 @@
 //! `[[upstream]]`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
 
 use super::{Checker, flag, items, text};
 use crate::config::EndpointUrl;
-use crate::config::model::UpstreamConfig;
-use crate::config::schema::{UpstreamTable, Value, Values};
+use crate::config::model::{CredentialConfig, UpstreamConfig};
+use crate::config::schema::{CredentialTable, UpstreamTable, Value, Values};
 use crate::config::text::As;
 use crate::oci::Namespace;
 
@@ -61,7 +62,8 @@ impl Checker<'_> {
         let table_span = table.span();
         let table = table.into_inner();
         let namespace = table.namespace.get_ref().0.clone();
-        self.credentials(&table);
+        self.login(&table.username, &table.password_file, &table.token_file);
+        self.expect_safe_endpoints(&table);
         self.client_certificate(&table);
         let token_realms = match table.token_realms {
             Some(list) => {
@@ -95,6 +97,7 @@ impl Checker<'_> {
             first_byte_timeout: self.limit(table.first_byte_timeout, FIRST_BYTE_TIMEOUT),
             stall_timeout: self.limit(table.stall_timeout, STALL_TIMEOUT),
             fills_max: self.count(table.fills_max, FILLS_MAX, 1..=FILLS_MAX_MAX),
+            credentials: self.credentials(table.credential),
         }
     }
 
@@ -134,9 +137,39 @@ impl Checker<'_> {
         endpoints
     }
 
-    /// A user name needs a password, a token stands alone, and neither travels in the clear.
-    fn credentials(&mut self, table: &UpstreamTable) {
-        let UpstreamTable { username, password_file, token_file, .. } = table;
+    /// `[[upstream.credential]]`: logins by name, of which a plugin chooses one.
+    fn credentials(&mut self, tables: Vec<Spanned<CredentialTable>>) -> Vec<CredentialConfig> {
+        let mut credentials: Vec<CredentialConfig> = Vec::new();
+        for table in tables {
+            let span = table.span();
+            let CredentialTable { name, username, password_file, token_file } = table.into_inner();
+            self.name(&name);
+            self.login(&username, &password_file, &token_file);
+            if username.is_none() && password_file.is_none() && token_file.is_none() {
+                let expected = "`username` with `password_file`, or `token_file`";
+                self.refuse(span, expected, "neither", "");
+            }
+            if credentials.iter().any(|other| other.name == *name.get_ref()) {
+                let found = format!("{:?} twice", name.get_ref());
+                self.refuse(name.span(), "a name of its own within the upstream", found, "");
+            }
+            credentials.push(CredentialConfig {
+                name: name.into_inner(),
+                username: username.map(Spanned::into_inner),
+                password_file: self.file(password_file, true),
+                token_file: self.file(token_file, true),
+            });
+        }
+        credentials
+    }
+
+    /// A user name needs a password, and a token stands alone.
+    fn login(
+        &mut self,
+        username: &Value<String>,
+        password_file: &Value<PathBuf>,
+        token_file: &Value<PathBuf>,
+    ) {
         if let Some(username) = username {
             self.username(username);
             if password_file.is_none() {
@@ -151,7 +184,12 @@ impl Checker<'_> {
             let expected = "either `token_file` or `username` with `password_file`";
             self.refuse(file.span(), expected, "both", "remove one of them");
         }
-        if password_file.is_none() && token_file.is_none() {
+    }
+
+    /// Secrets do not travel in the clear.
+    fn expect_safe_endpoints(&mut self, table: &UpstreamTable) {
+        let has_secrets = table.password_file.is_some() || table.token_file.is_some();
+        if !has_secrets && table.credential.is_empty() {
             return;
         }
         for endpoint in table.endpoints.iter().flat_map(|list| list.get_ref()) {
@@ -174,7 +212,7 @@ impl Checker<'_> {
     }
 
     fn client_certificate(&mut self, table: &UpstreamTable) {
-        let mut pair = |present: &Value<std::path::PathBuf>, absent: bool, other: &str| {
+        let mut pair = |present: &Value<PathBuf>, absent: bool, other: &str| {
             if let (Some(value), true) = (present, absent) {
                 let expected = format!("`{other}` beside it");
                 self.refuse(value.span(), expected, "none", format!("add `{other}`"));
