@@ -4,15 +4,18 @@
 //! Behind each opaque handle stands a box whose first word is a magic number. It is compared
 //! before use: a host that mixes its handles up gets INTERNAL, not a wild read of a plugin's state.
 
+mod answer;
 mod read;
 
 use std::any::Any;
-use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ringport_plugin_abi as abi;
 
+use self::answer::Emit;
+pub(crate) use self::answer::Wishes;
+pub use self::answer::{Answer, PlaceAnswer};
 use crate::resolver::{Refusal, Resolver, Status, Verdict};
 
 const INSTANCE_MAGIC: u64 = u64::from_le_bytes(*b"RPINSTAN");
@@ -47,7 +50,10 @@ pub const fn table<R: Resolver>() -> abi::Plugin {
         magic: abi::PLUGIN_MAGIC,
         abi_major: abi::ABI_MAJOR,
         abi_minor: abi::ABI_MINOR,
-        capabilities: 0,
+        capabilities: {
+            let place = if R::PLACES { abi::CAN_PLACE } else { 0 };
+            place | if R::REFRESHES { abi::CAN_REFRESH } else { 0 }
+        },
         name: abi::Str::new(R::NAME),
         version: abi::Str::new(R::VERSION),
         configure: Some(configure::<R>),
@@ -55,71 +61,8 @@ pub const fn table<R: Resolver>() -> abi::Plugin {
         resolve: Some(resolve::<R>),
         worker_stop: Some(worker_stop::<R>),
         destroy: Some(destroy::<R>),
-        place: None,
-        refresh: None,
-    }
-}
-
-/// Takes the answer of one `resolve`. What breaks a rule of the host (an upstream that is not
-/// declared, a repository outside the grammar) turns the answer into a 500 that says so.
-pub struct Answer<'a> {
-    host: &'a abi::Host,
-    ctx: *mut abi::Ctx,
-    /// A context belongs to one call on one thread.
-    _call: PhantomData<*mut ()>,
-}
-
-impl Answer<'_> {
-    /// Appends a candidate in order of preference: a declared upstream, by its canonical name or
-    /// an alias, and the repository to ask it for.
-    pub fn upstream(&mut self, upstream: &str, repository: &str) {
-        if let Some(emit) = self.host.emit_upstream {
-            // SAFETY: `ctx` is this call's and the call is running; the strings are live.
-            unsafe { emit(self.ctx, abi::Str::new(upstream), abi::Str::new(repository)) };
-        }
-    }
-
-    /// Answers with a repository of our own; once, and without upstream candidates.
-    pub fn hosted(&mut self, repository: &str) {
-        if let Some(emit) = self.host.emit_hosted {
-            // SAFETY: as in `upstream`.
-            unsafe { emit(self.ctx, abi::Str::new(repository)) };
-        }
-    }
-
-    /// Names the rule that decided, in a few words, for `ringport explain`.
-    pub fn rule(&mut self, text: &str) {
-        if let Some(emit) = self.host.emit_rule {
-            // SAFETY: as in `upstream`.
-            unsafe { emit(self.ctx, abi::Str::new(text)) };
-        }
-    }
-
-    /// Bounds a tag's freshness in milliseconds; `None` leaves the upstream's configured bound.
-    pub fn freshness(&mut self, tag_ttl_ms: Option<u64>, stale_max_ms: Option<u64>) {
-        if let Some(emit) = self.host.emit_freshness {
-            let or_unset = |bound: Option<u64>| bound.unwrap_or(abi::MS_UNSET);
-            // SAFETY: as in `upstream`.
-            unsafe { emit(self.ctx, or_unset(tag_ttl_ms), or_unset(stale_max_ms)) };
-        }
-    }
-
-    fn error(&mut self, text: &str) {
-        if let Some(emit) = self.host.emit_error {
-            // SAFETY: as in `upstream`.
-            unsafe { emit(self.ctx, abi::Str::new(text)) };
-        }
-    }
-
-    /// The one place where outcomes become statuses. A refusal's text is emitted.
-    fn finish<T>(&mut self, outcome: Result<T, Refusal>, ok: impl FnOnce(T) -> abi::Status) -> i32 {
-        match outcome {
-            Ok(value) => ok(value),
-            Err(refusal) => {
-                self.error(&refusal.message);
-                refusal.status.to_abi()
-            }
-        }
+        place: if R::PLACES { Some(place::<R>) } else { None },
+        refresh: if R::REFRESHES { Some(refresh::<R>) } else { None },
     }
 }
 
@@ -182,18 +125,45 @@ unsafe extern "C" fn configure<R: Resolver>(
     if out.is_null() {
         return abi::INTERNAL;
     }
-    let mut answer = Answer { host: &host, ctx, _call: PhantomData };
+    let emit = Emit::new(&host, ctx);
     let (_, outcome) = guarded("configure", || {
         // SAFETY: the contract: what `args` points at is readable during this call.
-        let (setup, config) = unsafe { read::read_setup(&args)? };
+        let (setup, config) = unsafe { read::read_setup(&args, Wishes(emit))? };
         let config = crate::config::parse(config).map_err(Refusal::invalid)?;
         R::configure(&setup, config)
     });
-    answer.finish(outcome, |resolver| {
-        let resolver = Arc::new(resolver);
-        let instance = Box::new(InstanceBox { magic: INSTANCE_MAGIC, host, resolver });
+    emit.finish(outcome, |resolver| {
         // SAFETY: non-null (checked) and, by the contract, writable by us.
-        unsafe { out.write(Box::into_raw(instance).cast()) };
+        unsafe { out.write(new_instance(host, resolver)) };
+        abi::OK
+    })
+}
+
+fn new_instance<R: Resolver>(host: abi::Host, resolver: R) -> *mut abi::Instance {
+    let resolver = Arc::new(resolver);
+    Box::into_raw(Box::new(InstanceBox { magic: INSTANCE_MAGIC, host, resolver })).cast()
+}
+
+unsafe extern "C" fn refresh<R: Resolver>(
+    instance: *const abi::Instance,
+    _host: *const abi::Host,
+    ctx: *mut abi::Ctx,
+    out: *mut *mut abi::Instance,
+) -> abi::Status {
+    // SAFETY: the contract: null, or what `configure` or `refresh` of this table made and not yet
+    // destroyed.
+    let Some(instance) = (unsafe { instance.cast::<InstanceBox<R>>().as_ref() }) else {
+        return abi::INTERNAL;
+    };
+    if instance.magic != INSTANCE_MAGIC || out.is_null() {
+        return abi::INTERNAL;
+    }
+    let (_, outcome) = guarded("refresh", || instance.resolver.refresh());
+    Emit::new(&instance.host, ctx).finish(outcome, |successor| {
+        if let Some(successor) = successor {
+            // SAFETY: non-null (checked) and, by the contract, writable by us.
+            unsafe { out.write(new_instance(instance.host, successor)) };
+        }
         abi::OK
     })
 }
@@ -211,9 +181,8 @@ unsafe extern "C" fn worker_start<R: Resolver>(
     if instance.magic != INSTANCE_MAGIC || out.is_null() {
         return abi::INTERNAL;
     }
-    let mut answer = Answer { host: &instance.host, ctx, _call: PhantomData };
     let (_, outcome) = guarded("worker_start", || instance.resolver.start_worker(number));
-    answer.finish(outcome, |state| {
+    Emit::new(&instance.host, ctx).finish(outcome, |state| {
         let worker = Box::new(WorkerBox {
             magic: WORKER_MAGIC,
             poisoned: false,
@@ -227,13 +196,18 @@ unsafe extern "C" fn worker_start<R: Resolver>(
     })
 }
 
-unsafe extern "C" fn resolve<R: Resolver>(
+/// Runs a hook of a worker, unless a panic has ended its state before.
+///
+/// # Safety
+/// `worker` is null, or what `worker_start` of this table made, not yet stopped, and used by this
+/// thread alone.
+unsafe fn on_worker<R: Resolver>(
+    hook: &str,
     worker: *mut abi::Worker,
-    request: *const abi::ResolveRequest,
     ctx: *mut abi::Ctx,
+    run: impl FnOnce(&R, &mut R::Worker, Emit<'_>) -> Result<Verdict, Refusal>,
 ) -> abi::Status {
-    // SAFETY: the contract: null, or what `worker_start` of this table made, not yet stopped, and
-    // used by this thread alone.
+    // SAFETY: the caller's promise.
     let Some(worker) = (unsafe { worker.cast::<WorkerBox<R>>().as_mut() }) else {
         return abi::INTERNAL;
     };
@@ -241,21 +215,46 @@ unsafe extern "C" fn resolve<R: Resolver>(
         return abi::INTERNAL;
     }
     let WorkerBox { host, resolver, state, poisoned, .. } = worker;
-    let mut answer = Answer { host, ctx, _call: PhantomData };
+    let emit = Emit::new(host, ctx);
     if *poisoned {
         let refusal = Refusal::unavailable("the plugin panicked on this worker before");
-        return answer.finish(Err(refusal), |()| abi::OK);
+        return emit.finish(Err(refusal), |()| abi::OK);
     }
-    let (panicked, outcome) = guarded("resolve", || {
-        // SAFETY: the contract: the request and what it points at are readable during this call.
-        let request = unsafe { read::read_request(request)? };
-        resolver.resolve(state, &request, &mut answer)
-    });
+    let (panicked, outcome) = guarded(hook, || run(resolver, state, emit));
     *poisoned = panicked;
-    answer.finish(outcome, |verdict| match verdict {
+    emit.finish(outcome, |verdict| match verdict {
         Verdict::Answered => abi::OK,
         Verdict::Decline => abi::DECLINE,
     })
+}
+
+unsafe extern "C" fn resolve<R: Resolver>(
+    worker: *mut abi::Worker,
+    request: *const abi::ResolveRequest,
+    ctx: *mut abi::Ctx,
+) -> abi::Status {
+    let run = |resolver: &R, state: &mut R::Worker, emit: Emit<'_>| {
+        let mut headers = [None; abi::HEADERS_MAX];
+        // SAFETY: the contract: the request and what it points at are readable during this call.
+        let request = unsafe { read::read_request(request, &mut headers)? };
+        resolver.resolve(state, &request, &mut Answer(emit))
+    };
+    // SAFETY: the contract.
+    unsafe { on_worker("resolve", worker, ctx, run) }
+}
+
+unsafe extern "C" fn place<R: Resolver>(
+    worker: *mut abi::Worker,
+    request: *const abi::PlaceRequest,
+    ctx: *mut abi::Ctx,
+) -> abi::Status {
+    let run = |resolver: &R, state: &mut R::Worker, emit: Emit<'_>| {
+        // SAFETY: the contract: the request and what it points at are readable during this call.
+        let request = unsafe { read::read_place_request(request)? };
+        resolver.place(state, &request, &mut PlaceAnswer(emit))
+    };
+    // SAFETY: the contract.
+    unsafe { on_worker("place", worker, ctx, run) }
 }
 
 unsafe extern "C" fn worker_stop<R: Resolver>(worker: *mut abi::Worker) {

@@ -52,7 +52,8 @@
 //! # fn main() {}
 //! ```
 //!
-//! **Invariant:** a plugin needs no `unsafe`: pointers live in `ffi` and `testing::host` only.
+//! **Invariant:** a plugin needs no `unsafe`: pointers live in `ffi`, `testing::host` and
+//! `testing::life` only.
 //! **Invariant:** nothing unwinds into the host. A panic becomes INTERNAL with the panic's text;
 //! after it that worker's state is never touched again except to drop it, and answers UNAVAILABLE.
 //! **Invariant:** null, empty and non-UTF-8 strings from the host can't reach a resolver as
@@ -64,7 +65,9 @@
 mod config;
 mod ffi;
 pub mod names;
+mod place;
 mod resolver;
+mod setup;
 pub mod testing;
 
 /// The examples of the plugin guide, compiled and run as documentation tests.
@@ -72,8 +75,10 @@ pub mod testing;
 #[doc = include_str!("../../README.md")]
 struct PluginGuide;
 
-pub use ffi::{Answer, table};
-pub use resolver::{Kind, Refusal, Request, Resolver, Setup, Status, Upstream, Verdict};
+pub use ffi::{Answer, PlaceAnswer, table};
+pub use place::{Class, Moment, PlaceRequest, Placement, Purpose, Remote};
+pub use resolver::{By, Candidate, Kind, NsSource, Refusal, Request, Resolver, Status, Verdict};
+pub use setup::{Header, Setup, Upstream};
 
 /// The ABI itself, for the code that [`export!`] makes.
 #[doc(hidden)]

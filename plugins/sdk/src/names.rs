@@ -19,6 +19,45 @@ fn is_component(component: &str) -> bool {
             .all(|gap| matches!(gap, b"" | b"." | b"_" | b"__") || gap.iter().all(|b| *b == b'-'))
 }
 
+/// A repository name put together without allocating, for `resolve`.
+///
+/// ```
+/// use ringport_plugin_sdk::names::NameBuf;
+///
+/// assert_eq!(NameBuf::join(&["library/", "alpine"]).as_str(), "library/alpine");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct NameBuf {
+    bytes: [u8; NAME_BUF_BYTES],
+    len: usize,
+}
+
+/// One more than a name may have, so that a name that was cut is never mistaken for a good one.
+const NAME_BUF_BYTES: usize = ringport_plugin_abi::REPOSITORY_BYTES_MAX + 1;
+
+impl NameBuf {
+    /// The parts in a row. What goes beyond 256 bytes is cut off: [`is_repository_name`] and the
+    /// host refuse what is left.
+    pub fn join(parts: &[&str]) -> NameBuf {
+        let mut name = NameBuf { bytes: [0; NAME_BUF_BYTES], len: 0 };
+        for part in parts {
+            let room = name.bytes.get_mut(name.len..).unwrap_or_default();
+            let taken = room.len().min(part.len());
+            for (to, from) in room.iter_mut().zip(part.bytes()) {
+                *to = from;
+            }
+            name.len += taken;
+        }
+        name
+    }
+
+    /// The name; empty if it was cut within a character.
+    pub fn as_str(&self) -> &str {
+        let bytes = self.bytes.get(..self.len).unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or_default()
+    }
+}
+
 /// Whether a path's first segment is a registry host in the sense of Docker's image references:
 /// it holds a `.` or a `:`, or is `localhost`.
 pub fn looks_like_host(segment: &str) -> bool {
@@ -70,6 +109,18 @@ mod tests {
         }
         assert!(is_repository_name(&"a".repeat(255)));
         assert!(!is_repository_name(&"a".repeat(256)));
+    }
+
+    #[test]
+    fn names_are_joined_and_what_is_too_long_is_no_name() {
+        assert_eq!(NameBuf::join(&[]).as_str(), "");
+        assert_eq!(NameBuf::join(&["a/", "", "b"]).as_str(), "a/b");
+        let long = "a".repeat(255);
+        assert_eq!(NameBuf::join(&[&long]).as_str(), long);
+        for parts in [&[long.as_str(), "a"][..], &[&long, "abc"], &[&long, "/", "b"]] {
+            assert!(!is_repository_name(NameBuf::join(parts).as_str()));
+        }
+        assert_eq!(NameBuf::join(&[&long, "é"]).as_str(), "");
     }
 
     #[test]

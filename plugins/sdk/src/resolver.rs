@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use serde::de::DeserializeOwned;
 
-use crate::ffi::Answer;
+use crate::ffi::{Answer, PlaceAnswer};
+use crate::place::PlaceRequest;
+use crate::setup::{Header, Setup};
 
 /// A resolver plugin. The value itself is one configured instance: shared by all workers, so
 /// constant; what changes from request to request belongs into [`Resolver::Worker`].
@@ -19,6 +21,10 @@ pub trait Resolver: Send + Sync + Sized + 'static {
     type Config: DeserializeOwned;
     /// One worker's state, used by one thread at a time without a lock; `()` when there is none.
     type Worker: Send + 'static;
+    /// Whether [`Resolver::place`] is called.
+    const PLACES: bool = false;
+    /// Whether [`Resolver::refresh`] is called, when [`Setup::want_refresh`] asked for it.
+    const REFRESHES: bool = false;
 
     /// Builds an instance. May take its time; the server is not ready before it returns. An `Err`
     /// refuses the plugin and its text is what the operator reads: name the key and the way out.
@@ -36,6 +42,26 @@ pub trait Resolver: Send + Sync + Sized + 'static {
         request: &Request<'_>,
         answer: &mut Answer<'_>,
     ) -> Result<Verdict, Refusal>;
+
+    /// Says where content goes that is about to be stored, and for how long. Like `resolve` it
+    /// must not block. [`Verdict::Decline`] (the default) leaves it to the next resolver and at
+    /// last to the server; an `Err` means that the content is not stored.
+    fn place(
+        &self,
+        _worker: &mut Self::Worker,
+        _request: &PlaceRequest<'_>,
+        _answer: &mut PlaceAnswer<'_>,
+    ) -> Result<Verdict, Refusal> {
+        Ok(Verdict::Decline)
+    }
+
+    /// Looks whether what the instance knows has changed, on a thread where it may block, while
+    /// the workers go on to use `self`. A successor takes its place; `None` leaves it there, and
+    /// so does an `Err`, whose text the operator reads. Keep what `configure` was told if it is
+    /// needed here.
+    fn refresh(&self) -> Result<Option<Self>, Refusal> {
+        Ok(None)
+    }
 }
 
 /// How a resolve that did not refuse ended.
@@ -114,13 +140,29 @@ pub enum Kind {
     Other(u32),
 }
 
+/// What names the registry in a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NsSource {
+    /// Nothing does.
+    None,
+    /// The `ns` query parameter.
+    Query,
+    /// `X-Dragonfly-Registry`, which goes before `ns`.
+    Header,
+    /// The path's first segment, which looks like a host, and nothing else.
+    Path,
+    /// A source that a newer host knows; the number is the ABI's.
+    Other(u32),
+}
+
 /// One request, valid during `resolve`.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Request<'a> {
     /// What is asked for.
     pub kind: Kind,
-    /// `GET` or `HEAD`.
+    /// `GET` or `HEAD`; of pushes `PUT`, `POST`, `PATCH` or `DELETE`.
     pub method: &'a str,
     /// The `ns` query parameter, normalised (lower case, default port removed).
     pub query_ns: Option<&'a str>,
@@ -132,6 +174,17 @@ pub struct Request<'a> {
     pub reference: &'a str,
     /// Who asks, if known.
     pub client: Option<IpAddr>,
+    /// Which of the above names the registry. Two that contradict each other are for the standard
+    /// resolver to refuse.
+    pub ns_source: NsSource,
+    /// The namespace from there, normalised: perhaps an alias, perhaps one that nobody declared.
+    pub ns: Option<&'a str>,
+    /// `name` without its host prefix, if `ns` comes from there or means the same upstream.
+    pub repository: &'a str,
+    /// Who asks, as the host has authenticated them.
+    pub principal: Option<&'a str>,
+    /// Values of the headers that [`Setup::want_header`] asked for, in that order.
+    pub headers: &'a [Option<&'a str>],
 }
 
 impl<'a> Request<'a> {
@@ -145,42 +198,64 @@ impl<'a> Request<'a> {
             name,
             reference: "latest",
             client: None,
+            ns_source: NsSource::None,
+            ns: None,
+            repository: name,
+            principal: None,
+            headers: &[],
         }
     }
-}
 
-/// What the host tells a plugin at configure time.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Setup<'a> {
-    /// The name of the `[[plugin]]` entry.
-    pub instance: &'a str,
-    /// How many workers will start.
-    pub worker_count: u32,
-    /// The declared upstreams, in the order of the configuration.
-    pub upstreams: Vec<Upstream<'a>>,
-}
+    /// `GET` of the manifest `name:latest` with `?ns=`, for tests.
+    pub fn pull_from(ns: &'a str, name: &'a str) -> Request<'a> {
+        let ns = Some(ns);
+        Request { query_ns: ns, ns, ns_source: NsSource::Query, ..Request::pull(name) }
+    }
 
-impl<'a> Setup<'a> {
-    /// The declared upstream that `namespace` (lower case) means, by its canonical name or an
-    /// alias.
-    pub fn upstream(&self, namespace: &str) -> Option<&Upstream<'a>> {
-        let means =
-            |u: &&Upstream<'a>| u.canonical_name == namespace || u.aliases.contains(&namespace);
-        self.upstreams.iter().find(means)
+    /// The value of a header that was asked for; `None` when it was not sent.
+    pub fn header(&self, header: Header) -> Option<&'a str> {
+        self.headers.get(header.index()).copied().flatten()
     }
 }
 
-/// One declared upstream.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Upstream<'a> {
-    /// The canonical namespace; what [`Answer::upstream`] takes.
-    pub canonical_name: &'a str,
-    /// All other namespaces that mean it, also those that only the host knows.
-    pub aliases: Vec<&'a str>,
-    /// Its endpoint is a namespace-aware proxy.
-    pub forward_ns: bool,
-    /// All of its endpoints are `http://`.
-    pub plain_http: bool,
+/// One upstream candidate of an answer, with all that it can say.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Candidate<'a> {
+    /// A declared upstream, by its canonical name or an alias.
+    pub upstream: &'a str,
+    /// The repository to ask it for.
+    pub repository: &'a str,
+    /// One of the upstream's `[[upstream.credential]]`s, by name, instead of its own login.
+    pub credential: Option<&'a str>,
+    /// A declared namespace to send along as `ns=`; for upstreams with `forward_ns`.
+    pub forward_ns: Option<&'a str>,
+}
+
+/// What an answer depends on besides namespaces and name; add them up with `|`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct By(pub(crate) u64);
+
+impl By {
+    /// Only the namespaces and the name.
+    pub const NAME: By = By(0);
+    /// [`Request::kind`]
+    pub const KIND: By = By(ringport_plugin_abi::BY_KIND);
+    /// [`Request::method`]
+    pub const METHOD: By = By(ringport_plugin_abi::BY_METHOD);
+    /// [`Request::reference`]
+    pub const REFERENCE: By = By(ringport_plugin_abi::BY_REFERENCE);
+    /// [`Request::client`]
+    pub const CLIENT: By = By(ringport_plugin_abi::BY_CLIENT);
+    /// [`Request::principal`]
+    pub const PRINCIPAL: By = By(ringport_plugin_abi::BY_PRINCIPAL);
+    /// [`Request::headers`]
+    pub const HEADERS: By = By(ringport_plugin_abi::BY_HEADERS);
+}
+
+impl std::ops::BitOr for By {
+    type Output = By;
+
+    fn bitor(self, other: By) -> By {
+        By(self.0 | other.0)
+    }
 }

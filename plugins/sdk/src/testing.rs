@@ -29,27 +29,33 @@
 //! # }
 //! ```
 
+mod answer;
 mod host;
-
-use std::fmt;
+mod life;
 
 use ringport_plugin_abi as abi;
 
-use crate::resolver::{Request, Status};
+use crate::place::PlaceRequest;
+use crate::resolver::Request;
+
+pub use answer::{FakeAnswer, FakeCandidate, FakePlacement, FakeRemote};
 
 /// What the plugin is told at configure time; made by the builder functions below.
 #[derive(Clone, Debug, Default)]
 pub struct FakeHost {
-    pub(crate) upstreams: Vec<FakeUpstream>,
-    pub(crate) config: String,
+    upstreams: Vec<FakeUpstream>,
+    pools: Vec<String>,
+    remote_tiers: Vec<String>,
+    config: String,
 }
 
 /// One declared upstream of a [`FakeHost`].
-#[derive(Clone, Debug)]
-pub(crate) struct FakeUpstream {
-    pub(crate) canonical_name: String,
-    pub(crate) aliases: Vec<String>,
-    pub(crate) flags: u32,
+#[derive(Clone, Debug, Default)]
+struct FakeUpstream {
+    canonical_name: String,
+    aliases: Vec<String>,
+    credentials: Vec<String>,
+    flags: u32,
 }
 
 impl FakeHost {
@@ -64,8 +70,36 @@ impl FakeHost {
         self.upstreams.push(FakeUpstream {
             canonical_name: canonical_name.to_owned(),
             aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
-            flags: 0,
+            ..FakeUpstream::default()
         });
+        self
+    }
+
+    /// Gives the upstream declared last a named credential.
+    pub fn credential(mut self, name: &str) -> FakeHost {
+        if let Some(upstream) = self.upstreams.last_mut() {
+            upstream.credentials.push(name.to_owned());
+        }
+        self
+    }
+
+    /// Makes the upstream declared last a namespace-aware proxy (`forward_ns = true`).
+    pub fn forwards_ns(mut self) -> FakeHost {
+        if let Some(upstream) = self.upstreams.last_mut() {
+            upstream.flags |= abi::UPSTREAM_FORWARD_NS;
+        }
+        self
+    }
+
+    /// Declares a storage pool.
+    pub fn pool(mut self, name: &str) -> FakeHost {
+        self.pools.push(name.to_owned());
+        self
+    }
+
+    /// Declares the origin of a remote tier, such as `https://bucket.example`.
+    pub fn remote_tier(mut self, origin: &str) -> FakeHost {
+        self.remote_tiers.push(origin.to_owned());
         self
     }
 
@@ -77,62 +111,40 @@ impl FakeHost {
 
     /// Configures the plugin and starts worker 0. The error is what the operator would read.
     pub fn start(&self, plugin: &'static abi::Plugin) -> Result<FakeWorker, String> {
-        host::Life::start(self, plugin).map(FakeWorker)
+        life::Life::start(self, plugin).map(FakeWorker)
+    }
+
+    fn find(&self, name: &str) -> Option<&FakeUpstream> {
+        let means = |u: &&FakeUpstream| {
+            u.canonical_name == name || u.aliases.iter().any(|alias| alias == name)
+        };
+        self.upstreams.iter().find(means)
     }
 }
 
 /// One running worker of a plugin; stopped and destroyed when dropped.
 #[derive(Debug)]
-pub struct FakeWorker(host::Life);
+pub struct FakeWorker(life::Life);
 
 impl FakeWorker {
     /// Routes one request through the plugin's table.
     pub fn resolve(&mut self, request: &Request<'_>) -> FakeAnswer {
         self.0.resolve(request)
     }
-}
 
-/// What a plugin answered, after the checks a host makes. `Display` writes it in one line:
-/// `docker.io library/alpine, mirror.example library/alpine (rule)`, `hosted team/app (rule)`,
-/// `DECLINE`, `DENIED: reason`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct FakeAnswer {
-    /// The status as the host sees it: [`Status::Internal`] also when the answer broke a rule.
-    pub status: Option<Status>,
-    /// Canonical upstream and repository, in order.
-    pub candidates: Vec<(String, String)>,
-    /// The hosted repository.
-    pub hosted: Option<String>,
-    /// The last rule text.
-    pub rule: String,
-    /// The last error text, or the host's own about a broken answer.
-    pub error: String,
-    /// Bounds of freshness in milliseconds, where set.
-    pub tag_ttl_ms: Option<u64>,
-    /// See `tag_ttl_ms`.
-    pub stale_max_ms: Option<u64>,
-}
+    /// Asks where one content goes, through the plugin's table; `None` when it has no such hook.
+    pub fn place(&mut self, request: &PlaceRequest<'_>) -> Option<FakePlacement> {
+        self.0.place(request)
+    }
 
-impl fmt::Display for FakeAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let refused = |f: &mut fmt::Formatter<'_>, name| write!(f, "{name}: {}", self.error);
-        match self.status {
-            None | Some(Status::Internal) => return refused(f, "INTERNAL"),
-            Some(Status::NotFound) => return refused(f, "NOT_FOUND"),
-            Some(Status::Denied) => return refused(f, "DENIED"),
-            Some(Status::Unavailable) => return refused(f, "UNAVAILABLE"),
-            Some(Status::Invalid) => return refused(f, "INVALID"),
-            Some(Status::Decline) => return f.write_str("DECLINE"),
-            Some(Status::Ok) => {}
-        }
-        if let Some(repository) = &self.hosted {
-            write!(f, "hosted {repository}")?;
-        }
-        for (index, (upstream, repository)) in self.candidates.iter().enumerate() {
-            let comma = if index == 0 { "" } else { ", " };
-            write!(f, "{comma}{upstream} {repository}")?;
-        }
-        write!(f, " ({})", self.rule)
+    /// Refreshes, as the host does at the interval that the plugin asked for: whether a successor
+    /// took over, or what the operator would read.
+    pub fn refresh(&mut self) -> Result<bool, String> {
+        self.0.refresh()
+    }
+
+    /// The names that [`Setup::want_header`](crate::Setup::want_header) asked for.
+    pub fn headers_wanted(&self) -> &[String] {
+        self.0.headers_wanted()
     }
 }

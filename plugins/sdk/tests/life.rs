@@ -1,12 +1,17 @@
 //! A plugin's whole life through its function table: configuration errors, requests of every
 //! shape, a panic and what comes after it.
-#![allow(clippy::expect_used, clippy::panic, reason = "a test")]
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ringport_plugin_sdk::testing::FakeHost;
-use ringport_plugin_sdk::{Answer, Kind, Refusal, Request, Resolver, Setup, Status, Verdict};
+use ringport_plugin_sdk::{
+    Answer, By, Candidate, Class, Header, Kind, NsSource, PlaceAnswer, PlaceRequest, Placement,
+    Purpose, Refusal, Remote, Request, Resolver, Setup, Status, Verdict,
+};
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -14,11 +19,22 @@ struct Config {
     target: String,
     #[serde(default)]
     fail_start: bool,
+    #[serde(default)]
+    header: Option<String>,
+    #[serde(default)]
+    refresh_seconds: Option<u64>,
 }
 
 struct Probe {
     target: String,
     fail_start: bool,
+    header: Option<Header>,
+    generation: u32,
+}
+
+thread_local! {
+    /// What the next refresh does.
+    static REFRESH: Cell<&'static str> = const { Cell::new("same") };
 }
 
 struct Worker {
@@ -38,12 +54,22 @@ impl Resolver for Probe {
     const VERSION: &'static str = "1.2.3";
     type Config = Config;
     type Worker = Worker;
+    const PLACES: bool = true;
+    const REFRESHES: bool = true;
 
     fn configure(setup: &Setup<'_>, config: Config) -> Result<Probe, Refusal> {
         let Some(upstream) = setup.upstream(&config.target) else {
             return Err(Refusal::invalid(format!("`target`: {} is not declared", config.target)));
         };
-        Ok(Probe { target: upstream.canonical_name.to_owned(), fail_start: config.fail_start })
+        if let Some(seconds) = config.refresh_seconds {
+            setup.want_refresh(Duration::from_secs(seconds))?;
+        }
+        Ok(Probe {
+            target: upstream.canonical_name.to_owned(),
+            fail_start: config.fail_start,
+            header: config.header.map(|name| setup.want_header(&name)).transpose()?,
+            generation: 1,
+        })
     }
 
     fn start_worker(&self, number: u32) -> Result<Worker, Refusal> {
@@ -75,6 +101,33 @@ impl Resolver for Probe {
                 answer.hosted("b");
             }
             "nothing" => {}
+            "generation" => answer.hosted(&format!("g{}", self.generation)),
+            "header" => {
+                let value = self.header.and_then(|header| request.header(header));
+                answer.rule(&format!("{value:?} {:?}", request.principal));
+                answer.hosted("a");
+            }
+            "ns" => {
+                answer.rule(&format!("{:?} {:?}", request.ns_source, request.ns));
+                answer.hosted(request.repository);
+            }
+            "all" => {
+                answer.cacheable(By::NAME);
+                answer.cacheable(By::KIND | By::HEADERS);
+                answer.immutable();
+                let (upstream, repository) = (self.target.as_str(), "a");
+                let plain = Candidate { upstream, repository, ..Candidate::default() };
+                answer.candidate(&Candidate { credential: Some("team-a"), ..plain });
+                answer.candidate(&Candidate { forward_ns: Some("hub.example"), ..plain });
+                answer.candidate(&plain);
+                answer.upstream(&self.target, "a");
+            }
+            "credential" => answer.candidate(&Candidate {
+                upstream: &self.target,
+                repository: "a",
+                credential: Some("team-b"),
+                forward_ns: None,
+            }),
             "hosted" => answer.hosted("team/app"),
             "fresh" => {
                 answer.freshness(Some(1000), None);
@@ -89,12 +142,65 @@ impl Resolver for Probe {
         }
         Ok(Verdict::Answered)
     }
+
+    fn place(
+        &self,
+        _worker: &mut Worker,
+        request: &PlaceRequest<'_>,
+        answer: &mut PlaceAnswer<'_>,
+    ) -> Result<Verdict, Refusal> {
+        let url = format!("https://s3.example/bucket/{}", request.digest.unwrap_or("?"));
+        let remote = Remote {
+            purpose: Purpose::Read,
+            method: "GET",
+            url: &url,
+            headers: &[("Authorization", "AWS4 signed")],
+            expires_unix_ms: Some(7),
+        };
+        match request.repository {
+            "panic" => panic!("in place"),
+            "elsewhere" => answer.remote(&Remote { url: "https://s3.example.org/", ..remote }),
+            "pool" => answer.placement(&Placement { pool: Some("ssd"), ..Placement::default() }),
+            "s3" => {
+                answer.rule("to the bucket");
+                answer.remote(&remote);
+                answer.placement(&Placement {
+                    class: Class::Pinned,
+                    pool: Some("nvme"),
+                    ttl: Some(Duration::from_micros(1)),
+                    priority: -3,
+                });
+            }
+            _ => return Ok(Verdict::Decline),
+        }
+        Ok(Verdict::Answered)
+    }
+
+    fn refresh(&self) -> Result<Option<Probe>, Refusal> {
+        match REFRESH.get() {
+            "same" => Ok(None),
+            "fail" => Err(Refusal::unavailable("the directory is away")),
+            "panic" => panic!("in refresh"),
+            next => Ok(Some(Probe {
+                target: self.target.clone(),
+                fail_start: next == "bad",
+                header: self.header,
+                generation: self.generation + 1,
+            })),
+        }
+    }
 }
 
 ringport_plugin_sdk::export!(Probe);
 
 fn host() -> FakeHost {
-    FakeHost::new().upstream("docker.io", &["hub.example"]).config("target = 'hub.example'")
+    FakeHost::new()
+        .upstream("docker.io", &["hub.example"])
+        .credential("team-a")
+        .forwards_ns()
+        .pool("nvme")
+        .remote_tier("https://s3.example")
+        .config("target = 'hub.example'")
 }
 
 #[test]
@@ -128,6 +234,86 @@ fn every_field_of_a_request_arrives() {
         let expected = format!("docker.io app (Referrers Some({shown}))");
         assert_eq!(worker.resolve(&request).to_string(), expected);
     }
+}
+
+#[test]
+fn candidates_say_all_they_can_and_nothing_undeclared() {
+    let mut worker = host().start(&PLUGIN).expect("starts");
+    let answer = worker.resolve(&Request::pull("all"));
+    let expected = "docker.io a as team-a, docker.io a with ns=docker.io, docker.io a ()";
+    assert_eq!(answer.to_string(), expected);
+    assert_eq!((answer.immutable, answer.cacheable), (true, Some(By::KIND | By::HEADERS)));
+    assert_eq!(worker.resolve(&Request::pull("hosted")).cacheable, None);
+    let refused = worker.resolve(&Request::pull("credential")).to_string();
+    assert_eq!(refused, "INTERNAL: upstream docker.io has no credential \"team-b\"");
+}
+
+#[test]
+fn requests_carry_where_the_namespace_came_from_and_the_headers_asked_for() {
+    let host = host().config("target = 'docker.io'\nheader = 'X-Tenant'");
+    let mut worker = host.start(&PLUGIN).expect("starts");
+    assert_eq!(worker.headers_wanted(), ["x-tenant"]);
+    for (value, shown) in [(None, "None"), (Some(""), "Some(\"\")"), (Some("a"), "Some(\"a\")")] {
+        let mut request = Request::pull("header");
+        let headers = [value];
+        (request.headers, request.principal) = (&headers, Some("ci"));
+        let expected = format!("hosted a ({shown} Some(\"ci\"))");
+        assert_eq!(worker.resolve(&request).to_string(), expected);
+    }
+    let answer = worker.resolve(&Request::pull_from("docker.io", "ns"));
+    assert_eq!(answer.to_string(), "hosted ns (Query Some(\"docker.io\"))");
+    let mut request = Request::pull("ns");
+    (request.ns_source, request.repository) = (NsSource::Path, "behind");
+    assert_eq!(worker.resolve(&request).to_string(), "hosted behind (Path None)");
+    for name in ["authorization", "Cookie", "Proxy-Authorization", "a b", ""] {
+        let config = format!("target = 'docker.io'\nheader = {name:?}");
+        let error = self::host().config(&config).start(&PLUGIN).expect_err(name);
+        assert!(error.contains("does not hand out the request header"), "{error}");
+    }
+}
+
+#[test]
+fn placements_come_through_the_table() {
+    let mut worker = host().start(&PLUGIN).expect("starts");
+    let mut place = |repository| {
+        worker.place(&PlaceRequest::blob("docker.io", repository, "sha256:00")).expect("a hook")
+    };
+    let placed = place("s3");
+    assert_eq!((placed.status, placed.class), (Some(Status::Ok), Class::Pinned), "{placed:?}");
+    assert_eq!(placed.pool.as_deref(), Some("nvme"));
+    assert_eq!((placed.ttl, placed.priority), (Some(Duration::from_millis(1)), -3));
+    assert_eq!(placed.remotes[0].url, "https://s3.example/bucket/sha256:00");
+    assert_eq!(placed.remotes[0].headers, [("Authorization".into(), "AWS4 signed".into())]);
+    assert_eq!(place("other").status, Some(Status::Decline));
+    for (repository, problem) in [("elsewhere", "no declared remote tier"), ("pool", "\"ssd\"")] {
+        let placed = place(repository);
+        assert_eq!(placed.status, Some(Status::Internal));
+        assert!(placed.error.contains(problem), "{placed:?}");
+    }
+    assert!(place("panic").error.contains("panicked in place: in place"));
+    assert_eq!(place("s3").status, Some(Status::Unavailable));
+}
+
+#[test]
+fn a_refresh_replaces_the_instance_or_leaves_it() {
+    let host = host().config("target = 'docker.io'\nrefresh_seconds = 60");
+    let mut worker = host.start(&PLUGIN).expect("starts");
+    for (next, outcome, generation) in [
+        ("same", Ok(false), "g1"),
+        ("new", Ok(true), "g2"),
+        ("fail", Err("the directory is away"), "g2"),
+        ("panic", Err("the plugin panicked in refresh: in refresh"), "g2"),
+        ("bad", Err("worker 0 may not start"), "g2"),
+        ("new", Ok(true), "g3"),
+    ] {
+        REFRESH.set(next);
+        assert_eq!(worker.refresh(), outcome.map_err(str::to_owned), "{next}");
+        let answer = worker.resolve(&Request::pull("generation")).to_string();
+        assert_eq!(answer, format!("hosted {generation} ()"));
+    }
+    let error = self::host().config("target = 'docker.io'\nrefresh_seconds = 0");
+    let error = error.start(&PLUGIN).expect_err("too often");
+    assert!(error.contains("does not refresh every 0ns"), "{error}");
 }
 
 #[test]

@@ -18,6 +18,8 @@
 //! is NOT_FOUND, also in the path: it never falls through to the default.
 //! **Invariant:** two routes in one request that mean different upstreams are INVALID.
 //! **Invariant:** every emitted repository name is within the grammar of the specification.
+//! **Invariant:** an answer depends on `ns`, the header and the name alone, so it may be remembered;
+//! and making it allocates nothing.
 //!
 //! Deliberately absent: normalising `ns` and the header (the host's work), and the aliases of
 //! Docker Hub or of port 80 (the host's knowledge, told at configure time).
@@ -30,9 +32,10 @@ mod upstreams;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 
-use ringport_plugin_sdk::{Answer, Refusal, Request, Resolver, Setup, Verdict};
+use ringport_plugin_sdk::names::NameBuf;
+use ringport_plugin_sdk::{Answer, By, Refusal, Request, Resolver, Setup, Verdict};
 
-use crate::route::{Route, Router};
+use crate::route::{HostedPattern, Route, Router};
 use crate::upstreams::Upstreams;
 
 ringport_plugin_sdk::export!(Standard);
@@ -78,7 +81,8 @@ impl Resolver for Standard {
                 )));
             }
         }
-        Ok(Standard { router: Router { upstreams, default_upstream, hosted: config.hosted } })
+        let hosted = config.hosted.into_iter().map(HostedPattern::new).collect();
+        Ok(Standard { router: Router { upstreams, default_upstream, hosted } })
     }
 
     fn start_worker(&self, _number: u32) -> Result<(), Refusal> {
@@ -91,13 +95,20 @@ impl Resolver for Standard {
         request: &Request<'_>,
         answer: &mut Answer<'_>,
     ) -> Result<Verdict, Refusal> {
+        // Refusals too: all that is looked at is the header, `ns` and the name.
+        answer.cacheable(By::NAME);
         match self.router.route(request)? {
-            Route::Upstream { canonical_name, repository, rule } => {
-                answer.rule(&rule);
-                answer.upstream(canonical_name, &repository);
+            Route::Upstream { canonical_name, library: false, repository, rule } => {
+                answer.rule(rule);
+                answer.upstream(canonical_name, repository);
+            }
+            Route::Upstream { canonical_name, library: true, repository, rule } => {
+                answer.rule(rule);
+                let repository = NameBuf::join(&["library/", repository]);
+                answer.upstream(canonical_name, repository.as_str());
             }
             Route::Hosted { repository, rule } => {
-                answer.rule(&rule);
+                answer.rule(rule);
                 answer.hosted(repository);
             }
         }

@@ -1,7 +1,5 @@
 //! The routing rules, in the order in which they are asked.
 
-use std::borrow::Cow;
-
 use ringport_plugin_sdk::names::{glob_matches, is_repository_name, looks_like_host};
 use ringport_plugin_sdk::{Refusal, Request};
 
@@ -9,18 +7,43 @@ use crate::upstreams::{UpstreamId, Upstreams};
 
 /// Docker Hub: its official images are `library/<name>` behind a one-segment name.
 const DOCKER_HUB: &str = "docker.io";
+/// The specification's bound of a repository name.
+const REPOSITORY_BYTES_MAX: usize = 255;
 
 /// What a request means.
 pub(crate) enum Route<'a> {
-    Upstream { canonical_name: &'a str, repository: Cow<'a, str>, rule: Cow<'a, str> },
-    Hosted { repository: &'a str, rule: Cow<'a, str> },
+    /// `library`: the repository is called `library/<repository>` there.
+    Upstream {
+        canonical_name: &'a str,
+        library: bool,
+        repository: &'a str,
+        rule: &'a str,
+    },
+    Hosted {
+        repository: &'a str,
+        rule: &'a str,
+    },
+}
+
+/// A pattern of repositories that are ours.
+#[derive(Debug)]
+pub(crate) struct HostedPattern {
+    pattern: String,
+    /// What `explain` says when it decides.
+    rule: String,
+}
+
+impl HostedPattern {
+    pub(crate) fn new(pattern: String) -> HostedPattern {
+        HostedPattern { rule: format!("hosted pattern {pattern}"), pattern }
+    }
 }
 
 #[derive(Debug)]
 pub(crate) struct Router {
     pub(crate) upstreams: Upstreams,
     pub(crate) default_upstream: Option<UpstreamId>,
-    pub(crate) hosted: Vec<String>,
+    pub(crate) hosted: Vec<HostedPattern>,
 }
 
 /// A path name whose first segment, perhaps behind `proxy/`, looks like a registry host.
@@ -100,7 +123,7 @@ impl Router {
         if prefix.repository.is_empty() {
             // `my.app` alone is as well a plain repository name; only never one of the default.
             return match self.hosted_pattern(name) {
-                Some(pattern) => hosted(name, format!("hosted pattern {pattern}").into()),
+                Some(pattern) => hosted(name, &pattern.rule),
                 None => Err(Refusal::not_found(format!(
                     "{name} names a registry and no repository in it; write {name}/<repository>"
                 ))),
@@ -109,13 +132,13 @@ impl Router {
         if let Some(upstream) = self.upstreams.find(prefix.host) {
             return self.upstream(upstream, prefix.repository, "path prefix");
         }
-        let spelt_out = |pattern: &&String| {
-            let literal = pattern.split('*').next().unwrap_or_default();
+        let spelt_out = |hosted: &&HostedPattern| {
+            let literal = hosted.pattern.split('*').next().unwrap_or_default();
             let rest = literal.strip_prefix(prefix.through_host);
-            rest.is_some_and(|rest| rest.starts_with('/')) && glob_matches(pattern, name)
+            rest.is_some_and(|rest| rest.starts_with('/')) && glob_matches(&hosted.pattern, name)
         };
         match self.hosted.iter().find(spelt_out) {
-            Some(pattern) => hosted(name, format!("hosted pattern {pattern}").into()),
+            Some(pattern) => hosted(name, &pattern.rule),
             None => Err(Refusal::not_found(self.upstreams.undeclared(prefix.host))),
         }
     }
@@ -123,16 +146,16 @@ impl Router {
     /// Nothing names a registry.
     fn unnamed<'a>(&'a self, name: &'a str) -> Result<Route<'a>, Refusal> {
         if let Some(pattern) = self.hosted_pattern(name) {
-            return hosted(name, format!("hosted pattern {pattern}").into());
+            return hosted(name, &pattern.rule);
         }
         match self.default_upstream {
             Some(upstream) => self.upstream(upstream, name, "default_upstream"),
-            None => hosted(name, "hosted (no default_upstream)".into()),
+            None => hosted(name, "hosted (no default_upstream)"),
         }
     }
 
-    fn hosted_pattern(&self, name: &str) -> Option<&String> {
-        self.hosted.iter().find(|pattern| glob_matches(pattern, name))
+    fn hosted_pattern(&self, name: &str) -> Option<&HostedPattern> {
+        self.hosted.iter().find(|hosted| glob_matches(&hosted.pattern, name))
     }
 
     fn upstream<'a>(
@@ -142,28 +165,29 @@ impl Router {
         rule: &'static str,
     ) -> Result<Route<'a>, Refusal> {
         let canonical_name = self.upstreams.canonical_name(upstream);
-        let repository: Cow<'a, str> = match canonical_name == DOCKER_HUB {
-            true if !repository.contains('/') => format!("library/{repository}").into(),
-            _ => repository.into(),
-        };
-        check_name(&repository)?;
-        Ok(Route::Upstream { canonical_name, repository, rule: rule.into() })
+        let library = canonical_name == DOCKER_HUB && !repository.contains('/');
+        if library && repository.len() > REPOSITORY_BYTES_MAX - "library/".len() {
+            return Err(not_a_name(repository));
+        }
+        check_name(repository)?;
+        Ok(Route::Upstream { canonical_name, library, repository, rule })
     }
 }
 
-fn hosted<'a>(repository: &'a str, rule: Cow<'a, str>) -> Result<Route<'a>, Refusal> {
+fn hosted<'a>(repository: &'a str, rule: &'a str) -> Result<Route<'a>, Refusal> {
     check_name(repository)?;
     Ok(Route::Hosted { repository, rule })
 }
 
 fn check_name(repository: &str) -> Result<(), Refusal> {
-    match is_repository_name(repository) {
-        true => Ok(()),
-        false => Err(Refusal::invalid(format!(
-            "{repository:?} is not a repository name; expected at most 255 bytes of lower-case \
-             letters, digits and single separators, such as library/alpine"
-        ))),
-    }
+    if is_repository_name(repository) { Ok(()) } else { Err(not_a_name(repository)) }
+}
+
+fn not_a_name(repository: &str) -> Refusal {
+    Refusal::invalid(format!(
+        "{repository:?} is not a repository name; expected at most 255 bytes of lower-case \
+         letters, digits and single separators, such as library/alpine"
+    ))
 }
 
 /// Splits a host off the front of a path name. `proxy/` counts only before a host; otherwise it

@@ -4,7 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ringport_plugin_abi as abi;
 
-use crate::resolver::{Kind, Refusal, Request, Setup, Upstream};
+use super::answer::Wishes;
+use crate::place::{Moment, PlaceRequest};
+use crate::resolver::{Kind, NsSource, Refusal, Request};
+use crate::setup::{Setup, Upstream};
 
 /// A string of the host. `what` names it in the refusal of bytes that are not UTF-8.
 ///
@@ -22,10 +25,27 @@ fn none_if_empty(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
+/// Strings in a row.
+///
+/// # Safety
+/// `first` is null, or an array of `count` strings; all of it is readable during `'a`.
+unsafe fn texts<'a>(
+    first: *const abi::Str,
+    count: usize,
+    what: &str,
+) -> Result<Vec<&'a str>, Refusal> {
+    if first.is_null() {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the caller's promise.
+    (0..count).map(|index| unsafe { text(*first.add(index), what) }).collect()
+}
+
 /// # Safety
 /// Everything `args` points at must be readable during `'a`.
 pub(super) unsafe fn read_setup<'a>(
     args: &abi::ConfigureArgs,
+    wishes: Wishes<'a>,
 ) -> Result<(Setup<'a>, &'a str), Refusal> {
     let mut upstreams = Vec::new();
     for index in 0..args.upstream_count {
@@ -39,62 +59,131 @@ pub(super) unsafe fn read_setup<'a>(
         // SAFETY: what the struct points at is readable, as the caller promises.
         upstreams.push(unsafe { read_upstream(&upstream)? });
     }
-    // SAFETY: the caller's promise.
-    let (instance, config) =
-        unsafe { (text(args.name, "the plugin's name")?, text(args.config, "[plugin.config]")?) };
-    Ok((Setup { instance, worker_count: args.worker_count, upstreams }, config))
+    // SAFETY: the caller's promise, for all strings.
+    let (instance, config, pools, remote_tiers) = unsafe {
+        (
+            text(args.name, "the plugin's name")?,
+            text(args.config, "[plugin.config]")?,
+            texts(args.pools, args.pool_count, "a pool's name")?,
+            texts(args.remote_tiers, args.remote_tier_count, "a remote tier")?,
+        )
+    };
+    let setup = Setup {
+        instance,
+        worker_count: args.worker_count,
+        upstreams,
+        pools,
+        remote_tiers,
+        performs_remote_tier: wishes.features() & abi::HOST_REMOTE_TIER != 0,
+        wishes,
+        headers_wanted: Default::default(),
+    };
+    Ok((setup, config))
 }
 
 /// # Safety
 /// Everything `upstream` points at must be readable during `'a`.
 unsafe fn read_upstream<'a>(upstream: &abi::Upstream) -> Result<Upstream<'a>, Refusal> {
-    let mut aliases = Vec::new();
-    if !upstream.aliases.is_null() {
-        for index in 0..upstream.alias_count {
-            // SAFETY: the array has `alias_count` readable strings.
-            aliases.push(unsafe { text(*upstream.aliases.add(index), "an alias")? });
-        }
-    }
+    // SAFETY: the caller's promise, for all strings.
+    let (canonical_name, aliases, credentials) = unsafe {
+        (
+            text(upstream.canonical_name, "an upstream's name")?,
+            texts(upstream.aliases, upstream.alias_count, "an alias")?,
+            texts(upstream.credentials, upstream.credential_count, "a credential's name")?,
+        )
+    };
     Ok(Upstream {
-        // SAFETY: the caller's promise.
-        canonical_name: unsafe { text(upstream.canonical_name, "an upstream's name")? },
+        canonical_name,
         aliases,
         forward_ns: upstream.flags & abi::UPSTREAM_FORWARD_NS != 0,
         plain_http: upstream.flags & abi::UPSTREAM_PLAIN_HTTP != 0,
+        credentials,
     })
 }
 
-/// # Safety
-/// `request` must be null or a sized struct whose strings are readable during `'a`.
-pub(super) unsafe fn read_request<'a>(
-    request: *const abi::ResolveRequest,
-) -> Result<Request<'a>, Refusal> {
-    // SAFETY: the caller's promise.
-    let request = unsafe { abi::read_sized(request) };
-    let request = request.ok_or_else(|| Refusal::internal("the host sent a null request"))?;
-    let kind = match request.kind {
+fn kind_of(kind: u32) -> Kind {
+    match kind {
         abi::KIND_MANIFEST => Kind::Manifest,
         abi::KIND_BLOB => Kind::Blob,
         abi::KIND_TAGS => Kind::Tags,
         abi::KIND_REFERRERS => Kind::Referrers,
         other => Kind::Other(other),
-    };
+    }
+}
+
+/// Reads a request; the values of its headers are put into `headers`.
+///
+/// # Safety
+/// `request` must be null or a sized struct whose strings are readable during `'a`.
+pub(super) unsafe fn read_request<'a>(
+    request: *const abi::ResolveRequest,
+    headers: &'a mut [Option<&'a str>; abi::HEADERS_MAX],
+) -> Result<Request<'a>, Refusal> {
+    // SAFETY: the caller's promise.
+    let request = unsafe { abi::read_sized(request) };
+    let request = request.ok_or_else(|| Refusal::internal("the host sent a null request"))?;
     let [a, b, c, d, ..] = request.client_address;
     let client = match request.client_address_len {
         4 => Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d))),
         16 => Some(IpAddr::V6(Ipv6Addr::from(request.client_address))),
         _ => None,
     };
-    // SAFETY: the caller's promise, for all five strings.
+    let count = if request.headers.is_null() { 0 } else { request.header_count as usize };
+    for (index, header) in headers.iter_mut().enumerate().take(count) {
+        // SAFETY: the array has `header_count` strings, all readable.
+        let value = unsafe { *request.headers.add(index) };
+        if !value.ptr.is_null() {
+            // SAFETY: the caller's promise.
+            *header = Some(unsafe { text(value, "a header")? });
+        }
+    }
+    // SAFETY: the caller's promise, for all strings.
     unsafe {
         Ok(Request {
-            kind,
+            kind: kind_of(request.kind),
             method: text(request.method, "the method")?,
             query_ns: none_if_empty(text(request.query_ns, "ns")?),
             header_ns: none_if_empty(text(request.header_ns, "X-Dragonfly-Registry")?),
             name: text(request.name, "the repository name")?,
             reference: text(request.reference, "the reference")?,
             client,
+            ns_source: match request.ns_source {
+                abi::NS_NONE => NsSource::None,
+                abi::NS_QUERY => NsSource::Query,
+                abi::NS_HEADER => NsSource::Header,
+                abi::NS_PATH => NsSource::Path,
+                other => NsSource::Other(other),
+            },
+            ns: none_if_empty(text(request.ns, "the namespace")?),
+            repository: text(request.repository, "the repository")?,
+            principal: none_if_empty(text(request.principal, "the principal")?),
+            headers: headers.get(..count.min(abi::HEADERS_MAX)).unwrap_or_default(),
+        })
+    }
+}
+
+/// # Safety
+/// `request` must be null or a sized struct whose strings are readable during `'a`.
+pub(super) unsafe fn read_place_request<'a>(
+    request: *const abi::PlaceRequest,
+) -> Result<PlaceRequest<'a>, Refusal> {
+    // SAFETY: the caller's promise.
+    let request = unsafe { abi::read_sized(request) };
+    let request = request.ok_or_else(|| Refusal::internal("the host sent a null request"))?;
+    // SAFETY: the caller's promise, for all strings.
+    unsafe {
+        Ok(PlaceRequest {
+            kind: kind_of(request.kind),
+            moment: match request.moment {
+                abi::MOMENT_STORE => Moment::Store,
+                abi::MOMENT_STORED => Moment::Stored,
+                other => Moment::Other(other),
+            },
+            upstream: none_if_empty(text(request.upstream, "the upstream")?),
+            repository: text(request.repository, "the repository")?,
+            digest: none_if_empty(text(request.digest, "the digest")?),
+            media_type: none_if_empty(text(request.media_type, "the media type")?),
+            size: Some(request.content_bytes).filter(|size| *size != abi::BYTES_UNKNOWN),
         })
     }
 }

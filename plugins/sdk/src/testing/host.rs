@@ -1,22 +1,27 @@
-//! The pointers of the fake host: its table, its context and the calls into a plugin.
+//! The fake host's side of the contract: its table, and the checks that the real host makes.
 
-use std::ptr::null_mut;
+use std::time::Duration;
 
 use ringport_plugin_abi as abi;
 
-use super::{FakeAnswer, FakeHost};
+use super::{FakeAnswer, FakeCandidate, FakeHost, FakePlacement, FakeRemote};
 use crate::names::is_repository_name;
-use crate::resolver::{Kind, Request, Status};
+use crate::place::{Class, Purpose};
+use crate::resolver::{By, Status};
 
 /// What a `ringport_ctx*` of the fake host points at.
-struct Context<'a> {
-    upstreams: &'a [super::FakeUpstream],
-    answer: FakeAnswer,
+pub(super) struct Context<'a> {
+    host: &'a FakeHost,
+    pub(super) answer: FakeAnswer,
+    pub(super) placement: FakePlacement,
+    pub(super) headers_wanted: Vec<String>,
+    pub(super) rule: String,
+    pub(super) error: String,
     /// The first rule that the answer broke.
-    broken: Option<String>,
+    pub(super) broken: Option<String>,
 }
 
-static HOST: abi::Host = abi::Host {
+pub(super) static HOST: abi::Host = abi::Host {
     size: size_of::<abi::Host>() as u32,
     reserved: 0,
     abi_major: abi::ABI_MAJOR,
@@ -28,45 +33,67 @@ static HOST: abi::Host = abi::Host {
     emit_error: Some(emit_error),
     emit_freshness: Some(emit_freshness),
     features: 0,
-    emit_candidate: None,
-    emit_immutable: None,
-    emit_cacheable: None,
-    emit_placement: None,
-    emit_remote: None,
-    want_header: None,
-    want_refresh: None,
+    emit_candidate: Some(emit_candidate),
+    emit_immutable: Some(emit_immutable),
+    emit_cacheable: Some(emit_cacheable),
+    emit_placement: Some(emit_placement),
+    emit_remote: Some(emit_remote),
+    want_header: Some(want_header),
+    want_refresh: Some(want_refresh),
 };
 
 impl Context<'_> {
-    fn new(host: &FakeHost) -> Context<'_> {
-        Context { upstreams: &host.upstreams, answer: FakeAnswer::default(), broken: None }
+    pub(super) fn new(host: &FakeHost) -> Context<'_> {
+        Context {
+            host,
+            answer: FakeAnswer::default(),
+            placement: FakePlacement::default(),
+            headers_wanted: Vec::new(),
+            rule: String::new(),
+            error: String::new(),
+            broken: None,
+        }
     }
 
     /// Runs a hook with this context and gives back the status as a host sees it.
-    fn run(&mut self, hook: impl FnOnce(*mut abi::Ctx) -> abi::Status) -> Status {
+    pub(super) fn run(&mut self, hook: impl FnOnce(*mut abi::Ctx) -> abi::Status) -> Status {
         let ctx: *mut Context<'_> = self;
         Status::from_abi(hook(ctx.cast()))
     }
 
-    fn refuse(&mut self, problem: String) -> abi::Status {
-        self.broken.get_or_insert(problem);
+    fn refuse(&mut self, problem: impl Into<String>) -> abi::Status {
+        self.broken.get_or_insert(problem.into());
         abi::INVALID
     }
 
-    fn add_upstream(&mut self, upstream: &str, repository: &str) -> abi::Status {
-        let means = |u: &&super::FakeUpstream| {
-            u.canonical_name == upstream || u.aliases.iter().any(|alias| alias == upstream)
-        };
-        let Some(declared) = self.upstreams.iter().find(means) else {
+    fn add_candidate(&mut self, [upstream, repository, credential, ns]: [&str; 4]) -> abi::Status {
+        let host = self.host;
+        let Some(declared) = host.find(upstream) else {
             return self.refuse(format!("upstream {upstream:?} is not declared"));
         };
         if !is_repository_name(repository) {
             return self.refuse(format!("{repository:?} is not a repository name"));
         }
-        if self.answer.hosted.is_some() {
-            return self.refuse("both hosted and upstream".to_owned());
+        if !credential.is_empty() && !declared.credentials.iter().any(|own| own == credential) {
+            let name = &declared.canonical_name;
+            return self.refuse(format!("upstream {name} has no credential {credential:?}"));
         }
-        let candidate = (declared.canonical_name.clone(), repository.to_owned());
+        if !ns.is_empty() && declared.flags & abi::UPSTREAM_FORWARD_NS == 0 {
+            return self.refuse(format!("upstream {} takes no ns", declared.canonical_name));
+        }
+        let forward_ns = host.find(ns).map(|upstream| upstream.canonical_name.clone());
+        if !ns.is_empty() && forward_ns.is_none() {
+            return self.refuse(format!("forward_ns {ns:?} is not declared"));
+        }
+        if self.answer.hosted.is_some() {
+            return self.refuse("both hosted and upstream");
+        }
+        let candidate = FakeCandidate {
+            upstream: declared.canonical_name.clone(),
+            repository: repository.to_owned(),
+            credential: (!credential.is_empty()).then(|| credential.to_owned()),
+            forward_ns,
+        };
         if !self.answer.candidates.contains(&candidate) {
             self.answer.candidates.push(candidate);
         }
@@ -81,31 +108,76 @@ impl Context<'_> {
             return self.refuse(format!("{repository:?} is not a repository name"));
         }
         if !self.answer.candidates.is_empty() || self.answer.hosted.is_some() {
-            return self.refuse("hosted besides another route".to_owned());
+            return self.refuse("hosted besides another route");
         }
         self.answer.hosted = Some(repository.to_owned());
         abi::OK
     }
+
+    fn set_placement(&mut self, placement: &abi::Placement, pool: &str) -> abi::Status {
+        let class = match placement.storage_class {
+            abi::CLASS_CACHE => Class::Cache,
+            abi::CLASS_PINNED => Class::Pinned,
+            abi::CLASS_PASS_THROUGH => Class::PassThrough,
+            other => return self.refuse(format!("there is no class {other}")),
+        };
+        if !pool.is_empty() && !self.host.pools.iter().any(|own| own == pool) {
+            return self.refuse(format!("pool {pool:?} is not declared"));
+        }
+        if placement.priority.unsigned_abs() > abi::PRIORITY_MAX.unsigned_abs() {
+            return self.refuse(format!("priority {} is out of bounds", placement.priority));
+        }
+        self.placement.class = class;
+        self.placement.pool = (!pool.is_empty()).then(|| pool.to_owned());
+        let ttl = Some(placement.ttl_ms).filter(|ms| *ms != 0);
+        self.placement.ttl = ttl.map(Duration::from_millis);
+        self.placement.priority = placement.priority;
+        abi::OK
+    }
+
+    fn add_remote(&mut self, remote: FakeRemote) -> abi::Status {
+        let below = |tier: &String| {
+            remote.url.strip_prefix(tier.as_str()).is_some_and(|path| path.starts_with('/'))
+        };
+        let bytes = remote.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if !self.host.remote_tiers.iter().any(below) {
+            return self.refuse(format!("{:?} is below no declared remote tier", remote.url));
+        }
+        if remote.headers.len() > abi::REMOTE_HEADERS_MAX
+            || remote.url.len().max(bytes) > abi::REMOTE_BYTES_MAX
+            || self.placement.remotes.len() == abi::REMOTES_MAX
+        {
+            return self.refuse("too many requests to remote tiers, or too large ones");
+        }
+        self.placement.remotes.push(remote);
+        abi::OK
+    }
+}
+
+/// The context behind `ctx`.
+///
+/// # Safety
+/// `ctx` must be null or the pointer [`Context::run`] made for the running call.
+unsafe fn context<'a>(ctx: *mut abi::Ctx) -> Option<&'a mut Context<'a>> {
+    // SAFETY: the caller's promise; `run` of the context does not touch it while the hook runs.
+    unsafe { ctx.cast::<Context<'a>>().as_mut() }
 }
 
 /// Hands the context and the strings of an emit call to `run`.
 ///
 /// # Safety
-/// `ctx` must be null or the pointer [`Context::run`] made for the running call; the strings must
-/// be readable.
+/// As for [`context`]; the strings must be readable.
 unsafe fn emit<const N: usize>(
     ctx: *mut abi::Ctx,
     strings: [abi::Str; N],
     run: impl FnOnce(&mut Context<'_>, [&str; N]) -> abi::Status,
 ) -> abi::Status {
-    // SAFETY: the caller's promise; `run` of the context does not touch it while the hook runs.
-    let Some(context) = (unsafe { ctx.cast::<Context<'_>>().as_mut() }) else {
-        return abi::INVALID;
-    };
+    // SAFETY: the caller's promise.
+    let Some(context) = (unsafe { context(ctx) }) else { return abi::INVALID };
     // SAFETY: the caller's promise.
     let texts = strings.map(|s| unsafe { s.as_bytes() }.map(std::str::from_utf8));
     if texts.iter().any(|text| !matches!(text, Some(Ok(_)))) {
-        return context.refuse("a text is not UTF-8".to_owned());
+        return context.refuse("a text is not UTF-8");
     }
     run(context, texts.map(|text| text.and_then(Result::ok).unwrap_or_default()))
 }
@@ -115,9 +187,21 @@ unsafe extern "C" fn emit_upstream(
     upstream: abi::Str,
     repository: abi::Str,
 ) -> abi::Status {
-    let add = |context: &mut Context<'_>, [u, r]: [&str; 2]| context.add_upstream(u, r);
+    let add = |context: &mut Context<'_>, [u, r]: [&str; 2]| context.add_candidate([u, r, "", ""]);
     // SAFETY: the contract of the emit functions.
     unsafe { emit(ctx, [upstream, repository], add) }
+}
+
+unsafe extern "C" fn emit_candidate(
+    ctx: *mut abi::Ctx,
+    candidate: *const abi::Candidate,
+) -> abi::Status {
+    // SAFETY: the contract of the emit functions: null or a sized struct, its strings readable.
+    unsafe {
+        let Some(c) = abi::read_sized(candidate) else { return abi::INVALID };
+        let strings = [c.upstream, c.repository, c.credential, c.forward_ns];
+        emit(ctx, strings, |context, strings| context.add_candidate(strings))
+    }
 }
 
 unsafe extern "C" fn emit_hosted(ctx: *mut abi::Ctx, repository: abi::Str) -> abi::Status {
@@ -127,7 +211,7 @@ unsafe extern "C" fn emit_hosted(ctx: *mut abi::Ctx, repository: abi::Str) -> ab
 
 unsafe extern "C" fn emit_rule(ctx: *mut abi::Ctx, text: abi::Str) -> abi::Status {
     let set = |context: &mut Context<'_>, [text]: [&str; 1]| {
-        text.clone_into(&mut context.answer.rule);
+        text.clone_into(&mut context.rule);
         abi::OK
     };
     // SAFETY: the contract of the emit functions.
@@ -136,7 +220,7 @@ unsafe extern "C" fn emit_rule(ctx: *mut abi::Ctx, text: abi::Str) -> abi::Statu
 
 unsafe extern "C" fn emit_error(ctx: *mut abi::Ctx, text: abi::Str) -> abi::Status {
     let set = |context: &mut Context<'_>, [text]: [&str; 1]| {
-        text.clone_into(&mut context.answer.error);
+        text.clone_into(&mut context.error);
         abi::OK
     };
     // SAFETY: the contract of the emit functions.
@@ -149,7 +233,7 @@ unsafe extern "C" fn emit_freshness(ctx: *mut abi::Ctx, ttl: u64, stale: u64) ->
         (context.answer.tag_ttl_ms, context.answer.stale_max_ms) = (bound(ttl), bound(stale));
         let too_long = |ms: &Option<u64>| ms.is_some_and(|ms| ms > abi::FRESHNESS_MS_MAX);
         match too_long(&context.answer.tag_ttl_ms) || too_long(&context.answer.stale_max_ms) {
-            true => context.refuse("freshness above 366 days".to_owned()),
+            true => context.refuse("freshness above 366 days"),
             false => abi::OK,
         }
     };
@@ -157,158 +241,96 @@ unsafe extern "C" fn emit_freshness(ctx: *mut abi::Ctx, ttl: u64, stale: u64) ->
     unsafe { emit(ctx, [], set) }
 }
 
-/// One instance and its worker 0.
-#[derive(Debug)]
-pub(super) struct Life {
-    host: FakeHost,
-    plugin: &'static abi::Plugin,
-    instance: *mut abi::Instance,
-    worker: *mut abi::Worker,
+unsafe extern "C" fn emit_immutable(ctx: *mut abi::Ctx) -> abi::Status {
+    let set = |context: &mut Context<'_>, []: [&str; 0]| {
+        context.answer.immutable = true;
+        abi::OK
+    };
+    // SAFETY: the contract of the emit functions.
+    unsafe { emit(ctx, [], set) }
 }
 
-impl Life {
-    /// `configure` and `worker_start`.
-    pub(super) fn start(host: &FakeHost, plugin: &'static abi::Plugin) -> Result<Life, String> {
-        let mut life =
-            Life { host: host.clone(), plugin, instance: null_mut(), worker: null_mut() };
-        life.configure()?;
-        life.start_worker()?;
-        Ok(life)
-    }
+unsafe extern "C" fn emit_cacheable(ctx: *mut abi::Ctx, depends_on: u64) -> abi::Status {
+    let set = |context: &mut Context<'_>, []: [&str; 0]| {
+        let known = By::KIND | By::METHOD | By::REFERENCE | By::CLIENT | By::PRINCIPAL;
+        if depends_on & !(known | By::HEADERS).0 != 0 {
+            return context.refuse(format!("unknown bits in {depends_on:#x}"));
+        }
+        let before = context.answer.cacheable.unwrap_or_default();
+        context.answer.cacheable = Some(before | By(depends_on));
+        abi::OK
+    };
+    // SAFETY: the contract of the emit functions.
+    unsafe { emit(ctx, [], set) }
+}
 
-    fn configure(&mut self) -> Result<(), String> {
-        let Some(configure) = self.plugin.configure else { return Err("no configure".into()) };
-        let aliases: Vec<Vec<abi::Str>> = self
-            .host
-            .upstreams
-            .iter()
-            .map(|u| u.aliases.iter().map(|alias| abi::Str::new(alias)).collect())
-            .collect();
-        let upstreams: Vec<abi::Upstream> = self
-            .host
-            .upstreams
-            .iter()
-            .zip(&aliases)
-            .map(|(upstream, aliases)| abi::Upstream {
-                size: size_of::<abi::Upstream>() as u32,
-                flags: upstream.flags,
-                canonical_name: abi::Str::new(&upstream.canonical_name),
-                aliases: aliases.as_ptr(),
-                alias_count: aliases.len(),
-                credentials: std::ptr::null(),
-                credential_count: 0,
-            })
-            .collect();
-        let pointers: Vec<*const abi::Upstream> =
-            upstreams.iter().map(std::ptr::from_ref).collect();
-        let args = abi::ConfigureArgs {
-            size: size_of::<abi::ConfigureArgs>() as u32,
-            worker_count: 1,
-            name: abi::Str::new("test"),
-            config: abi::Str::new(&self.host.config),
-            upstreams: pointers.as_ptr(),
-            upstream_count: pointers.len(),
-            pools: std::ptr::null(),
-            pool_count: 0,
-            remote_tiers: std::ptr::null(),
-            remote_tier_count: 0,
+unsafe extern "C" fn emit_placement(
+    ctx: *mut abi::Ctx,
+    placement: *const abi::Placement,
+) -> abi::Status {
+    // SAFETY: the contract of the emit functions: null or a sized struct, its strings readable.
+    unsafe {
+        let Some(placement) = abi::read_sized(placement) else { return abi::INVALID };
+        emit(ctx, [placement.pool], |context, [pool]| context.set_placement(&placement, pool))
+    }
+}
+
+unsafe extern "C" fn emit_remote(ctx: *mut abi::Ctx, remote: *const abi::Remote) -> abi::Status {
+    // SAFETY: the contract of the emit functions: null or a sized struct; its strings, and the
+    // array of its headers and their strings, are readable.
+    unsafe {
+        let Some(remote) = abi::read_sized(remote) else { return abi::INVALID };
+        let mut headers = Vec::new();
+        for index in 0..remote.header_count {
+            let abi::Header { name, value } = *remote.headers.add(index);
+            let text = |s: abi::Str| {
+                String::from_utf8_lossy(s.as_bytes().unwrap_or_default()).into_owned()
+            };
+            headers.push((text(name), text(value)));
+        }
+        let purpose = match remote.purpose {
+            abi::REMOTE_READ => Purpose::Read,
+            abi::REMOTE_WRITE => Purpose::Write,
+            _ => return emit(ctx, [], |context, []| context.refuse("an unknown purpose")),
         };
-        let mut context = Context::new(&self.host);
-        let instance = &mut self.instance;
-        // SAFETY: all that `args` points at lives to the end of this function, `HOST` for ever.
-        let status = context.run(|ctx| unsafe { configure(&HOST, &args, ctx, instance) });
-        started(status, &context, self.instance.is_null())
+        emit(ctx, [remote.method, remote.url], |context, [method, url]| {
+            context.add_remote(FakeRemote {
+                purpose,
+                method: method.to_owned(),
+                url: url.to_owned(),
+                headers,
+                expires_unix_ms: Some(remote.expires_unix_ms).filter(|ms| *ms != 0),
+            })
+        })
     }
+}
 
-    fn start_worker(&mut self) -> Result<(), String> {
-        let Some(start) = self.plugin.worker_start else { return Err("no worker_start".into()) };
-        let mut context = Context::new(&self.host);
-        let (instance, worker) = (self.instance, &mut self.worker);
-        // SAFETY: the instance was configured and is not destroyed before `self` is dropped.
-        let status = context.run(|ctx| unsafe { start(instance, 0, ctx, worker) });
-        started(status, &context, self.worker.is_null())
-    }
-
-    /// One `resolve`.
-    pub(super) fn resolve(&mut self, request: &Request<'_>) -> FakeAnswer {
-        let Some(resolve) = self.plugin.resolve else { return FakeAnswer::default() };
-        let request = to_abi(request);
-        let mut context = Context::new(&self.host);
-        let worker = self.worker;
-        // SAFETY: the worker was started and `&mut self` makes this its only user.
-        let status = context.run(|ctx| unsafe { resolve(worker, &request, ctx) });
-        let Context { mut answer, broken, .. } = context;
-        answer.status = Some(status);
-        let empty = answer.hosted.is_none() && answer.candidates.is_empty();
-        let broken = broken.or_else(|| empty.then(|| "OK without a route".to_owned()));
-        if let (Status::Ok, Some(problem)) = (status, broken) {
-            answer.status = Some(Status::Internal);
-            answer.error = problem;
+unsafe extern "C" fn want_header(ctx: *mut abi::Ctx, name: abi::Str) -> abi::Status {
+    let want = |context: &mut Context<'_>, [name]: [&str; 1]| {
+        let name = name.to_ascii_lowercase();
+        let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        let is_secret = ["authorization", "cookie", "proxy-authorization"].contains(&&*name);
+        if name.is_empty()
+            || name.len() > abi::HEADER_NAME_BYTES_MAX
+            || !name.bytes().all(is_token)
+            || is_secret
+            || context.headers_wanted.contains(&name)
+            || context.headers_wanted.len() == abi::HEADERS_MAX
+        {
+            return context.refuse(format!("the header {name:?} is not handed out"));
         }
-        answer
-    }
-}
-
-impl Drop for Life {
-    fn drop(&mut self) {
-        // SAFETY: each handle is null or as the plugin made it, and is ended once, in order.
-        unsafe {
-            if let Some(worker_stop) = self.plugin.worker_stop {
-                worker_stop(self.worker);
-            }
-            if let Some(destroy) = self.plugin.destroy {
-                destroy(self.instance);
-            }
-        }
-    }
-}
-
-fn started(status: Status, context: &Context<'_>, is_null: bool) -> Result<(), String> {
-    match status {
-        Status::Ok if is_null => Err("OK without a handle".to_owned()),
-        Status::Ok => Ok(()),
-        _ => Err(context.answer.error.clone()),
-    }
-}
-
-fn to_abi(request: &Request<'_>) -> abi::ResolveRequest {
-    let kind = match request.kind {
-        Kind::Manifest => abi::KIND_MANIFEST,
-        Kind::Blob => abi::KIND_BLOB,
-        Kind::Tags => abi::KIND_TAGS,
-        Kind::Referrers => abi::KIND_REFERRERS,
-        Kind::Other(number) => number,
+        context.headers_wanted.push(name);
+        abi::OK
     };
-    let mut client_address = [0; 16];
-    let client_address_len = match request.client {
-        None => 0,
-        Some(std::net::IpAddr::V4(address)) => {
-            for (to, from) in client_address.iter_mut().zip(address.octets()) {
-                *to = from;
-            }
-            4
-        }
-        Some(std::net::IpAddr::V6(address)) => {
-            client_address = address.octets();
-            16
-        }
+    // SAFETY: the contract of the host's functions.
+    unsafe { emit(ctx, [name], want) }
+}
+
+unsafe extern "C" fn want_refresh(ctx: *mut abi::Ctx, interval_ms: u64) -> abi::Status {
+    let want = |context: &mut Context<'_>, []: [&str; 0]| match interval_ms {
+        abi::REFRESH_MS_MIN..=abi::REFRESH_MS_MAX => abi::OK,
+        _ => context.refuse(format!("a refresh every {interval_ms} ms")),
     };
-    abi::ResolveRequest {
-        size: size_of::<abi::ResolveRequest>() as u32,
-        kind,
-        method: abi::Str::new(request.method),
-        query_ns: abi::Str::new(request.query_ns.unwrap_or_default()),
-        header_ns: abi::Str::new(request.header_ns.unwrap_or_default()),
-        name: abi::Str::new(request.name),
-        reference: abi::Str::new(request.reference),
-        client_address,
-        client_address_len,
-        reserved: 0,
-        ns_source: abi::NS_NONE,
-        header_count: 0,
-        ns: abi::Str::EMPTY,
-        repository: abi::Str::new(request.name),
-        principal: abi::Str::EMPTY,
-        headers: std::ptr::null(),
-    }
+    // SAFETY: the contract of the host's functions.
+    unsafe { emit(ctx, [], want) }
 }
