@@ -112,6 +112,7 @@ fn a_big_store_answers_soon_after_its_start() {
             assert!(began.elapsed() < Duration::from_secs(60), "{how}: no hit");
             std::thread::sleep(support::ms(2));
         };
+        server.await_ready().expect("a server that goes on");
         println!("after {how}: first hit in {first_hit:?}, {} MiB", server.rss_bytes() >> 20);
         support::wait_until("the index to be complete", support::secs(300), || {
             server.metrics().contains("\nringport_index_cold 0\n")

@@ -334,6 +334,12 @@ impl Generation {
         }
     }
 
+    /// Takes that back: there is something that it has not been told.
+    pub(super) fn doubt(&self) {
+        self.is_complete.store(false, Ordering::Release);
+        self.mark_complete(false);
+    }
+
     fn mark_complete(&self, is_complete: bool) {
         if let Err(error) = self.file.mark(|header| header.is_complete = is_complete) {
             tracing::warn!(%error, "the header of the index was not written");

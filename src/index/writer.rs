@@ -112,6 +112,12 @@ impl IndexWriter {
         self.current.complete();
     }
 
+    /// Takes back that a miss is an answer, until [`IndexWriter::rebuilt`]: the catalog knows what
+    /// was not put here.
+    pub fn doubt(&mut self) {
+        self.current.doubt();
+    }
+
     /// Whether a new generation is due: the table is too full, refused an entry, found damage, was
     /// poisoned, is smaller than configured, or its access clock (728 days) runs out.
     pub fn needs_growth(&self) -> bool {

@@ -80,17 +80,22 @@ impl IndexFeed {
         let work = match due {
             Due::Nothing => {
                 writer.rebuilt();
+                // The catalog may be behind, and gives the numbers in between once more.
+                writer.set_applied(group);
                 Work::Nothing
             }
             Due::First => Work::Filling,
             // Beside the one in use, so that what was removed meanwhile goes with the old one.
-            Due::All => match writer.begin_generation(index.counts().slots) {
-                Ok(()) => Work::Replacing,
-                Err(error) => {
-                    tracing::warn!(%error, "the index is filled in place");
-                    Work::Filling
+            Due::All => {
+                writer.doubt();
+                match writer.begin_generation(index.counts().slots) {
+                    Ok(()) => Work::Replacing,
+                    Err(error) => {
+                        tracing::warn!(%error, "the index is filled in place");
+                        Work::Filling
+                    }
                 }
-            },
+            }
         };
         let writer = Some(writer);
         Self { index, writer, space, work, group, grow_after: None, rebuild_after: None }
