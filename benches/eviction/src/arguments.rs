@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::trace::TraceOptions;
+use ringport_bench_eviction::trace::TraceOptions;
 
 const USAGE: &str = "use: eviction-sim [--seeds 1,2,3] [--zipf 1.0] [--one-offs 0.06] \
                      [--waves 0.45] [--drift 4] [--days 28] [--threads 2] \

@@ -1,19 +1,8 @@
 //! `eviction-sim`: plays a made-up CI trace through caches of several sizes under several eviction
 //! policies, and prints hit ratios as Markdown. docs/EVICTION.md tells what came out.
-//!
-//! The policy that ships is the server's own file, so that what is measured is what runs.
 
 mod arguments;
-mod policies;
-mod random;
-mod replay;
 mod report;
-mod trace;
-mod world;
-
-#[path = "../../../src/registry/eviction.rs"]
-#[allow(unreachable_pub, reason = "public in the server")]
-mod eviction;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -21,39 +10,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arguments::Arguments;
-use policies::{Kind, Rule};
-use replay::{Ratios, Room, replay};
-use trace::Trace;
+use ringport_bench_eviction::policies::{Kind, ROWS, SHIPPED};
+use ringport_bench_eviction::replay::{Ratios, Room, replay};
+use ringport_bench_eviction::trace::Trace;
 
 /// Cache sizes, as shares of all bytes that the trace ever asks for.
 const SHARES: [f64; 4] = [0.01, 0.05, 0.10, 0.25];
-
-/// The tables' rows.
-const ROWS: [Kind; 20] = [
-    Kind::Sampled(Rule::Random, 1),
-    Kind::Lru,
-    Kind::Sieve,
-    Kind::S3Fifo,
-    Kind::Gdsf(1.0),
-    Kind::Gdsf(0.5),
-    Kind::Sampled(Rule::Lru, 16),
-    Kind::Sampled(Rule::Lru, 32),
-    Kind::Sampled(Rule::Lru, 64),
-    Kind::Sampled(Rule::Aged(0.0), 64),
-    Kind::Sampled(Rule::Aged(0.25), 64),
-    Kind::Sampled(Rule::Aged(0.5), 16),
-    Kind::Sampled(Rule::Aged(0.5), 32),
-    Kind::Sampled(Rule::Aged(0.5), 64),
-    Kind::Sampled(Rule::Aged(0.5), 512),
-    Kind::Sampled(Rule::Aged(1.0), 64),
-    Kind::Sampled(Rule::Plain(0.5), 64),
-    SHIPPED,
-    Kind::Sampled(Rule::Offline(0.0), 64),
-    Kind::Sampled(Rule::Offline(0.5), 64),
-];
-
-/// The row that the others are compared with.
-const SHIPPED: Kind = Kind::Sampled(Rule::Shipped, eviction::SAMPLES);
 
 fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args().skip(1)) {
@@ -91,9 +53,8 @@ fn measure(rows: &[Kind], trace: &Trace, arguments: &Arguments) -> Vec<[Ratios; 
         let (row, column) = (cell / SHARES.len(), cell % SHARES.len());
         let Some(kind) = rows.get(row) else { break };
         let capacity = (footprint as f64 * SHARES[column]) as u64;
-        let mut policy = kind.build(trace, capacity);
         let room = Room { high: capacity, low: (capacity as f64 * arguments.low_watermark) as u64 };
-        let ratios = replay(trace, &next_uses, policy.as_mut(), room);
+        let ratios = replay(trace, &next_uses, *kind, room);
         if let Ok(mut found) = found.lock() {
             found[row][column] = ratios;
         }

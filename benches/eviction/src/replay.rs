@@ -1,16 +1,18 @@
 //! One cache, one policy, one trace: what share of the requests, of the bytes, and of whole pulls
 //! needed no upstream.
 
-use crate::policies::{Policy, Request};
+use crate::policies::{Kind, Policy, Request};
 use crate::trace::Trace;
 
 /// Shares in percent, after the warm-up.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Ratios {
-    pub(crate) objects: f64,
-    pub(crate) bytes: f64,
+pub struct Ratios {
+    /// Requests that were answered from the cache.
+    pub objects: f64,
+    /// Bytes that were.
+    pub bytes: f64,
     /// Pulls of which every object was there.
-    pub(crate) pulls: f64,
+    pub pulls: f64,
 }
 
 /// The first part of the trace fills the cache and isn't counted.
@@ -36,56 +38,80 @@ impl Share {
 
 /// The cache's bytes: once there would be more than `high`, it is emptied to `low`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Room {
-    pub(crate) high: u64,
-    pub(crate) low: u64,
+pub struct Room {
+    /// The most there may be.
+    pub high: u64,
+    /// What it is emptied to when there would be more.
+    pub low: u64,
+}
+
+/// A cache under one policy.
+pub struct Cache {
+    policy: Box<dyn Policy>,
+    room: Room,
+    is_resident: Vec<bool>,
+    sizes: Vec<u64>,
+    used: u64,
+}
+
+impl Cache {
+    /// An empty one for the objects of this trace.
+    pub fn new(trace: &Trace, kind: Kind, room: Room) -> Self {
+        let (is_resident, sizes) = (vec![false; trace.sizes.len()], trace.sizes.clone());
+        Self { policy: kind.build(trace, room.high), room, is_resident, sizes, used: 0 }
+    }
+
+    /// A manifest that names these objects was asked for.
+    pub fn needed(&mut self, objects: &[u32], minute: u32) {
+        self.policy.needed(objects, minute);
+    }
+
+    /// Whether the object is there; if not, it is fetched and kept, and others make room.
+    pub fn ask(&mut self, request: Request) -> bool {
+        let Request { object, size, minute, .. } = request;
+        if self.is_resident[object as usize] {
+            self.policy.hit(request);
+            return true;
+        }
+        if size > self.room.low {
+            return false;
+        }
+        let most = if self.used + size > self.room.high { self.room.low } else { self.room.high };
+        while self.used + size > most {
+            let Some(victim) = self.policy.evict(minute) else { break };
+            debug_assert!(self.is_resident[victim as usize], "evicted what is not there");
+            self.is_resident[victim as usize] = false;
+            self.used -= self.sizes[victim as usize];
+        }
+        self.is_resident[object as usize] = true;
+        self.used += size;
+        self.policy.insert(request);
+        debug_assert!(self.used <= self.room.high, "kept more than there is room for");
+        false
+    }
 }
 
 /// Plays the trace through a cache of this room.
-pub(crate) fn replay(
-    trace: &Trace,
-    next_uses: &[u32],
-    policy: &mut dyn Policy,
-    room: Room,
-) -> Ratios {
+pub fn replay(trace: &Trace, next_uses: &[u32], kind: Kind, room: Room) -> Ratios {
     let (mut objects, mut bytes, mut pulls) =
         (Share::default(), Share::default(), Share::default());
-    let mut is_resident = vec![false; trace.sizes.len()];
-    let (mut used, mut number) = (0, 0);
+    let mut cache = Cache::new(trace, kind, room);
+    let mut number = 0;
     let counted_from = (trace.pulls.len() as f64 * WARM_UP) as usize;
     for (at, &pull) in trace.pulls.iter().enumerate() {
         let is_counted = at >= counted_from;
         let mut is_whole = true;
-        policy.needed(&trace.images[pull.image as usize].objects, pull.minute);
+        cache.needed(&trace.images[pull.image as usize].objects, pull.minute);
         for object in trace.requests(pull) {
             let size = trace.sizes[object as usize];
             let next_use = next_uses[number];
             number += 1;
-            let request = Request { object, size, minute: pull.minute, next_use };
-            let is_hit = is_resident[object as usize];
+            let is_hit = cache.ask(Request { object, size, minute: pull.minute, next_use });
             is_whole &= is_hit;
             if is_counted {
                 objects.count(1, is_hit);
                 bytes.count(size, is_hit);
             }
-            if is_hit {
-                policy.hit(request);
-                continue;
-            }
-            if size > room.low {
-                continue;
-            }
-            let most = if used + size > room.high { room.low } else { room.high };
-            while used + size > most {
-                let Some(victim) = policy.evict(pull.minute) else { break };
-                debug_assert!(is_resident[victim as usize], "evicted what is not there");
-                is_resident[victim as usize] = false;
-                used -= trace.sizes[victim as usize];
-            }
-            is_resident[object as usize] = true;
-            used += size;
-            policy.insert(request);
-            debug_assert!(used <= room.high, "kept more than there is room for");
         }
         if is_counted {
             pulls.count(1, is_whole);
@@ -97,7 +123,7 @@ pub(crate) fn replay(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ROWS;
+    use crate::policies::ROWS;
     use crate::trace::TraceOptions;
 
     /// Each row's ratios for a short trace, with this share of the room that it needs.
@@ -107,9 +133,7 @@ mod tests {
         let next_uses = trace.next_uses();
         let high = (trace.sizes.iter().sum::<u64>() as f64 * share) as u64;
         let room = Room { high, low: high / 10 * 9 };
-        let row = |kind: crate::policies::Kind| {
-            replay(&trace, &next_uses, kind.build(&trace, high).as_mut(), room)
-        };
+        let row = |kind: crate::policies::Kind| replay(&trace, &next_uses, kind, room);
         ROWS.into_iter().map(row).collect()
     }
 

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use crate::policies::Kind;
-use crate::replay::Ratios;
-use crate::trace::Trace;
-use crate::{SHARES, SHIPPED};
+use crate::SHARES;
+use ringport_bench_eviction::policies::{Kind, SHIPPED};
+use ringport_bench_eviction::replay::Ratios;
+use ringport_bench_eviction::trace::Trace;
 
 /// Ratios by row and share, of one seed.
 type Measured = Vec<[Ratios; SHARES.len()]>;

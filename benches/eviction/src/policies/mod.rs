@@ -6,8 +6,10 @@ mod s3_fifo;
 mod sampled;
 mod sieve;
 
-pub(crate) use sampled::{Rule, Sampled};
+pub use sampled::Rule;
+use sampled::Sampled;
 
+use crate::eviction;
 use crate::trace::Trace;
 use gdsf::Gdsf;
 use lru::Lru;
@@ -16,16 +18,19 @@ use sieve::Sieve;
 
 /// A request, as a policy sees it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Request {
-    pub(crate) object: u32,
-    pub(crate) size: u64,
-    pub(crate) minute: u32,
+pub struct Request {
+    /// The object's number.
+    pub object: u32,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When, in minutes since the trace began.
+    pub minute: u32,
     /// The number of the next request for it; only the offline yardstick may look.
-    pub(crate) next_use: u32,
+    pub next_use: u32,
 }
 
 /// What to keep. The cache (see `replay`) knows what is resident and how full it is.
-pub(crate) trait Policy {
+pub trait Policy {
     /// A resident object is asked for.
     fn hit(&mut self, request: Request);
     /// An object has been fetched and is resident now.
@@ -36,20 +41,51 @@ pub(crate) trait Policy {
     fn needed(&mut self, _objects: &[u32], _minute: u32) {}
 }
 
+/// The tables' rows.
+pub const ROWS: [Kind; 20] = [
+    Kind::Sampled(Rule::Random, 1),
+    Kind::Lru,
+    Kind::Sieve,
+    Kind::S3Fifo,
+    Kind::Gdsf(1.0),
+    Kind::Gdsf(0.5),
+    Kind::Sampled(Rule::Lru, 16),
+    Kind::Sampled(Rule::Lru, 32),
+    Kind::Sampled(Rule::Lru, 64),
+    Kind::Sampled(Rule::Aged(0.0), 64),
+    Kind::Sampled(Rule::Aged(0.25), 64),
+    Kind::Sampled(Rule::Aged(0.5), 16),
+    Kind::Sampled(Rule::Aged(0.5), 32),
+    Kind::Sampled(Rule::Aged(0.5), 64),
+    Kind::Sampled(Rule::Aged(0.5), 512),
+    Kind::Sampled(Rule::Aged(1.0), 64),
+    Kind::Sampled(Rule::Plain(0.5), 64),
+    SHIPPED,
+    Kind::Sampled(Rule::Offline(0.0), 64),
+    Kind::Sampled(Rule::Offline(0.5), 64),
+];
+
+/// The row that the others are compared with.
+pub const SHIPPED: Kind = Kind::Sampled(Rule::Shipped, eviction::SAMPLES);
+
 /// A row of the tables.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// The least recently used goes.
     Lru,
+    /// The one that a hand finds unused since it last came by goes.
     Sieve,
+    /// A small queue for newcomers, and one for what was asked for again.
     S3Fifo,
     /// Exact, with this exponent of the size.
     Gdsf(f64),
+    /// By this rule, from as many samples.
     Sampled(Rule, usize),
 }
 
 impl Kind {
     /// How the row is called.
-    pub(crate) fn name(self) -> String {
+    pub fn name(self) -> String {
         match self {
             Self::Lru => "LRU".to_owned(),
             Self::Sieve => "SIEVE".to_owned(),
@@ -61,12 +97,12 @@ impl Kind {
     }
 
     /// Whether it keeps a queue over all that is resident.
-    pub(crate) fn is_exact(self) -> bool {
+    pub fn is_exact(self) -> bool {
         !matches!(self, Self::Sampled(..))
     }
 
     /// A fresh one for a cache of this many bytes.
-    pub(crate) fn build(self, trace: &Trace, capacity: u64) -> Box<dyn Policy> {
+    pub fn build(self, trace: &Trace, capacity: u64) -> Box<dyn Policy> {
         let objects = trace.sizes.len();
         match self {
             Self::Lru => Box::new(Lru::new(objects)),

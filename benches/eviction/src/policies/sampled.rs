@@ -13,7 +13,7 @@ const FRESH_MINUTES: u32 = 5;
 
 /// How the samples are compared.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Rule {
+pub enum Rule {
     /// Any goes.
     Random,
     /// The least recently used goes.
@@ -31,7 +31,7 @@ pub(crate) enum Rule {
 }
 
 impl Rule {
-    pub(crate) fn name(self) -> String {
+    pub(super) fn name(self) -> String {
         match self {
             Self::Random => "random".to_owned(),
             Self::Lru => "sampled LRU".to_owned(),
@@ -55,7 +55,7 @@ struct Access {
 }
 
 #[derive(Debug)]
-pub(crate) struct Sampled {
+pub(super) struct Sampled {
     rule: Rule,
     samples: usize,
     sizes: Vec<u64>,
@@ -69,7 +69,7 @@ pub(crate) struct Sampled {
 }
 
 impl Sampled {
-    pub(crate) fn new(sizes: Vec<u64>, rule: Rule, samples: usize) -> Self {
+    pub(super) fn new(sizes: Vec<u64>, rule: Rule, samples: usize) -> Self {
         Self {
             rule,
             samples,
