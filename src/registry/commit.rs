@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::space::NoRoom;
 use super::state::Shared;
 use super::{Freshness, PullError};
 use crate::catalog::{BlobRecord, LinkRecord, TagRecord, Write};
@@ -56,7 +57,11 @@ pub(super) async fn manifest(
 ) -> Result<(), PullError> {
     let ManifestContent { digest, media_type, bytes, children } = content;
     let mut writes = Vec::with_capacity(3);
+    // Held until its bytes count as used.
+    let mut place = None;
     if shared.find_blob(scope, digest).await?.is_none() {
+        let no_room = |NoRoom| PullError::NoRoom(format!("{scope}@{digest}: no room in the store"));
+        place = Some(shared.space.reserve(bytes.len() as u64).await.map_err(no_room)?);
         let mut staged = Staged::create(shared.store.clone(), *digest).await?;
         staged.append(bytes.clone()).await?;
         writes.push(blob_write(digest, staged.commit(false).await?));
@@ -71,6 +76,7 @@ pub(super) async fn manifest(
         shared.needs.named(digest, children.clone(), now);
     }
     remember(shared, writes).await;
+    drop(place);
     if bytes.len() <= SMALL_BYTES_MAX {
         shared.catalog.offer(*digest, bytes.clone());
     }

@@ -134,9 +134,15 @@ impl Registry {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
         };
-        if let Err(error) = commit::manifest(self.shared(), scope, &content, tag).await {
-            // What we have is right; that the disk did not take it must not fail the pull.
-            tracing::error!(%scope, %reference, %error, "a manifest could not be kept");
+        // What we have is right; that the store did not take it must not fail the pull.
+        match commit::manifest(self.shared(), scope, &content, tag).await {
+            Ok(()) => {}
+            Err(error @ PullError::NoRoom(_)) => {
+                tracing::debug!(%scope, %reference, %error, "a manifest was not kept");
+            }
+            Err(error) => {
+                tracing::error!(%scope, %reference, %error, "a manifest could not be kept");
+            }
         }
         Ok(Fetched::New(content))
     }

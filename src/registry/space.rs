@@ -10,14 +10,16 @@
 //! in at least one of the three from before it is on the disk until after it has left. What is
 //! counted twice for a moment (content is named before its promise ends) only makes others wait.
 
+mod reservation;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
-use futures_channel::oneshot;
 
-use crate::runtime::{clock, timeout};
+use crate::runtime::clock;
+pub use reservation::RoomRequest;
+pub(super) use reservation::{NoRoom, Reservation, Waiting};
 
 /// A store over its limit is emptied by this part of it more than it has to, at most
 /// [`LOW_WATERMARK_BYTES`], so that not every download has to wait for an eviction of its own.
@@ -28,8 +30,6 @@ const LOW_WATERMARK_BYTES: u64 = 8 << 30;
 const DISK_MARGIN_BYTES: u64 = 4 * 1024 * 1024;
 /// For how long a refusal makes the disk count as full, in seconds.
 const REFUSED_SECONDS: u64 = 3;
-/// How long a fill waits for room before it is passed through instead.
-const ROOM_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Bytes of cached content, kept and promised.
 #[derive(Debug)]
@@ -50,28 +50,6 @@ pub struct Space {
     /// Fills in the queue for room: newcomers stand behind them.
     waiting: AtomicUsize,
     requests: Sender<RoomRequest>,
-}
-
-/// What the thread that makes room is told.
-pub struct RoomRequest(pub(super) Option<Waiting>);
-
-/// A fill that waits for room.
-pub(super) struct Waiting {
-    pub(super) bytes: u64,
-    pub(super) answer: oneshot::Sender<Reservation>,
-}
-
-/// A fill that has more bytes than the store has room for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NoRoom;
-
-/// Bytes promised to one fill; given back when dropped, by when they are either used or gone.
-#[derive(Debug)]
-pub(super) struct Reservation {
-    space: Arc<Space>,
-    bytes: u64,
-    /// Of these, not taken from the disk yet.
-    on_the_way: u64,
 }
 
 impl Space {
@@ -108,10 +86,6 @@ impl Space {
     /// Content has been committed.
     pub(super) fn add(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
-        if self.held() > self.max {
-            // Manifests are kept without a promise.
-            self.look();
-        }
     }
 
     /// Content has left the store.
@@ -239,98 +213,6 @@ impl Space {
         // One hint is enough, however many want room.
         if self.requests.is_empty() {
             let _ = self.requests.send(RoomRequest(None));
-        }
-    }
-
-    /// Promises `bytes` to a fill, after room has been made if need be: first come, first served.
-    ///
-    /// # Errors
-    /// [`NoRoom`]: it is larger than the store, or nothing could be evicted in time.
-    pub(super) async fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation, NoRoom> {
-        if bytes > self.max {
-            self.no_room.fetch_add(1, Ordering::Relaxed);
-            return Err(NoRoom);
-        }
-        if self.waiting.load(Ordering::Relaxed) == 0
-            && let Some(reservation) = self.try_reserve(bytes)
-        {
-            return Ok(reservation);
-        }
-        let (answer, granted) = oneshot::channel();
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let found = if self.requests.send(RoomRequest(Some(Waiting { bytes, answer }))).is_ok() {
-            timeout(ROOM_TIMEOUT, granted).await
-        } else {
-            Ok(Err(oneshot::Canceled))
-        };
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        match found {
-            Ok(Ok(reservation)) => Ok(reservation),
-            Ok(Err(oneshot::Canceled)) | Err(_) => {
-                self.no_room.fetch_add(1, Ordering::Relaxed);
-                Err(NoRoom)
-            }
-        }
-    }
-
-    /// The same at once or not at all.
-    pub(super) fn try_reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
-        let more = |reserved: u64| {
-            let used = self.used.load(Ordering::Acquire);
-            let held = used.saturating_add(self.leaving.load(Ordering::Relaxed));
-            let all = held.saturating_add(reserved).saturating_add(bytes);
-            (all <= self.max).then(|| reserved.saturating_add(bytes))
-        };
-        let free = self.disk_free.load(Ordering::Relaxed).saturating_sub(DISK_MARGIN_BYTES);
-        let fits_disk = |wanted: u64| Some(wanted.saturating_add(bytes)).filter(|&all| all <= free);
-        let relaxed = Ordering::Relaxed;
-        self.on_the_way.fetch_update(relaxed, relaxed, fits_disk).ok()?;
-        if self.reserved.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
-            self.on_the_way.fetch_sub(bytes, Ordering::Relaxed);
-            return None;
-        }
-        Some(Reservation { space: self.clone(), bytes, on_the_way: bytes })
-    }
-}
-
-impl Reservation {
-    /// Bytes promised.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// What is promised has been taken from the disk. Until the disk is looked at again, it has
-    /// that much less.
-    pub(super) fn allocated(&mut self) {
-        let bytes = std::mem::take(&mut self.on_the_way);
-        let less = |free: u64| Some(free.saturating_sub(bytes));
-        let _ = self.space.disk_free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-        self.space.on_the_way.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    /// Promises `bytes` more, for content whose size nobody has told.
-    ///
-    /// # Errors
-    /// As [`Space::reserve`].
-    pub(super) async fn grow(&mut self, bytes: u64) -> Result<(), NoRoom> {
-        if self.bytes.saturating_add(bytes) > self.space.max {
-            return Err(NoRoom);
-        }
-        let mut more = self.space.reserve(bytes).await?;
-        // Neither of the two may give it back twice.
-        self.bytes += std::mem::take(&mut more.bytes);
-        self.on_the_way += std::mem::take(&mut more.on_the_way);
-        Ok(())
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.space.on_the_way.fetch_sub(self.on_the_way, Ordering::Relaxed);
-        // Released after the content was counted as used.
-        self.space.reserved.fetch_sub(self.bytes, Ordering::Release);
-        if self.space.waiting.load(Ordering::Relaxed) > 0 {
-            self.space.look();
         }
     }
 }

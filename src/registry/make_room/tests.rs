@@ -2,11 +2,12 @@ use std::thread::JoinHandle;
 
 use futures_channel::oneshot;
 
+use super::super::eviction;
 use super::super::{Due, IndexFeed, Lease, space};
 use super::*;
 use crate::catalog::BlobRecord;
 use crate::index::IndexOptions;
-use crate::oci::Algorithm;
+use crate::oci::{Algorithm, Digest};
 
 const MIB: u64 = 1 << 20;
 

@@ -1,0 +1,99 @@
+//! Which contents go: drawn from the index, judged by the policy.
+
+use std::collections::HashSet;
+
+use super::super::eviction::{self, Choice, ROUNDS_MAX, SAMPLES};
+use super::{BATCH_MAX, RoomMaker};
+use crate::index;
+use crate::oci::Digest;
+use crate::runtime::clock;
+
+/// Content that may go.
+pub(super) struct Victim {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) hits: u32,
+}
+
+impl RoomMaker {
+    /// Contents of together at least `goal` bytes, the ones worth least first, as far as there are
+    /// so many that may go.
+    pub(super) fn choose(&mut self, goal: u64) -> Vec<Victim> {
+        let mut victims = Vec::new();
+        let (mut chosen, mut bytes) = (HashSet::new(), 0);
+        let mut rounds = ROUNDS_MAX;
+        while bytes < goal && victims.len() < BATCH_MAX {
+            let Some((victim, is_spared)) = self.choose_one(&chosen, rounds) else { break };
+            // That nothing better is left has just been found out.
+            rounds = if is_spared { 1 } else { ROUNDS_MAX };
+            bytes += victim.size;
+            chosen.insert(victim.digest);
+            victims.push(victim);
+        }
+        victims
+    }
+
+    /// One of those that may go, and whether it should rather stay.
+    fn choose_one(&mut self, chosen: &HashSet<Digest>, rounds: usize) -> Option<(Victim, bool)> {
+        let now = clock::unix_seconds();
+        let now_minute = u32::try_from(now / 60).unwrap_or(u32::MAX);
+        let mut fallback: Option<(f64, Victim)> = None;
+        for _ in 0..rounds {
+            let draws: [u64; SAMPLES] = std::array::from_fn(|_| self.random.next());
+            let (samples, mut victims): (Vec<_>, Vec<_>) = draws
+                .into_iter()
+                .filter_map(|random| self.index.sample(random))
+                .filter_map(|drawn| self.judge(&drawn, now))
+                .filter(|(_, victim)| !chosen.contains(&victim.digest))
+                .unzip();
+            match eviction::choose(&samples, now_minute) {
+                Choice::Victim(n) => return Some((victims.swap_remove(n), false)),
+                Choice::Spared(n) => {
+                    let worth = samples.get(n).map_or(f64::MAX, |it| it.worth(now_minute));
+                    if fallback.as_ref().is_none_or(|(least, _)| worth < *least) {
+                        fallback = Some((worth, victims.swap_remove(n)));
+                    }
+                }
+                Choice::Nothing => {}
+            }
+        }
+        fallback.map(|(_, victim)| (victim, true))
+    }
+
+    /// What the policy has to know of content that was drawn.
+    fn judge(&self, drawn: &index::Sample, now: u64) -> Option<(eviction::Sample, Victim)> {
+        let digest = match drawn.digest {
+            Some(digest) => digest,
+            // The index has only half of a SHA-512.
+            None => self
+                .catalog
+                .find_sha512(&drawn.prefix)
+                .inspect_err(|error| {
+                    tracing::warn!(%error, "content that was drawn cannot be looked up");
+                })
+                .ok()??,
+        };
+        let (size, hits) = (drawn.entry.size, drawn.hits);
+        let sample = eviction::Sample {
+            size,
+            last_use_minute: u32::try_from(drawn.last_use_minute).unwrap_or(u32::MAX),
+            hits,
+            is_hosted: drawn.entry.is_hosted,
+            is_leased: self.leases.holds(&digest),
+            is_needed: self.needs.contains(&digest, now),
+        };
+        Some((sample, Victim { digest, size, hits }))
+    }
+}
+
+/// xorshift64*: enough to draw samples with.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+}
