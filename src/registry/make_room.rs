@@ -48,11 +48,13 @@ pub(super) fn start(shared: &Shared, requests: Receiver<RoomRequest>) -> io::Res
         leases: shared.leases.clone(),
         needs: shared.needs.clone(),
         random: Random(clock::unix_time().as_nanos() as u64 | 1),
+        requests,
         queue: VecDeque::new(),
         leaving: Vec::new(),
         told_at: None,
+        evicted_at: None,
     };
-    std::thread::Builder::new().name("space".into()).spawn(move || maker.run(&requests))?;
+    std::thread::Builder::new().name("space".into()).spawn(move || maker.run())?;
     Ok(())
 }
 
@@ -65,6 +67,7 @@ struct RoomMaker {
     leases: Arc<Leases>,
     needs: Arc<Needs>,
     random: Random,
+    requests: Receiver<RoomRequest>,
     /// First come, first served.
     queue: VecDeque<Waiting>,
     /// Removed, but still being read: their bytes are on the disk. Each has a reader, so there are
@@ -72,18 +75,17 @@ struct RoomMaker {
     leaving: Vec<(Detached, u64)>,
     /// When it was last told that nothing may be evicted.
     told_at: Option<Instant>,
+    /// When the evictions that the disk has not been asked about began.
+    evicted_at: Option<Instant>,
 }
 
 impl RoomMaker {
-    fn run(mut self, requests: &Receiver<RoomRequest>) {
+    fn run(mut self) {
         loop {
             let is_idle = self.queue.is_empty() && self.leaving.is_empty();
             let interval = if is_idle { LOOK_INTERVAL } else { SHORT_INTERVAL };
-            match requests.recv_timeout(interval) {
-                Ok(first) => {
-                    let all = std::iter::once(first).chain(requests.try_iter());
-                    self.queue.extend(all.filter_map(|RoomRequest(waiting)| waiting));
-                }
+            match self.requests.recv_timeout(interval) {
+                Ok(RoomRequest(waiting)) => self.queue.extend(waiting),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -98,6 +100,7 @@ impl RoomMaker {
         let mut is_emptying = false;
         loop {
             self.settle();
+            self.queue.extend(self.requests.try_iter().filter_map(|RoomRequest(it)| it));
             self.grant_in_order();
             let lacking = self.space.lacking(self.queue.front().map_or(0, |first| first.bytes));
             let goal = match lacking {
@@ -114,11 +117,17 @@ impl RoomMaker {
             }
             self.evict(&victims);
             is_emptying = true;
-            self.look_at_disk();
         }
     }
 
-    fn look_at_disk(&self) {
+    /// Asks the file system what it has left. Some tell late of what was removed (until their next
+    /// transaction is written): for a while after an eviction our own arithmetic counts, or one
+    /// lack of room would evict all there is.
+    fn look_at_disk(&mut self) {
+        if self.evicted_at.is_some_and(|evicted| evicted.elapsed() < LOOK_INTERVAL) {
+            return;
+        }
+        self.evicted_at = None;
         match self.store.free_bytes() {
             Ok(free) => self.space.set_disk_free(free),
             Err(error) => tracing::error!(%error, "cannot tell how much room the disk has"),
@@ -224,6 +233,7 @@ impl RoomMaker {
                 Some(reader) => self.leaving.push((reader, size)),
                 None => self.space.has_left(size),
             }
+            self.evicted_at.get_or_insert_with(clock::now);
             self.space.count_eviction(size);
             tracing::debug!(%digest, size, hits = victim.hits, "evicted");
         }

@@ -103,6 +103,8 @@ impl Space {
 
     /// The bytes of content that lost its name are free.
     pub(super) fn has_left(&self, bytes: u64) {
+        let more = |free: u64| Some(free.saturating_add(bytes));
+        let _ = self.disk_free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         self.leaving.fetch_sub(bytes, Ordering::Relaxed);
     }
 

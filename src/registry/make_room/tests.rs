@@ -16,7 +16,6 @@ struct Rig {
     maker: RoomMaker,
     catalog_thread: Option<JoinHandle<()>>,
     _folder: tempfile::TempDir,
-    _requests: Receiver<RoomRequest>,
 }
 
 impl Rig {
@@ -45,11 +44,13 @@ impl Rig {
             leases: Arc::default(),
             needs: Arc::default(),
             random: Random(7),
+            requests,
             queue: VecDeque::new(),
             leaving: Vec::new(),
             told_at: None,
+            evicted_at: None,
         };
-        Self { maker, catalog_thread: Some(thread), _folder: folder, _requests: requests }
+        Self { maker, catalog_thread: Some(thread), _folder: folder }
     }
 
     /// Stored content of 1 MiB.
