@@ -171,7 +171,7 @@ fn a_panic_fails_its_request_and_poisons_that_worker_only() {
     let stats = chain.stats();
     let of_broken = stats.iter().find(|s| &*s.plugin == "p" && s.worker == 0).unwrap();
     let of_whole = stats.iter().find(|s| &*s.plugin == "p" && s.worker == 1).unwrap();
-    assert_eq!((of_broken.calls, of_broken.refused_calls), ([0, 1, 0, 0, 0, 0, 1], 1));
+    assert_eq!((of_broken.resolve.calls, of_broken.refused_calls), ([0, 1, 0, 0, 0, 0, 1], 1));
     assert!(of_broken.is_poisoned && !of_whole.is_poisoned);
 }
 
@@ -239,7 +239,7 @@ fn workers_start_once_at_a_time_and_may_move_between_threads() {
     let worker = chain.start_worker(0).unwrap();
     let error = chain.start_worker(0).expect_err("runs already").to_string();
     assert!(error.contains("worker 0 runs already"), "{error}");
-    let moved = std::thread::spawn(move || worker.resolve(&pull("a/b")).map(|r| r.plugin));
+    let moved = std::thread::spawn(move || worker.resolve(&pull("a/b")).map(|r| r.plugin.clone()));
     assert_eq!(moved.join().unwrap().unwrap(), "standard");
     chain.start_worker(0).expect("it has stopped, so it may start again");
     // The chain's instances live on until their last worker stops.

@@ -57,6 +57,8 @@ pub fn explain(
         name: name.as_str(),
         reference: &reference,
         client: None,
+        principal: None,
+        head: Some(&head),
     });
     let mut text = explanation.to_string();
     if let Ok(resolution) = &explanation.outcome {

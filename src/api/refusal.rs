@@ -1,5 +1,7 @@
 //! Errors as answers: status, OCI code, a sentence, and when to come back.
 
+use std::sync::Arc;
+
 use super::answer::{Answer, Facts};
 use crate::oci::{EndpointError, ErrorBody, ErrorCode, NamespaceError};
 use crate::plugin::{ResolveError, ResolveStatus};
@@ -60,8 +62,8 @@ impl From<EndpointError> for Refusal {
     }
 }
 
-impl From<ResolveError> for Refusal {
-    fn from(error: ResolveError) -> Self {
+impl From<Arc<ResolveError>> for Refusal {
+    fn from(error: Arc<ResolveError>) -> Self {
         let (status, code) = match error.status {
             ResolveStatus::NotFound => (404, ErrorCode::NameUnknown),
             ResolveStatus::Denied => (403, ErrorCode::Denied),
@@ -70,7 +72,7 @@ impl From<ResolveError> for Refusal {
             ResolveStatus::Internal => (500, ErrorCode::Unknown),
         };
         let retry_after = (status == 503).then_some(5);
-        Self { retry_after, ..Self::new(status, code, error.message) }
+        Self { retry_after, ..Self::new(status, code, error.message.clone()) }
     }
 }
 

@@ -93,7 +93,7 @@ impl Api {
         kind: RequestKind,
         ask: &Ask<'_>,
         client: IpAddr,
-    ) -> Result<Resolution, Refusal> {
+    ) -> Result<Arc<Resolution>, Refusal> {
         let header = registry_header(head)?;
         let reference = ask.reference().map(|r| r.to_string()).unwrap_or_default();
         let request = ResolveRequest {
@@ -104,6 +104,8 @@ impl Api {
             name: name.as_str(),
             reference: &reference,
             client: Some(client),
+            principal: None,
+            head: Some(head),
         };
         let resolved = self.chain.resolve(&request);
         if resolved.as_ref().is_err_and(|error| error.status == ResolveStatus::Invalid) {

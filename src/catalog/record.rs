@@ -106,7 +106,7 @@ impl LinkRecord {
 fn scope(upstream: &str, repository: &str) -> Result<Scope, String> {
     let upstream = match upstream {
         "" => None,
-        text => Some(Namespace::parse(text).map_err(|e| e.to_string())?),
+        text => Some(Namespace::from_stored(text).map_err(|e| e.to_string())?),
     };
     let repository = RepositoryName::parse(repository).map_err(|e| e.to_string())?;
     Ok(Scope { upstream, repository })

@@ -217,10 +217,13 @@ pub enum AccessTarget {
 }
 
 impl Config {
-    /// The upstream that `namespace` names, by its canonical namespace or an alias.
+    /// The upstream that `namespace` names, by its canonical namespace or an alias; what
+    /// [`Namespace::scoped`] put behind it makes no difference.
     pub fn upstream(&self, namespace: &Namespace) -> Option<&UpstreamConfig> {
+        let namespace = namespace.base();
         let names = |upstream: &&UpstreamConfig| {
-            upstream.namespace == *namespace || upstream.aliases.contains(namespace)
+            let aliases = upstream.aliases.iter().map(Namespace::as_str);
+            upstream.namespace.as_str() == namespace || aliases.into_iter().any(|a| a == namespace)
         };
         self.upstreams.iter().find(names)
     }

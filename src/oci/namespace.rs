@@ -96,6 +96,44 @@ impl Namespace {
         }))
     }
 
+    /// What this upstream is called when it is reached with a named credential or asked about a
+    /// forwarded namespace: `docker.io#team-a`, `node2.corp?ns=docker.io`, or both. Neither `?`
+    /// nor `#` is in the grammar above, so no client can name one, and two that differ share
+    /// neither names nor tags: what one login may see, another may not.
+    pub fn scoped(&self, credential: Option<&str>, forward_ns: Option<&Namespace>) -> Namespace {
+        let mut text = self.base().to_owned();
+        if let Some(namespace) = forward_ns {
+            text.push_str("?ns=");
+            text.push_str(namespace.base());
+        }
+        if let Some(credential) = credential {
+            text.push('#');
+            text.push_str(credential);
+        }
+        Namespace(text.into())
+    }
+
+    /// The upstream's own namespace, without what [`Namespace::scoped`] put behind it.
+    pub fn base(&self) -> &str {
+        self.0.split(['?', '#']).next().unwrap_or_default()
+    }
+
+    /// Parses what [`Namespace::as_str`] gave, scoped or not: a name of our own keeping.
+    ///
+    /// # Errors
+    /// As for [`Namespace::parse`], for the part that is wrong.
+    pub fn from_stored(text: &str) -> Result<Self, NamespaceError> {
+        let (named, credential) = match text.split_once('#') {
+            Some((named, credential)) => (named, Some(credential)),
+            None => (text, None),
+        };
+        let (base, forward_ns) = match named.split_once("?ns=") {
+            Some((base, namespace)) => (base, Some(Namespace::parse(namespace)?)),
+            None => (named, None),
+        };
+        Ok(Namespace::parse(base)?.scoped(credential, forward_ns.as_ref()))
+    }
+
     /// The normalised text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -113,7 +151,7 @@ impl Namespace {
 
     fn split(&self) -> (&str, Option<&str>) {
         // The grammar was checked by `parse`; an error can't occur and would mean "no port".
-        split_port(&self.0).unwrap_or((&self.0, None))
+        split_port(self.base()).unwrap_or((self.base(), None))
     }
 }
 

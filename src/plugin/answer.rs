@@ -1,17 +1,28 @@
 //! What a plugin emits during one call, checked while it arrives.
 //!
 //! The bytes are a plugin's: any length, any content. The first broken rule is kept and turns an
-//! OK answer into an error; nothing is stored beyond the ABI's limits.
+//! OK answer into an error; nothing is stored beyond the ABI's limits. All of it is reused from
+//! call to call, so that a resolve allocates nothing.
+
+mod place;
+mod recycled;
+mod text;
+mod wishes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ringport_plugin_abi as abi;
 
-use super::declared::Declared;
-use super::{Candidate, Route};
+use self::recycled::{Recycled, SeenNames};
+use self::text::{set_text, shorter_than, shown};
+use super::declared::{Declared, Undeclared};
+use super::{Candidate, Placement, Resolution};
 use crate::limits::NAMESPACE_BYTES_MAX;
 use crate::oci::RepositoryName;
+
+pub(super) use self::place::RemoteDraft;
+pub(super) use self::wishes::Wishes;
 
 /// Why an emit was refused; the text is kept in the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,10 +33,14 @@ pub(super) struct Refused;
 pub(super) enum Phase {
     /// No call: nothing may be emitted.
     Idle,
-    /// `configure` or `worker_start`: errors only.
+    /// `configure`: wishes and errors.
+    Configure,
+    /// `worker_start` or `refresh`: errors only.
     Setup,
     /// `resolve`
     Resolve,
+    /// `place`, and whether the content is stored already.
+    Place { is_stored: bool, is_hosted: bool },
 }
 
 /// One call's answer under construction; reused from call to call.
@@ -33,13 +48,27 @@ pub(super) enum Phase {
 pub(super) struct Answer {
     declared: Arc<Declared>,
     phase: Phase,
-    pub(super) route: Option<Route>,
-    pub(super) rule: String,
+    draft: Draft,
+    placement: Placement,
+    wishes: Wishes,
     pub(super) error: String,
-    pub(super) tag_ttl: Option<Duration>,
-    pub(super) stale_max: Option<Duration>,
+    /// The answer may be remembered: `abi::BY_*` bits.
+    pub(super) cacheable: Option<u64>,
     /// The first rule that was broken, as a sentence.
     pub(super) broken: Option<String>,
+    names: SeenNames,
+    recycled: Recycled,
+}
+
+/// The route under construction.
+#[derive(Debug, Default)]
+struct Draft {
+    candidates: Vec<Candidate>,
+    hosted: Option<RepositoryName>,
+    rule: String,
+    tag_ttl: Option<Duration>,
+    stale_max: Option<Duration>,
+    is_immutable: bool,
 }
 
 impl Answer {
@@ -47,22 +76,30 @@ impl Answer {
         Answer {
             declared,
             phase: Phase::Idle,
-            route: None,
-            rule: String::new(),
+            draft: Draft::default(),
+            placement: Placement::default(),
+            wishes: Wishes::default(),
             error: String::new(),
-            tag_ttl: None,
-            stale_max: None,
+            cacheable: None,
             broken: None,
+            names: SeenNames::default(),
+            recycled: Recycled::default(),
         }
     }
 
     /// Forgets the last call and opens the answer for the next.
     pub(super) fn begin(&mut self, phase: Phase) {
         self.phase = phase;
-        self.route = None;
-        self.rule.clear();
         self.error.clear();
-        (self.tag_ttl, self.stale_max, self.broken) = (None, None, None);
+        (self.cacheable, self.broken) = (None, None);
+        let draft = &mut self.draft;
+        draft.candidates.clear();
+        draft.rule.clear();
+        (draft.hosted, draft.tag_ttl, draft.stale_max) = (None, None, None);
+        draft.is_immutable = false;
+        if matches!(phase, Phase::Place { .. }) {
+            self.placement = Placement::default();
+        }
     }
 
     /// Closes the answer: emits after the call's end are refused.
@@ -70,49 +107,109 @@ impl Answer {
         self.phase = Phase::Idle;
     }
 
-    pub(super) fn add_upstream(&mut self, name: &[u8], repository: &[u8]) -> Result<(), Refused> {
-        self.expect_resolve("emit_upstream")?;
-        let declared =
-            shorter_than(name, NAMESPACE_BYTES_MAX).and_then(|name| self.declared.canonical(name));
-        let Some(upstream) = declared.cloned() else {
-            let known = self.declared.upstreams().iter().take(12);
-            let known: Vec<&str> = known.map(|u| u.canonical_name.as_str()).collect();
-            return self.refuse(format!(
-                "it named the upstream {}, which no [[upstream]] declares (declared: {})",
-                shown(name),
-                known.join(", ")
-            ));
+    pub(super) fn add_candidate(
+        &mut self,
+        function: &str,
+        upstream: &[u8],
+        repository: &[u8],
+        [credential, forward_ns]: [&[u8]; 2],
+    ) -> Result<(), Refused> {
+        self.expect_resolve(function)?;
+        let text = |bytes| shorter_than(bytes, NAMESPACE_BYTES_MAX);
+        let texts = (text(upstream), text(credential), text(forward_ns));
+        let scope = match texts {
+            (Some(upstream), Some(credential), Some(forward_ns)) => {
+                self.declared.scope(upstream, credential, forward_ns)
+            }
+            (None, ..) => Err(Undeclared::Upstream),
+            (_, None, _) => Err(Undeclared::Credential),
+            (.., None) => Err(Undeclared::ForwardNs),
         };
-        let candidate = Candidate { upstream, repository: self.repository(repository)? };
-        match &mut self.route {
-            None => self.route = Some(Route::Upstream { candidates: vec![candidate] }),
-            Some(Route::Upstream { candidates }) if candidates.contains(&candidate) => {}
-            Some(Route::Upstream { candidates }) if candidates.len() < abi::CANDIDATES_MAX => {
-                candidates.push(candidate);
+        let scope = match scope {
+            Ok(scope) => scope.clone(),
+            Err(reason) => {
+                let problem = self.undeclared(reason, upstream, credential, forward_ns);
+                return self.refuse(problem);
             }
-            Some(Route::Upstream { .. }) => {
-                return self
-                    .refuse(format!("it named more than {} candidates", abi::CANDIDATES_MAX));
-            }
-            Some(Route::Hosted { .. }) => {
-                return self.refuse("it emitted both a hosted repository and an upstream".into());
-            }
+        };
+        let candidate = Candidate { upstream: scope, repository: self.repository(repository)? };
+        let candidates = &mut self.draft.candidates;
+        if self.draft.hosted.is_some() {
+            return self.refuse("it emitted both a hosted repository and an upstream".into());
         }
+        if candidates.contains(&candidate) {
+            return Ok(());
+        }
+        if candidates.len() == abi::CANDIDATES_MAX {
+            let problem = format!("it named more than {} candidates", abi::CANDIDATES_MAX);
+            return self.refuse(problem);
+        }
+        candidates.push(candidate);
         Ok(())
+    }
+
+    #[cold]
+    fn undeclared(
+        &self,
+        what: Undeclared,
+        upstream: &[u8],
+        credential: &[u8],
+        ns: &[u8],
+    ) -> String {
+        let listed = |names: &mut dyn Iterator<Item = &str>| {
+            let names: Vec<&str> = names.take(12).collect();
+            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        };
+        let upstreams = self.declared.upstreams();
+        let declared = || listed(&mut upstreams.iter().map(|u| u.canonical_name.as_str()));
+        match what {
+            Undeclared::Upstream => format!(
+                "it named the upstream {}, which no [[upstream]] declares (declared: {})",
+                shown(upstream),
+                declared()
+            ),
+            Undeclared::Credential => {
+                let upstream = shorter_than(upstream, NAMESPACE_BYTES_MAX);
+                let found = upstream.and_then(|name| self.declared.find(name));
+                let own = found.map(|u| u.credentials.as_slice()).unwrap_or_default();
+                format!(
+                    "it named the credential {}, which is no [[upstream.credential]] of {} \
+                     (declared: {})",
+                    shown(credential),
+                    upstream.unwrap_or_default(),
+                    listed(&mut own.iter().map(String::as_str))
+                )
+            }
+            Undeclared::NotForwarding => format!(
+                "it gave a namespace to forward to {}, which is no namespace-aware proxy (set \
+                 `forward_ns = true` in its [[upstream]])",
+                shown(upstream)
+            ),
+            Undeclared::ForwardNs => format!(
+                "it forwards the namespace {}, which no [[upstream]] declares (declared: {})",
+                shown(ns),
+                declared()
+            ),
+        }
     }
 
     pub(super) fn set_hosted(&mut self, repository: &[u8]) -> Result<(), Refused> {
         self.expect_resolve("emit_hosted")?;
-        if self.route.is_some() {
+        if self.draft.hosted.is_some() || !self.draft.candidates.is_empty() {
             return self.refuse("it emitted a hosted repository beside another route".into());
         }
-        self.route = Some(Route::Hosted { repository: self.repository(repository)? });
+        self.draft.hosted = Some(self.repository(repository)?);
         Ok(())
     }
 
     pub(super) fn set_rule(&mut self, text: &[u8]) -> Result<(), Refused> {
-        self.expect_resolve("emit_rule")?;
-        set_text(&mut self.rule, text, abi::RULE_BYTES_MAX);
+        match self.phase {
+            Phase::Place { .. } => set_text(&mut self.placement.rule, text, abi::RULE_BYTES_MAX),
+            _ => {
+                self.expect_resolve("emit_rule")?;
+                set_text(&mut self.draft.rule, text, abi::RULE_BYTES_MAX);
+            }
+        }
         Ok(())
     }
 
@@ -132,84 +229,83 @@ impl Answer {
             }
         }
         let bound = |ms: u64| (ms != abi::MS_UNSET).then(|| Duration::from_millis(ms));
-        (self.tag_ttl, self.stale_max) = (bound(ttl_ms), bound(stale_ms));
+        (self.draft.tag_ttl, self.draft.stale_max) = (bound(ttl_ms), bound(stale_ms));
         Ok(())
     }
 
-    /// A string whose pointer is null while its length is not, and the like.
-    pub(super) fn refuse_string(&mut self) -> Result<(), Refused> {
+    pub(super) fn set_immutable(&mut self) -> Result<(), Refused> {
+        self.expect_resolve("emit_immutable")?;
+        self.draft.is_immutable = true;
+        Ok(())
+    }
+
+    pub(super) fn set_cacheable(&mut self, depends_on: u64) -> Result<(), Refused> {
+        const KNOWN: u64 = abi::BY_KIND
+            | abi::BY_METHOD
+            | abi::BY_REFERENCE
+            | abi::BY_CLIENT
+            | abi::BY_PRINCIPAL
+            | abi::BY_HEADERS;
+        self.expect_resolve("emit_cacheable")?;
+        if depends_on & !KNOWN != 0 {
+            return self.refuse(format!(
+                "it called emit_cacheable with the unknown bits {:#x}",
+                depends_on & !KNOWN
+            ));
+        }
+        self.cacheable = Some(self.cacheable.unwrap_or(0) | depends_on);
+        Ok(())
+    }
+
+    /// A struct whose pointer is null or misaligned, or a string whose pointer is null while its
+    /// length is not, and the like.
+    pub(super) fn refuse_pointer(&mut self) -> Result<(), Refused> {
         match self.phase {
             Phase::Idle => Err(Refused),
             _ => self.refuse("it sent a null pointer, or one with an impossible length".into()),
         }
     }
 
+    /// The resolution that was emitted; `None` without a route.
+    pub(super) fn take_resolution(
+        &mut self,
+        plugin: &str,
+        ns_was_sent: bool,
+    ) -> Option<Arc<Resolution>> {
+        if self.draft.hosted.is_none() && self.draft.candidates.is_empty() {
+            return None;
+        }
+        Some(self.recycled.resolution(&mut self.draft, plugin, ns_was_sent))
+    }
+
+    /// The wishes of a `configure` that went well.
+    pub(super) fn take_wishes(&mut self) -> Wishes {
+        std::mem::take(&mut self.wishes)
+    }
+
     fn expect_resolve(&mut self, function: &str) -> Result<(), Refused> {
+        self.expect(self.phase == Phase::Resolve, function, "resolve")
+    }
+
+    fn expect(&mut self, is_allowed: bool, function: &str, hook: &str) -> Result<(), Refused> {
         match self.phase {
-            Phase::Resolve => Ok(()),
             Phase::Idle => Err(Refused),
-            Phase::Setup => self.refuse(format!("it called {function} outside resolve")),
+            _ if is_allowed => Ok(()),
+            _ => self.refuse(format!("it called {function} outside {hook}")),
         }
     }
 
     fn repository(&mut self, name: &[u8]) -> Result<RepositoryName, Refused> {
-        let parsed = shorter_than(name, abi::REPOSITORY_BYTES_MAX).map(RepositoryName::parse);
-        match parsed {
-            Some(Ok(repository)) => Ok(repository),
-            _ => self.refuse(format!("{} is not a repository name", shown(name))),
+        let text = shorter_than(name, abi::REPOSITORY_BYTES_MAX);
+        match text.and_then(|text| self.names.get(text)) {
+            Some(repository) => Ok(repository),
+            None => self.refuse(format!("{} is not a repository name", shown(name))),
         }
     }
 
+    #[cold]
     fn refuse<T>(&mut self, problem: String) -> Result<T, Refused> {
         self.broken.get_or_insert(problem);
         Err(Refused)
-    }
-}
-
-/// The text, if it is UTF-8 within the bound.
-fn shorter_than(bytes: &[u8], max: usize) -> Option<&str> {
-    std::str::from_utf8(bytes).ok().filter(|text| text.len() <= max)
-}
-
-/// A foreign string for a message: quoted, escaped and short.
-fn shown(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    set_text(&mut text, bytes, 64);
-    format!("{text:?}")
-}
-
-/// Copies a text, cut at a character's end, with bad UTF-8 and control characters replaced: it
-/// goes into logs, headers and JSON.
-fn set_text(to: &mut String, bytes: &[u8], max: usize) {
-    let is_inside_character = |at: usize| bytes.get(at).is_some_and(|b| b & 0xc0 == 0x80);
-    let mut end = bytes.len().min(max);
-    while end > 0 && is_inside_character(end) {
-        end -= 1;
-    }
-    to.clear();
-    let text = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default());
-    to.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn texts_are_cut_and_cleaned() {
-        let cases: [(&[u8], usize, &str); 6] = [
-            (b"", 4, ""),
-            (b"abcdef", 4, "abcd"),
-            ("abé".as_bytes(), 3, "ab"),
-            ("abé".as_bytes(), 4, "abé"),
-            (b"a\nb\x7f", 9, "a b "),
-            (b"a\xff", 9, "a\u{fffd}"),
-        ];
-        for (bytes, max, expected) in cases {
-            let mut text = String::from("old");
-            set_text(&mut text, bytes, max);
-            assert_eq!(text, expected, "{bytes:?}");
-        }
     }
 }

@@ -1,43 +1,25 @@
-//! The C calls into a plugin, the emit functions it calls back, and the handles in between.
+//! The C calls into a plugin, and the handles in between.
 //!
-//! Everything else of this module is safe Rust: what crosses is borrowed for the call and copied
-//! out by `answer`. The emit functions must not panic (a panic would end the process at their
-//! `extern "C"`): they index nothing, unwrap nothing and only allocate within the ABI's limits.
+//! Everything else of this module is safe Rust: what crosses is borrowed for the call (`lend`) and
+//! copied out by `answer`, which the emit functions (`host`) fill.
 
-use std::net::IpAddr;
+mod host;
+mod lend;
+
 use std::ptr::null_mut;
 use std::sync::Arc;
 
 use ringport_plugin_abi as abi;
 
-use super::answer::{Answer, Phase, Refused};
+use self::host::HOST;
+use super::answer::{Answer, Phase, Wishes};
 use super::declared::Declared;
 use super::handshake::Table;
-use super::{RequestKind, ResolveRequest};
+use super::view::View;
+use super::{PlaceRequest, ResolveRequest};
 
 /// First word behind a `ringport_ctx*`: a plugin that makes its own is refused, not believed.
 const CONTEXT_MAGIC: u64 = u64::from_le_bytes(*b"RPCONTXT");
-
-static HOST: abi::Host = abi::Host {
-    size: size_of::<abi::Host>() as u32,
-    reserved: 0,
-    abi_major: abi::ABI_MAJOR,
-    abi_minor: abi::ABI_MINOR,
-    product: abi::Str::new(concat!("ringport/", env!("CARGO_PKG_VERSION"))),
-    emit_upstream: Some(emit_upstream),
-    emit_hosted: Some(emit_hosted),
-    emit_rule: Some(emit_rule),
-    emit_error: Some(emit_error),
-    emit_freshness: Some(emit_freshness),
-    features: 0,
-    emit_candidate: None,
-    emit_immutable: None,
-    emit_cacheable: None,
-    emit_placement: None,
-    emit_remote: None,
-    want_header: None,
-    want_refresh: None,
-};
 
 /// What a `ringport_ctx*` points at.
 #[repr(C)]
@@ -88,12 +70,13 @@ pub(super) struct RawInstance {
     table: Table,
     instance: *mut abi::Instance,
     declared: Arc<Declared>,
+    wishes: Wishes,
 }
 
 // SAFETY: the ABI makes an instance usable from any thread and constant after `configure`; the
-// host serialises `worker_start`, `worker_stop` and `destroy` (see `instance`).
+// host serialises `worker_start`, `worker_stop`, `refresh` and `destroy` (see `instance`).
 unsafe impl Send for RawInstance {}
-// SAFETY: as for `Send`; `&RawInstance` only reaches `worker_start`.
+// SAFETY: as for `Send`; `&RawInstance` only reaches `worker_start` and `refresh`.
 unsafe impl Sync for RawInstance {}
 
 /// How a start-up hook failed.
@@ -112,46 +95,43 @@ impl RawInstance {
         worker_count: u32,
         declared: Arc<Declared>,
     ) -> Result<RawInstance, StartFailure> {
-        let str_of = |namespace: &crate::oci::Namespace| abi::Str::new(namespace.as_str());
-        let aliases: Vec<Vec<abi::Str>> =
-            declared.upstreams().iter().map(|u| u.aliases.iter().map(str_of).collect()).collect();
-        let upstreams: Vec<abi::Upstream> = declared
-            .upstreams()
-            .iter()
-            .zip(&aliases)
-            .map(|(upstream, aliases)| abi::Upstream {
-                size: size_of::<abi::Upstream>() as u32,
-                flags: upstream.flags,
-                canonical_name: str_of(&upstream.canonical_name),
-                aliases: aliases.as_ptr(),
-                alias_count: aliases.len(),
-                credentials: std::ptr::null(),
-                credential_count: 0,
-            })
-            .collect();
-        let pointers: Vec<*const abi::Upstream> =
-            upstreams.iter().map(std::ptr::from_ref).collect();
-        let args = abi::ConfigureArgs {
-            size: size_of::<abi::ConfigureArgs>() as u32,
-            worker_count,
-            name: abi::Str::new(name),
-            config: abi::Str::new(config),
-            upstreams: pointers.as_ptr(),
-            upstream_count: pointers.len(),
-            pools: std::ptr::null(),
-            pool_count: 0,
-            remote_tiers: std::ptr::null(),
-            remote_tier_count: 0,
-        };
         let mut context = ContextBox::new(Arc::clone(&declared));
         let mut instance = null_mut();
-        let status = context.run(Phase::Setup, |ctx| {
-            // SAFETY: a checked function of the contract's type; all that `args` points at lives
-            // to the end of this function, and `HOST` for ever.
-            unsafe { (table.configure)(&raw const HOST, &raw const args, ctx, &raw mut instance) }
+        let status = lend::Lent::new(&declared).with_args(name, config, worker_count, |args| {
+            context.run(Phase::Configure, |ctx| {
+                // SAFETY: a checked function of the contract's type; all that `args` points at
+                // lives while this closure runs, and `HOST` for ever.
+                unsafe { (table.configure)(&raw const HOST, args, ctx, &raw mut instance) }
+            })
         });
         check_started(status, context.answer(), instance.is_null())?;
-        Ok(RawInstance { table, instance, declared })
+        let wishes = context.answer().take_wishes();
+        // From here on its drop destroys the instance.
+        let raw = RawInstance { table, instance, declared, wishes };
+        if raw.wishes.refresh.is_some() && raw.table.refresh.is_none() {
+            let message = "it asked for refreshes without RINGPORT_CAN_REFRESH".to_owned();
+            return Err(StartFailure::Refused { status: abi::INTERNAL, message });
+        }
+        Ok(raw)
+    }
+
+    /// Calls `refresh`; `None` when nothing has changed. Never at the same time as a start or stop
+    /// of this instance.
+    pub(super) fn refresh(&self) -> Result<Option<RawInstance>, StartFailure> {
+        let Some(refresh) = self.table.refresh else { return Ok(None) };
+        let mut context = ContextBox::new(Arc::clone(&self.declared));
+        let mut successor = null_mut();
+        let status = context.run(Phase::Setup, |ctx| {
+            // SAFETY: the instance is configured and lives as long as `self`, `HOST` for ever.
+            unsafe { refresh(self.instance, &raw const HOST, ctx, &raw mut successor) }
+        });
+        check_started(status, context.answer(), false)?;
+        Ok((!successor.is_null()).then(|| RawInstance {
+            table: self.table.clone(),
+            instance: successor,
+            declared: Arc::clone(&self.declared),
+            wishes: self.wishes.clone(),
+        }))
     }
 
     /// Calls `worker_start`. Never at the same time as another start or stop of this instance.
@@ -165,6 +145,7 @@ impl RawInstance {
         check_started(status, context.answer(), worker.is_null())?;
         Ok(RawWorker {
             resolve: self.table.resolve,
+            place: self.table.place,
             worker_stop: self.table.worker_stop,
             worker,
             context,
@@ -175,11 +156,17 @@ impl RawInstance {
     pub(super) fn table(&self) -> &Table {
         &self.table
     }
+
+    /// What the plugin asked for in `configure`.
+    pub(super) fn wishes(&self) -> &Wishes {
+        &self.wishes
+    }
 }
 
 impl Drop for RawInstance {
     fn drop(&mut self) {
-        // SAFETY: made by `configure`, ended once; `instance` keeps it alive past its workers.
+        // SAFETY: made by `configure` or `refresh`, ended once; `instance` keeps it alive past its
+        // workers.
         unsafe { (self.table.destroy)(self.instance) }
     }
 }
@@ -206,19 +193,25 @@ fn check_started(
 #[derive(Debug)]
 pub(super) struct RawWorker {
     resolve: abi::ResolveFn,
+    place: Option<abi::PlaceFn>,
     worker_stop: abi::WorkerStopFn,
     worker: *mut abi::Worker,
     context: ContextBox,
 }
 
 // SAFETY: the ABI lets a worker's state be made on one thread and used on another, one at a time;
-// `RawWorker` is not `Sync`, and `resolve` takes `&mut self`.
+// `RawWorker` is not `Sync`, and its calls take `&mut self`.
 unsafe impl Send for RawWorker {}
 
 impl RawWorker {
-    /// Calls `resolve`; what was emitted is in the answer.
-    pub(super) fn resolve(&mut self, request: &ResolveRequest<'_>) -> (abi::Status, &mut Answer) {
-        let request = to_abi(request);
+    /// Calls `resolve`; what was emitted is in the answer. `headers` borrow from the request.
+    pub(super) fn resolve(
+        &mut self,
+        request: &ResolveRequest<'_>,
+        view: &View<'_>,
+        headers: &[abi::Str],
+    ) -> (abi::Status, &mut Answer) {
+        let request = lend::resolve_request(request, view, headers);
         let (resolve, worker) = (self.resolve, self.worker);
         let status = self.context.run(Phase::Resolve, |ctx| {
             // SAFETY: started and not stopped, `&mut self` makes this its only user; `request`
@@ -227,6 +220,28 @@ impl RawWorker {
         });
         (status, self.context.answer())
     }
+
+    /// Calls `place`, if the plugin has it; what was emitted is in the answer.
+    pub(super) fn place(
+        &mut self,
+        request: &PlaceRequest<'_>,
+    ) -> Option<(abi::Status, &mut Answer)> {
+        let (place, worker) = (self.place?, self.worker);
+        let phase =
+            Phase::Place { is_stored: request.is_stored, is_hosted: request.upstream.is_none() };
+        let digest = request.digest.map(ToString::to_string).unwrap_or_default();
+        let request = lend::place_request(request, &digest);
+        let status = self.context.run(phase, |ctx| {
+            // SAFETY: as in `resolve`.
+            unsafe { place(worker, &raw const request, ctx) }
+        });
+        Some((status, self.context.answer()))
+    }
+
+    /// Whether the plugin has the hook.
+    pub(super) fn can_place(&self) -> bool {
+        self.place.is_some()
+    }
 }
 
 impl Drop for RawWorker {
@@ -234,101 +249,4 @@ impl Drop for RawWorker {
         // SAFETY: made by `worker_start`, ended once, never used afterwards.
         unsafe { (self.worker_stop)(self.worker) }
     }
-}
-
-fn to_abi(request: &ResolveRequest<'_>) -> abi::ResolveRequest {
-    let namespace = |namespace: Option<&crate::oci::Namespace>| {
-        namespace.map_or(abi::Str::EMPTY, |namespace| abi::Str::new(namespace.as_str()))
-    };
-    let mut client_address = [0; 16];
-    let client_address_len = match request.client {
-        None => 0,
-        Some(IpAddr::V4(address)) => {
-            for (to, from) in client_address.iter_mut().zip(address.octets()) {
-                *to = from;
-            }
-            4
-        }
-        Some(IpAddr::V6(address)) => {
-            client_address = address.octets();
-            16
-        }
-    };
-    abi::ResolveRequest {
-        size: size_of::<abi::ResolveRequest>() as u32,
-        kind: match request.kind {
-            RequestKind::Manifest => abi::KIND_MANIFEST,
-            RequestKind::Blob => abi::KIND_BLOB,
-            RequestKind::Tags => abi::KIND_TAGS,
-            RequestKind::Referrers => abi::KIND_REFERRERS,
-        },
-        method: abi::Str::new(request.method),
-        query_ns: namespace(request.ns),
-        header_ns: namespace(request.header),
-        name: abi::Str::new(request.name),
-        reference: abi::Str::new(request.reference),
-        client_address,
-        client_address_len,
-        reserved: 0,
-        ns_source: abi::NS_NONE,
-        header_count: 0,
-        ns: abi::Str::EMPTY,
-        repository: abi::Str::new(request.name),
-        principal: abi::Str::EMPTY,
-        headers: std::ptr::null(),
-    }
-}
-
-/// Hands the answer and the bytes of an emit call to `run`.
-///
-/// # Safety
-/// The contract of the emit functions: `ctx` is null or what a running hook of this thread was
-/// handed, and every string is readable.
-unsafe fn emit<const N: usize>(
-    ctx: *mut abi::Ctx,
-    strings: [abi::Str; N],
-    run: impl FnOnce(&mut Answer, [&[u8]; N]) -> Result<(), Refused>,
-) -> abi::Status {
-    let context = ctx.cast::<Context>();
-    // SAFETY: null, or a live context by the caller's promise; while a hook runs, `ContextBox`
-    // makes no reference to it.
-    let Some(context) = (unsafe { context.as_mut() }) else { return abi::INVALID };
-    if context.magic != CONTEXT_MAGIC {
-        return abi::INVALID;
-    }
-    // SAFETY: the caller's promise.
-    let bytes = strings.map(|string| unsafe { string.as_bytes() });
-    let outcome = match bytes.contains(&None) {
-        true => context.answer.refuse_string(),
-        false => run(&mut context.answer, bytes.map(Option::unwrap_or_default)),
-    };
-    match outcome {
-        Ok(()) => abi::OK,
-        Err(Refused) => abi::INVALID,
-    }
-}
-
-unsafe extern "C" fn emit_upstream(ctx: *mut abi::Ctx, name: abi::Str, repo: abi::Str) -> i32 {
-    // SAFETY: the contract of the emit functions.
-    unsafe { emit(ctx, [name, repo], |answer, [name, repo]| answer.add_upstream(name, repo)) }
-}
-
-unsafe extern "C" fn emit_hosted(ctx: *mut abi::Ctx, repository: abi::Str) -> abi::Status {
-    // SAFETY: the contract of the emit functions.
-    unsafe { emit(ctx, [repository], |answer, [repository]| answer.set_hosted(repository)) }
-}
-
-unsafe extern "C" fn emit_rule(ctx: *mut abi::Ctx, text: abi::Str) -> abi::Status {
-    // SAFETY: the contract of the emit functions.
-    unsafe { emit(ctx, [text], |answer, [text]| answer.set_rule(text)) }
-}
-
-unsafe extern "C" fn emit_error(ctx: *mut abi::Ctx, text: abi::Str) -> abi::Status {
-    // SAFETY: the contract of the emit functions.
-    unsafe { emit(ctx, [text], |answer, [text]| answer.set_error(text)) }
-}
-
-unsafe extern "C" fn emit_freshness(ctx: *mut abi::Ctx, ttl_ms: u64, stale_ms: u64) -> i32 {
-    // SAFETY: the contract of the emit functions.
-    unsafe { emit(ctx, [], |answer, []| answer.set_freshness(ttl_ms, stale_ms)) }
 }

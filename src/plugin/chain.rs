@@ -1,21 +1,34 @@
-//! The resolvers in the order of `routing.resolvers`.
+//! The resolvers in the order of `routing.resolvers`, loaded and configured.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::declared::Declared;
 use super::error::{Fault, PluginError};
-use super::explain::{Explanation, Step};
-use super::instance::{Instance, Outcome, WorkerInstance};
-use super::stats::PluginStats;
-use super::{Resolution, ResolveError, ResolveRequest, ResolveStatus, handshake, loader};
+use super::instance::Instance;
+use super::stats::{Figures, PluginStats};
+use super::worker::{WorkerChain, WorkerLink};
+use super::{handshake, loader};
 use crate::config::{Config, PluginConfig, STANDARD_RESOLVER};
 
-/// All resolvers, loaded and configured. Its instances end when it and every [`WorkerChain`] of
-/// it are dropped.
+/// The budget of the built-in resolver, which has no `[[plugin]]` entry to say another.
+const BUDGET: Duration = Duration::from_micros(20);
+
+/// All resolvers, loaded and configured. Its instances end when it, its successors that share
+/// them and every [`WorkerChain`] of it are dropped.
 #[derive(Debug)]
 pub struct Chain {
     links: Vec<Arc<Instance>>,
+    declared: Arc<Declared>,
+    figures: Arc<Figures>,
+}
+
+/// The successor of one link, made by [`Chain::refresh`].
+#[derive(Debug)]
+pub struct Refreshed {
+    index: usize,
+    instance: Arc<Instance>,
 }
 
 impl Chain {
@@ -25,21 +38,36 @@ impl Chain {
     /// # Errors
     /// The first plugin that is refused; those before it are ended again.
     pub fn load(config: &Config) -> Result<Chain, PluginError> {
-        let declared = Declared::new(&config.upstreams)
-            .map_err(|fault| refused(STANDARD_RESOLVER, None, fault))?;
+        Chain::load_with(config, Arc::default())
+    }
+
+    /// The chain of another configuration, beside this one, whose figures it continues. Blocks.
+    ///
+    /// # Errors
+    /// As for [`Chain::load`]; this chain is not touched.
+    pub fn successor(&self, config: &Config) -> Result<Chain, PluginError> {
+        Chain::load_with(config, Arc::clone(&self.figures))
+    }
+
+    fn load_with(config: &Config, figures: Arc<Figures>) -> Result<Chain, PluginError> {
+        let declared =
+            Declared::new(config).map_err(|fault| refused(STANDARD_RESOLVER, None, fault))?;
         let declared = Arc::new(declared);
         let worker_count = worker_count(config);
         if let Some(clash) = config.plugins.iter().find(|p| p.name == STANDARD_RESOLVER) {
             return Err(refused(STANDARD_RESOLVER, Some(&clash.path), Fault::NameTaken));
         }
+        let loading = Loading { worker_count, declared: &declared, figures: &figures };
         let mut links = Vec::new();
         for name in &config.routing.resolvers {
             let plugin = config.plugins.iter().find(|plugin| plugin.name == *name);
             let link = match plugin {
-                Some(plugin) => load_plugin(plugin, worker_count, &declared)
+                Some(plugin) => loading
+                    .plugin(plugin)
                     .map_err(|fault| refused(name, Some(&plugin.path), fault))?,
-                None if name == STANDARD_RESOLVER => link_standard(config, worker_count, &declared)
-                    .map_err(|fault| refused(name, None, fault))?,
+                None if name == STANDARD_RESOLVER => {
+                    loading.standard(config).map_err(|fault| refused(name, None, fault))?
+                }
                 None => return Err(refused(name, None, Fault::Undeclared)),
             };
             links.push(Arc::new(link));
@@ -49,21 +77,59 @@ impl Chain {
                 tracing::info!(plugin = %plugin.name, "not in routing.resolvers, so not loaded");
             }
         }
-        Ok(Chain { links })
+        Ok(Chain { links, declared, figures })
     }
 
-    /// Starts every resolver's state of worker `number`. Blocks; at start-up, on any thread. The
-    /// result may move to the worker's thread.
+    /// Starts every resolver's state of worker `number`. Blocks; on any thread. The result may
+    /// move to the worker's thread.
+    ///
+    /// # Errors
+    /// The first resolver that does not start, or whose worker of that number runs already.
     pub fn start_worker(&self, number: usize) -> Result<WorkerChain, PluginError> {
         let start = |link: &Arc<Instance>| {
             link.start_worker(number).map_err(|fault| refused(link.name(), None, fault))
         };
-        Ok(WorkerChain { links: self.links.iter().map(start).collect::<Result<_, _>>()? })
+        let links = self.links.iter().map(start).collect::<Result<_, _>>()?;
+        Ok(WorkerChain::new(links, &self.declared, self.figures.remembered(number)))
     }
 
-    /// The figures of every resolver on every worker that ever started, in chain order.
+    /// The plugins that want to be refreshed, by their place in the chain, and how often.
+    pub fn refresh_intervals(&self) -> impl Iterator<Item = (usize, Duration)> {
+        let interval =
+            |(index, link): (usize, &Arc<Instance>)| Some((index, link.refresh_interval()?));
+        self.links.iter().enumerate().filter_map(interval)
+    }
+
+    /// Refreshes the plugin at this place; `None` when nothing has changed. Blocks, perhaps for
+    /// long; the workers go on with the running instance meanwhile.
+    ///
+    /// # Errors
+    /// The plugin says what failed; the running instance goes on.
+    pub fn refresh(&self, index: usize) -> Result<Option<Refreshed>, PluginError> {
+        let Some(link) = self.links.get(index) else { return Ok(None) };
+        let successor = link.refresh().map_err(|fault| refused(link.name(), None, fault))?;
+        Ok(successor.map(|instance| Refreshed { index, instance: Arc::new(instance) }))
+    }
+
+    /// This chain with that link in place of the one before.
+    pub fn with(&self, refreshed: &Refreshed) -> Chain {
+        let mut links = self.links.clone();
+        if let Some(link) = links.get_mut(refreshed.index) {
+            *link = Arc::clone(&refreshed.instance);
+        }
+        let (declared, figures) = (Arc::clone(&self.declared), Arc::clone(&self.figures));
+        Chain { links, declared, figures }
+    }
+
+    /// The figures of every resolver on every worker that ever started: those of this chain in its
+    /// order, then those of resolvers that a reload has taken out.
     pub fn stats(&self) -> Vec<PluginStats> {
-        self.links.iter().flat_map(|link| link.stats()).collect()
+        self.figures.snapshot(self.names())
+    }
+
+    /// Answers given without a call, over all workers.
+    pub fn remembered(&self) -> u64 {
+        self.figures.remembered_sum()
     }
 
     /// The resolvers' names in the order in which they are asked.
@@ -72,52 +138,21 @@ impl Chain {
     }
 }
 
-/// One worker's resolvers: `Send`, but used by one thread at a time and never shared.
-#[derive(Debug)]
-pub struct WorkerChain {
-    links: Vec<WorkerInstance>,
-}
-
-impl WorkerChain {
-    /// Decides where a request goes. Doesn't block (as far as the plugins keep their word); takes
-    /// microseconds.
+impl Refreshed {
+    /// Starts the successor's state of worker `number`, to be handed to
+    /// [`WorkerChain::replace_link`]. Blocks.
     ///
     /// # Errors
-    /// The refusal of the first resolver that did not decline; `NotFound` if all declined.
-    pub fn resolve(&self, request: &ResolveRequest<'_>) -> Result<Resolution, ResolveError> {
-        self.ask(request, |_| {})
+    /// The plugin says what failed.
+    pub fn start_worker(&self, number: usize) -> Result<WorkerLink, PluginError> {
+        let started = self.instance.start_worker(number);
+        let link = started.map_err(|fault| refused(self.instance.name(), None, fault))?;
+        Ok(WorkerLink { index: self.index, link })
     }
 
-    /// The same decision, with each resolver's part in it.
-    pub fn explain(&self, request: &ResolveRequest<'_>) -> Explanation {
-        let mut steps = Vec::new();
-        let outcome = self.ask(request, |step| steps.push(step));
-        Explanation { steps, outcome }
-    }
-
-    fn ask(
-        &self,
-        request: &ResolveRequest<'_>,
-        mut declined: impl FnMut(Step),
-    ) -> Result<Resolution, ResolveError> {
-        for link in &self.links {
-            match link.resolve(request) {
-                Outcome::Answered(resolution) => return Ok(resolution),
-                Outcome::Refused(error) => return Err(error),
-                Outcome::Declined => declined(Step { declined_by: link.name().to_string() }),
-            }
-        }
-        let names: Vec<&str> = self.links.iter().map(|link| &**link.name()).collect();
-        Err(ResolveError {
-            status: ResolveStatus::NotFound,
-            message: format!(
-                "no resolver knows {} (asked: {}); \"standard\" as the last of \
-                 routing.resolvers answers what others decline",
-                request.name,
-                names.join(", ")
-            ),
-            plugin: names.last().copied().unwrap_or_default().to_owned(),
-        })
+    /// The plugin's name in the configuration.
+    pub fn name(&self) -> &str {
+        self.instance.name()
     }
 }
 
@@ -132,35 +167,43 @@ fn worker_count(config: &Config) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn load_plugin(
-    plugin: &PluginConfig,
+/// What all instances of a chain are made from.
+struct Loading<'a> {
     worker_count: u32,
-    declared: &Arc<Declared>,
-) -> Result<Instance, Fault> {
-    let loaded = loader::load(&plugin.path, plugin.sha256.as_deref())?;
-    let table = handshake::shake_hands(loaded.entry)?;
-    let config = plugin.config.to_string();
-    let instance =
-        Instance::configure(table, &plugin.name, &config, worker_count, Arc::clone(declared))?;
-    instance.log(Some(&plugin.path), Some(&loaded.sha256));
-    Ok(instance)
+    declared: &'a Arc<Declared>,
+    figures: &'a Arc<Figures>,
 }
 
-/// The built-in resolver: the same table as in its `.so`, configured from `[routing]`.
-fn link_standard(
-    config: &Config,
-    worker_count: u32,
-    declared: &Arc<Declared>,
-) -> Result<Instance, Fault> {
-    let table = handshake::check_linked(&ringport_plugin_standard::PLUGIN)?;
-    let mut routing = toml::Table::new();
-    if let Some(default) = &config.routing.default_upstream {
-        routing.insert("default_upstream".to_owned(), default.as_str().into());
+impl Loading<'_> {
+    fn plugin(&self, plugin: &PluginConfig) -> Result<Instance, Fault> {
+        let loaded = loader::load(&plugin.path, plugin.sha256.as_deref())?;
+        let table = handshake::shake_hands(loaded.entry)?;
+        let config = plugin.config.to_string();
+        let instance = self.configure(table, (&plugin.name, plugin.budget), &config)?;
+        instance.log(Some(&plugin.path), Some(&loaded.sha256));
+        Ok(instance)
     }
-    routing.insert("hosted".to_owned(), config.routing.hosted.clone().into());
-    let text = routing.to_string();
-    let instance =
-        Instance::configure(table, STANDARD_RESOLVER, &text, worker_count, Arc::clone(declared))?;
-    instance.log(None, None);
-    Ok(instance)
+
+    /// The built-in resolver: the same table as in its `.so`, configured from `[routing]`.
+    fn standard(&self, config: &Config) -> Result<Instance, Fault> {
+        let table = handshake::check_linked(&ringport_plugin_standard::PLUGIN)?;
+        let mut routing = toml::Table::new();
+        if let Some(default) = &config.routing.default_upstream {
+            routing.insert("default_upstream".to_owned(), default.as_str().into());
+        }
+        routing.insert("hosted".to_owned(), config.routing.hosted.clone().into());
+        let instance = self.configure(table, (STANDARD_RESOLVER, BUDGET), &routing.to_string())?;
+        instance.log(None, None);
+        Ok(instance)
+    }
+
+    fn configure(
+        &self,
+        table: handshake::Table,
+        entry: (&str, Duration),
+        config: &str,
+    ) -> Result<Instance, Fault> {
+        let declared = Arc::clone(self.declared);
+        Instance::configure(table, entry, config, self.worker_count, declared, self.figures)
+    }
 }

@@ -117,12 +117,11 @@ pub enum Fault {
     )]
     NewerMinor { found: u32 },
     #[error(
-        "expected no capability bits (ABI {}.{} defines none), found {found:#x}; set \
-         `capabilities` to 0",
-        abi::ABI_MAJOR,
-        abi::ABI_MINOR
+        "expected no capability bits but {known:#x} (ABI {}.{minor} defines no others), found \
+         {found:#x} beside them; clear them in `capabilities`, or raise `abi_minor`",
+        abi::ABI_MAJOR
     )]
-    UnknownCapabilities { found: u64 },
+    UnknownCapabilities { found: u64, known: u64, minor: u32 },
     #[error(
         "plugin table: expected a `name` of 1 to {} bytes [a-z][a-z0-9_-]*, found {found}",
         abi::NAME_BYTES_MAX
@@ -133,7 +132,10 @@ pub enum Fault {
         abi::VERSION_BYTES_MAX
     )]
     BadVersion { found: String },
-    #[error("plugin table: the required hook `{hook}` is null; ABI 1.0 has no optional hooks")]
+    #[error(
+        "plugin table: the required hook `{hook}` is null; set it (`place` and `refresh` are \
+         required by their bit in `capabilities` only)"
+    )]
     MissingHook { hook: &'static str },
 
     #[error("`{hook}` refused with {status}: {message}")]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Resolution, ResolveError, ResolveStatus, Route};
+use super::{Placement, Resolution, ResolveError, ResolveStatus, Route};
 
 /// A resolver that was asked and passed the request on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Explanation {
     pub steps: Vec<Step>,
     /// The decision.
     pub outcome: Result<Resolution, ResolveError>,
+    /// Where the content would go if it had to be stored; `None` when no plugin says anything.
+    pub placement: Option<Result<Placement, ResolveError>>,
 }
 
 impl fmt::Display for Explanation {
@@ -27,7 +29,17 @@ impl fmt::Display for Explanation {
             writeln!(f, "resolver: {} declined", step.declined_by)?;
         }
         match &self.outcome {
-            Ok(resolution) => write_resolution(f, resolution),
+            Ok(resolution) => {
+                write_resolution(f, resolution)?;
+                match &self.placement {
+                    None => Ok(()),
+                    Some(Ok(placement)) => write_placement(f, placement),
+                    Some(Err(error)) => {
+                        writeln!(f, "placement: {} failed, so nothing is stored", error.plugin)?;
+                        writeln!(f, "reason: {}", error.message)
+                    }
+                }
+            }
             Err(error) => {
                 writeln!(f, "resolver: {} refused", error.plugin)?;
                 writeln!(f, "refusal: {}", refusal_name(error.status))?;
@@ -57,8 +69,27 @@ fn write_resolution(f: &mut fmt::Formatter<'_>, resolution: &Resolution) -> fmt:
     if resolution.scoped_by_ns {
         writeln!(f, "scope: ns (the answer carries OCI-Namespace)")?;
     }
+    if resolution.is_immutable {
+        writeln!(f, "tag: immutable (set by the resolver)")?;
+    }
     write_bound(f, "tag_ttl", resolution.tag_ttl)?;
     write_bound(f, "stale_max", resolution.stale_max)
+}
+
+/// Without queries and headers' values: they may be signatures.
+fn write_placement(f: &mut fmt::Formatter<'_>, placement: &Placement) -> fmt::Result {
+    let rule = if placement.rule.is_empty() { "(not named)" } else { &placement.rule };
+    writeln!(f, "placement: {} answered, rule: {rule}", placement.plugin)?;
+    writeln!(f, "class: {}", placement.class.as_str())?;
+    writeln!(f, "pool: {}", placement.pool.as_deref().unwrap_or("(the store's choice)"))?;
+    if let Some(ttl) = placement.ttl {
+        writeln!(f, "ttl: {ttl:?}")?;
+    }
+    writeln!(f, "priority: {}", placement.priority)?;
+    for remote in &placement.remotes {
+        writeln!(f, "remote tier: {} {} (not performed)", remote.method, remote.shown_url())?;
+    }
+    Ok(())
 }
 
 fn write_bound(f: &mut fmt::Formatter<'_>, name: &str, bound: Option<Duration>) -> fmt::Result {

@@ -8,8 +8,8 @@ use ringport_plugin_abi as abi;
 
 use super::error::Fault;
 
-/// The capability bits that this host knows.
-const CAPABILITIES_KNOWN: u64 = 0;
+/// The capability bits of each minor up to ours; a plugin of an older minor has those of its own.
+const CAPABILITIES: [u64; abi::ABI_MINOR as usize + 1] = [0, abi::CAN_PLACE | abi::CAN_REFRESH];
 /// Up to the version numbers the table is the same in every major.
 const FROZEN_BYTES: u32 = 24;
 
@@ -25,6 +25,10 @@ pub(super) struct Table {
     pub(super) resolve: abi::ResolveFn,
     pub(super) worker_stop: abi::WorkerStopFn,
     pub(super) destroy: abi::DestroyFn,
+    /// With [`abi::CAN_PLACE`].
+    pub(super) place: Option<abi::PlaceFn>,
+    /// With [`abi::CAN_REFRESH`].
+    pub(super) refresh: Option<abi::RefreshFn>,
 }
 
 /// A library's `ringport_plugin_entry`.
@@ -96,9 +100,10 @@ unsafe fn check(plugin: *const abi::Plugin) -> Result<Table, Fault> {
     }
     // SAFETY: non-null, aligned, and `size` bytes are readable by the caller's promise.
     let copy = unsafe { abi::read_sized(plugin) }.ok_or(Fault::Misaligned)?;
-    let unknown = copy.capabilities & !CAPABILITIES_KNOWN;
+    let known = CAPABILITIES.get(minor as usize).copied().unwrap_or(0);
+    let unknown = copy.capabilities & !known;
     if unknown != 0 {
-        return Err(Fault::UnknownCapabilities { found: unknown });
+        return Err(Fault::UnknownCapabilities { found: unknown, known, minor });
     }
     // SAFETY: the strings of the table are readable by the caller's promise; `bounded` looks at
     // no more bytes than the limit allows.
@@ -118,7 +123,23 @@ unsafe fn check(plugin: *const abi::Plugin) -> Result<Table, Fault> {
         resolve: copy.resolve.ok_or_else(|| required("resolve"))?,
         worker_stop: copy.worker_stop.ok_or_else(|| required("worker_stop"))?,
         destroy: copy.destroy.ok_or_else(|| required("destroy"))?,
+        place: promised(copy.capabilities, abi::CAN_PLACE, copy.place, "place")?,
+        refresh: promised(copy.capabilities, abi::CAN_REFRESH, copy.refresh, "refresh")?,
     })
+}
+
+/// The hook that a capability bit promises; without the bit it is as if it were not there.
+fn promised<F>(
+    capabilities: u64,
+    bit: u64,
+    f: Option<F>,
+    hook: &'static str,
+) -> Result<Option<F>, Fault> {
+    match (capabilities & bit != 0, f) {
+        (false, _) => Ok(None),
+        (true, Some(f)) => Ok(Some(f)),
+        (true, None) => Err(Fault::MissingHook { hook }),
+    }
 }
 
 /// # Safety

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ringport_plugin_abi as abi;
 
@@ -11,8 +12,9 @@ use super::call::{RawInstance, RawWorker, StartFailure};
 use super::declared::Declared;
 use super::error::Fault;
 use super::handshake::Table;
-use super::stats::{CallStats, PluginStats, STATUS_NAMES};
-use super::{Resolution, ResolveError, ResolveRequest, ResolveStatus, Route};
+use super::stats::{CallStats, Figures, Hook, STATUS_NAMES};
+use super::view::{View, wanted_headers};
+use super::{PlaceRequest, Placement, Resolution, ResolveError, ResolveRequest, ResolveStatus};
 use crate::runtime::clock;
 
 /// A plugin that accepted its configuration.
@@ -21,33 +23,59 @@ pub(super) struct Instance {
     /// Its name in the configuration.
     name: Arc<str>,
     raw: RawInstance,
-    /// Serialises start and stop, as the ABI promises; holds the counters of every worker that
-    /// ever started, so that a scrape never goes back.
-    workers: Mutex<Vec<WorkerSlot>>,
-}
-
-#[derive(Debug)]
-struct WorkerSlot {
-    stats: Arc<CallStats>,
-    is_running: bool,
+    budget: Duration,
+    figures: Arc<Figures>,
+    /// Numbers of the workers that run. Locked over every start, stop and refresh: the ABI
+    /// promises that they never run at the same time.
+    running: Mutex<Vec<usize>>,
 }
 
 impl Instance {
     /// Calls `configure`.
     pub(super) fn configure(
         table: Table,
-        name: &str,
+        (name, budget): (&str, Duration),
         config: &str,
         worker_count: u32,
         declared: Arc<Declared>,
+        figures: &Arc<Figures>,
     ) -> Result<Instance, Fault> {
         let raw = RawInstance::configure(table, name, config, worker_count, declared)
             .map_err(|failure| to_fault(failure, "configure"))?;
-        Ok(Instance { name: name.into(), raw, workers: Mutex::new(Vec::new()) })
+        Ok(Instance {
+            name: name.into(),
+            raw,
+            budget,
+            figures: Arc::clone(figures),
+            running: Mutex::default(),
+        })
+    }
+
+    /// Calls `refresh`; `None` when nothing has changed. May take its time.
+    pub(super) fn refresh(&self) -> Result<Option<Instance>, Fault> {
+        let _alone = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let raw = self.raw.refresh().map_err(|failure| to_fault(failure, "refresh"))?;
+        Ok(raw.map(|raw| Instance {
+            name: Arc::clone(&self.name),
+            raw,
+            budget: self.budget,
+            figures: Arc::clone(&self.figures),
+            running: Mutex::default(),
+        }))
     }
 
     pub(super) fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// How often the plugin wants to be refreshed.
+    pub(super) fn refresh_interval(&self) -> Option<Duration> {
+        self.raw.wishes().refresh
+    }
+
+    /// Names of the request headers that the plugin gets.
+    pub(super) fn wanted_headers(&self) -> &[String] {
+        &self.raw.wishes().headers
     }
 
     /// Writes the line about this plugin into the log.
@@ -67,39 +95,21 @@ impl Instance {
 
     /// Calls `worker_start`.
     pub(super) fn start_worker(self: &Arc<Self>, number: usize) -> Result<WorkerInstance, Fault> {
-        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = workers.iter_mut().find(|slot| slot.stats.worker() == number);
-        if slot.as_ref().is_some_and(|slot| slot.is_running) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.contains(&number) {
             return Err(Fault::WorkerRuns { worker: number });
         }
         let raw = self
             .raw
             .start_worker(u32::try_from(number).unwrap_or(u32::MAX))
             .map_err(|failure| to_fault(failure, "worker_start"))?;
-        let stats = match slot {
-            Some(slot) => {
-                slot.is_running = true;
-                Arc::clone(&slot.stats)
-            }
-            None => {
-                let stats = Arc::new(CallStats::new(number));
-                workers.push(WorkerSlot { stats: Arc::clone(&stats), is_running: true });
-                stats
-            }
-        };
-        stats.set_poisoned(false);
+        running.push(number);
         Ok(WorkerInstance {
             raw: RefCell::new(Some(raw)),
             is_poisoned: Cell::new(false),
-            stats,
+            stats: self.figures.of_plugin(&self.name, number),
             instance: Arc::clone(self),
         })
-    }
-
-    /// The figures of all workers.
-    pub(super) fn stats(&self) -> Vec<PluginStats> {
-        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        workers.iter().map(|slot| slot.stats.snapshot(&self.name)).collect()
     }
 }
 
@@ -116,9 +126,21 @@ fn to_fault(failure: StartFailure, hook: &'static str) -> Fault {
 
 /// What one resolver made of a request.
 pub(super) enum Outcome {
-    Answered(Resolution),
+    Answered(Arc<Resolution>),
     Declined,
     Refused(ResolveError),
+}
+
+/// An outcome, and what it depends on if it may be remembered: `abi::BY_*` bits.
+pub(super) struct Asked {
+    pub(super) outcome: Outcome,
+    pub(super) cacheable: Option<u64>,
+}
+
+impl Asked {
+    fn refused(error: ResolveError) -> Asked {
+        Asked { outcome: Outcome::Refused(error), cacheable: None }
+    }
 }
 
 /// One worker's side of an instance.
@@ -137,26 +159,116 @@ impl WorkerInstance {
         self.instance.name()
     }
 
+    pub(super) fn wanted_headers(&self) -> &[String] {
+        self.instance.wanted_headers()
+    }
+
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.is_poisoned.get()
+    }
+
+    pub(super) fn can_place(&self) -> bool {
+        self.raw.borrow().as_ref().is_some_and(RawWorker::can_place)
+    }
+
+    /// From now on this is what the worker asks: a predecessor's failure is over.
+    pub(super) fn take_over(&self) {
+        self.stats.set_poisoned(self.is_poisoned.get());
+    }
+
     /// Asks the plugin, measures, and checks what it says.
-    pub(super) fn resolve(&self, request: &ResolveRequest<'_>) -> Outcome {
+    pub(super) fn resolve(&self, request: &ResolveRequest<'_>, view: &View<'_>) -> Asked {
         let mut raw = self.raw.borrow_mut();
         let Some(raw) = raw.as_mut().filter(|_| !self.is_poisoned.get()) else {
-            self.stats.record_refused_call();
-            return self.refuse(
-                ResolveStatus::Unavailable,
-                format!(
-                    "resolver {} failed earlier on this worker and is not asked again until a \
-                     restart; the log says why",
-                    self.name()
-                ),
-            );
+            return Asked::refused(self.refuse_poisoned());
+        };
+        let wanted = self.wanted_headers();
+        let values;
+        let headers = match wanted.is_empty() {
+            true => &[],
+            false => match wanted_headers(request, wanted) {
+                Err(error) => {
+                    let plugin = self.name().to_string();
+                    return Asked::refused(ResolveError { plugin, ..error });
+                }
+                Ok(found) => {
+                    values = found;
+                    values.get(..wanted.len()).unwrap_or_default()
+                }
+            },
         };
         let started = clock::now();
-        let (status, answer) = raw.resolve(request);
-        self.stats.record(status, started.elapsed());
-        let refusal = match status {
-            abi::OK => return self.accept(request, answer),
-            abi::DECLINE => return Outcome::Declined,
+        let (status, answer) = raw.resolve(request, view, headers);
+        self.record(Hook::Resolve, status, started.elapsed());
+        if status == abi::OK {
+            return self.accept(request, answer);
+        }
+        let cacheable = answer.cacheable;
+        if status == abi::DECLINE {
+            return Asked { outcome: Outcome::Declined, cacheable };
+        }
+        let error = self.refusal(status, answer);
+        let is_lasting =
+            !matches!(error.status, ResolveStatus::Unavailable | ResolveStatus::Internal);
+        Asked { outcome: Outcome::Refused(error), cacheable: cacheable.filter(|_| is_lasting) }
+    }
+
+    /// Asks where content goes; `None` when the plugin has no such hook or declines.
+    pub(super) fn place(
+        &self,
+        request: &PlaceRequest<'_>,
+    ) -> Option<Result<Placement, ResolveError>> {
+        let mut raw = self.raw.borrow_mut();
+        let raw = raw.as_mut().filter(|raw| raw.can_place())?;
+        if self.is_poisoned.get() {
+            return Some(Err(self.refuse_poisoned()));
+        }
+        let started = clock::now();
+        let (status, answer) = raw.place(request)?;
+        self.record(Hook::Place, status, started.elapsed());
+        match status {
+            abi::OK => {}
+            abi::DECLINE => return None,
+            _ => return Some(Err(self.refusal(status, answer))),
+        }
+        let placement = match answer.broken.take() {
+            Some(problem) => Err(problem),
+            None => answer.take_placement(self.name()),
+        };
+        Some(placement.map_err(|problem| self.reject(&problem)))
+    }
+
+    fn record(&self, hook: Hook, status: abi::Status, took: Duration) {
+        let breaches = self.stats.record(hook, status, took, self.instance.budget);
+        // 1, 2, 4, 8, ...: seen at once, and no flood.
+        if let Some(breaches) = breaches.filter(|count| count.is_power_of_two()) {
+            tracing::warn!(
+                plugin = %self.name(), worker = self.stats.worker(), breaches,
+                budget = ?self.instance.budget,
+                "more than 1 % of the last 1000 calls of a resolver took longer than its budget; \
+                 see ringport_plugin_call_seconds"
+            );
+        }
+    }
+
+    /// OK: the answer counts if it broke no rule and holds a route.
+    fn accept(&self, request: &ResolveRequest<'_>, answer: &mut Answer) -> Asked {
+        let problem = match answer.broken.take() {
+            Some(problem) => problem,
+            None => match answer.take_resolution(self.name(), request.ns.is_some()) {
+                Some(resolution) => {
+                    let outcome = Outcome::Answered(resolution);
+                    return Asked { outcome, cacheable: answer.cacheable };
+                }
+                None => "it returned OK without emitting a route".to_owned(),
+            },
+        };
+        Asked::refused(self.reject(&problem))
+    }
+
+    /// Any status but OK and DECLINE.
+    fn refusal(&self, status: abi::Status, answer: &mut Answer) -> ResolveError {
+        let status = match status {
             abi::NOT_FOUND => ResolveStatus::NotFound,
             abi::DENIED => ResolveStatus::Denied,
             abi::UNAVAILABLE => ResolveStatus::Unavailable,
@@ -167,42 +279,22 @@ impl WorkerInstance {
             true => format!("resolver {} gave no reason", self.name()),
             false => std::mem::take(&mut answer.error),
         };
-        self.refuse(refusal, message)
-    }
-
-    /// OK: the answer counts if it broke no rule and holds a route.
-    fn accept(&self, request: &ResolveRequest<'_>, answer: &mut Answer) -> Outcome {
-        let broken = answer.broken.take();
-        let route = match (broken, answer.route.take()) {
-            (None, Some(route)) => route,
-            (Some(problem), _) => return self.reject(&problem),
-            (None, None) => return self.reject("it returned OK without emitting a route"),
-        };
-        Outcome::Answered(Resolution {
-            // Whether a plugin looked at `ns` is its secret; an upstream answer to a request that
-            // had one is taken to be within it.
-            scoped_by_ns: request.ns.is_some() && matches!(route, Route::Upstream { .. }),
-            route,
-            rule: std::mem::take(&mut answer.rule),
-            tag_ttl: answer.tag_ttl,
-            stale_max: answer.stale_max,
-            plugin: self.name().to_string(),
-        })
+        self.error(status, message)
     }
 
     /// A broken answer fails its request only: what a client sends may have provoked it, and no
     /// client may be able to switch a resolver off.
-    fn reject(&self, problem: &str) -> Outcome {
+    fn reject(&self, problem: &str) -> ResolveError {
         let count = self.stats.record_broken_answer();
         if count.is_power_of_two() {
             // 1, 2, 4, 8, ...: seen at once, and no flood.
             tracing::warn!(plugin = %self.name(), count, problem, "broken answer of a resolver");
         }
         let message = format!("resolver {} gave a broken answer: {problem}", self.name());
-        self.refuse(ResolveStatus::Internal, message)
+        self.error(ResolveStatus::Internal, message)
     }
 
-    fn poison(&self, status: abi::Status, answer: &mut Answer) -> Outcome {
+    fn poison(&self, status: abi::Status, answer: &mut Answer) -> ResolveError {
         let reason = match (status, answer.error.is_empty()) {
             (abi::INTERNAL, false) => std::mem::take(&mut answer.error),
             (abi::INTERNAL, true) => "it gave no reason".to_owned(),
@@ -212,24 +304,33 @@ impl WorkerInstance {
         self.stats.set_poisoned(true);
         tracing::error!(
             plugin = %self.name(), worker = self.stats.worker(), reason,
-            "a resolver failed; this worker does not call it again until a restart"
+            "a resolver failed; this worker does not call it again until a reload or restart"
         );
-        self.refuse(ResolveStatus::Internal, format!("resolver {} failed: {reason}", self.name()))
+        let message = format!("resolver {} failed: {reason}", self.name());
+        self.error(ResolveStatus::Internal, message)
     }
 
-    fn refuse(&self, status: ResolveStatus, message: String) -> Outcome {
-        Outcome::Refused(ResolveError { status, message, plugin: self.name().to_string() })
+    fn refuse_poisoned(&self) -> ResolveError {
+        self.stats.record_refused_call();
+        let message = format!(
+            "resolver {} failed earlier on this worker and is not asked again until a reload or \
+             restart; the log says why",
+            self.name()
+        );
+        self.error(ResolveStatus::Unavailable, message)
+    }
+
+    fn error(&self, status: ResolveStatus, message: String) -> ResolveError {
+        ResolveError { status, message, plugin: self.name().to_string() }
     }
 }
 
 impl Drop for WorkerInstance {
     fn drop(&mut self) {
-        let mut workers = self.instance.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.instance.running.lock().unwrap_or_else(PoisonError::into_inner);
         // Stops the plugin's worker under the lock that serialises starts and stops.
         self.raw.get_mut().take();
         let number = self.stats.worker();
-        for slot in workers.iter_mut().filter(|slot| slot.stats.worker() == number) {
-            slot.is_running = false;
-        }
+        running.retain(|other| *other != number);
     }
 }

@@ -2,23 +2,29 @@
 //!
 //! `loader` (file → library) → `handshake` (library → checked function table) → `instance`
 //! (configured, with its workers' counters) → `call` (the C calls and the emit functions) →
-//! `answer` (what was emitted, checked against `declared`) → `chain` (resolvers in order).
+//! `answer` (what was emitted, checked against `declared`) → `chain` (resolvers in order) →
+//! `worker` (one worker's resolvers, and in `memo` what it remembers of them).
 //! The linked-in standard resolver enters at `handshake` and takes the same way from there on.
 //!
-//! May import: `oci`, `config`, `limits`, `runtime::clock`, and the crates `ringport-plugin-abi`
-//! and `ringport-plugin-standard` (its table only).
+//! May import: `oci`, `http`, `config`, `limits`, `runtime::clock`, and the crates
+//! `ringport-plugin-abi` and `ringport-plugin-standard` (its table only).
 //!
-//! **Invariant:** a [`Resolution`] names declared upstreams by their canonical namespace and
-//! repositories within the grammar, whatever a plugin emitted (the closed world).
+//! **Invariant:** a [`Resolution`] names declared upstreams by their canonical namespace (with a
+//! declared credential or forwarded namespace behind it, see [`Namespace::scoped`]) and
+//! repositories within the grammar, a [`Placement`] declared pools and remote tiers, whatever a
+//! plugin emitted (the closed world).
 //! **Invariant:** a plugin that fails, fails closed: the request gets an error, never the next
-//! resolver's answer; after INTERNAL that worker's instance is not called again.
+//! resolver's answer; after INTERNAL that worker's instance is not called again until a successor
+//! takes over, and what it said before is forgotten.
 //! **Invariant:** a request takes no lock here and does no I/O; starting and stopping do both.
 //! **Invariant:** a loaded library stays loaded, and so does every instance until its last worker
 //! has stopped.
 //! **Invariant:** `unsafe` only in `loader`, `handshake` and `call`; libloading only in `loader`.
 //!
-//! Deliberately absent: HTTP statuses (`api`), dialling (`upstream`), placement and reload (the
-//! ABI leaves room for them). Tests: `tests.rs`, `tests/plugin_load.rs`, `tests/plugin_resolve.rs`.
+//! Deliberately absent: HTTP statuses (`api`), dialling (`upstream`), acting on a placement
+//! (`registry`), and when to reload or refresh (`server`). Tests: `tests.rs`,
+//! `tests/plugin_load.rs`, `tests/plugin_resolve.rs`, `tests/plugin_place.rs`,
+//! `tests/plugin_allocations.rs`.
 
 mod answer;
 mod call;
@@ -29,7 +35,11 @@ mod explain;
 mod handshake;
 mod instance;
 mod loader;
+mod memo;
+mod placement;
 mod stats;
+mod view;
+mod worker;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -38,12 +48,15 @@ mod tests;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::http::RequestHead;
 use crate::oci::{Namespace, RepositoryName};
 
-pub use chain::{Chain, WorkerChain};
+pub use chain::{Chain, Refreshed};
 pub use error::{Fault, PluginError};
 pub use explain::{Explanation, Step};
-pub use stats::{CALL_SECONDS_BOUNDS, PluginStats, STATUS_NAMES};
+pub use placement::{PlaceRequest, Placement, RemotePurpose, RemoteRequest, StorageClass};
+pub use stats::{CALL_SECONDS_BOUNDS, HookStats, PluginStats, STATUS_NAMES};
+pub use worker::{WorkerChain, WorkerLink};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +88,10 @@ pub struct ResolveRequest<'a> {
     pub reference: &'a str,
     /// Who asks, if known.
     pub client: Option<IpAddr>,
+    /// Who asks, as authenticated; `None` as long as nobody authenticates.
+    pub principal: Option<&'a str>,
+    /// The request's head, of which plugins get the headers that they asked for.
+    pub head: Option<&'a RequestHead>,
 }
 
 /// What a request means.
@@ -90,8 +107,22 @@ pub struct Resolution {
     pub tag_ttl: Option<Duration>,
     /// Overrides the upstream's `stale_max`.
     pub stale_max: Option<Duration>,
+    /// The tag never changes: once stored, the upstream is not asked about it again.
+    pub is_immutable: bool,
     /// The resolver that answered, by its name in the configuration.
     pub plugin: String,
+}
+
+impl Resolution {
+    /// The upstream (`None`: hosted) and repository that come first.
+    pub fn first(&self) -> Option<(Option<&Namespace>, &RepositoryName)> {
+        match &self.route {
+            Route::Hosted { repository } => Some((None, repository)),
+            Route::Upstream { candidates } => {
+                candidates.first().map(|first| (Some(&first.upstream), &first.repository))
+            }
+        }
+    }
 }
 
 /// Where a request goes.
@@ -112,7 +143,8 @@ pub enum Route {
 /// One upstream to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Declared and canonical.
+    /// Declared and canonical; with a credential or a namespace to forward behind it, if one was
+    /// chosen. It is whose content it is, so nothing is shared between two that differ.
     pub upstream: Namespace,
     /// What the repository is called there.
     pub repository: RepositoryName,

@@ -19,6 +19,8 @@ fn pull(name: &str) -> ResolveRequest<'_> {
         name,
         reference: "",
         client: Some([10, 0, 0, 1].into()),
+        principal: None,
+        head: None,
     }
 }
 

@@ -120,5 +120,7 @@ pub fn pull(name: &str) -> ResolveRequest<'_> {
         name,
         reference: "latest",
         client: None,
+        principal: None,
+        head: None,
     }
 }

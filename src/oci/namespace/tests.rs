@@ -128,3 +128,25 @@ fn lengths_are_bounded() {
     // The bound on the whole text comes first, so that a long text costs nothing.
     assert_eq!(Namespace::parse(&"@".repeat(256)), Err(NamespaceError::TooLong(256)));
 }
+
+#[test]
+fn scoped_namespaces_are_told_apart_and_read_back() {
+    let base = Namespace::parse("reg.example:5000").unwrap();
+    let hub = Namespace::parse("docker.io").unwrap();
+    let cases = [
+        (None, None, "reg.example:5000"),
+        (Some("team-a"), None, "reg.example:5000#team-a"),
+        (None, Some(&hub), "reg.example:5000?ns=docker.io"),
+        (Some("team-a"), Some(&hub), "reg.example:5000?ns=docker.io#team-a"),
+    ];
+    for (credential, forward_ns, text) in cases {
+        let scoped = base.scoped(credential, forward_ns);
+        assert_eq!(scoped.as_str(), text);
+        assert_eq!((scoped.base(), scoped.port()), ("reg.example:5000", Some(5000)));
+        assert_eq!(Namespace::from_stored(text), Ok(scoped.clone()));
+        assert_eq!(scoped.scoped(None, None), base);
+        assert_eq!(Namespace::parse(text).is_ok(), text == "reg.example:5000", "{text}");
+    }
+    assert!(Namespace::from_stored("a b#c").is_err());
+    assert!(Namespace::from_stored("a?ns=b/c").is_err());
+}

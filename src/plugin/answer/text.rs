@@ -1,0 +1,59 @@
+//! Foreign texts, made safe for logs, headers and JSON.
+
+/// The text, if it is UTF-8 within the bound.
+pub(super) fn shorter_than(bytes: &[u8], max: usize) -> Option<&str> {
+    if bytes.len() > max {
+        return None;
+    }
+    std::str::from_utf8(bytes).ok()
+}
+
+/// A foreign string for a message: quoted, escaped and short.
+pub(super) fn shown(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    set_text(&mut text, bytes, 64);
+    format!("{text:?}")
+}
+
+/// Copies a text, cut at a character's end, with bad UTF-8 and control characters replaced: it
+/// goes into logs, headers and JSON.
+pub(super) fn set_text(to: &mut String, bytes: &[u8], max: usize) {
+    let is_inside_character = |at: usize| bytes.get(at).is_some_and(|b| b & 0xc0 == 0x80);
+    let mut end = bytes.len().min(max);
+    while end > 0 && is_inside_character(end) {
+        end -= 1;
+    }
+    to.clear();
+    let bytes = bytes.get(..end).unwrap_or_default();
+    // Nearly always plain ASCII: copied at once.
+    match std::str::from_utf8(bytes) {
+        Ok(text) if bytes.iter().all(|b| (0x20..0x7f).contains(b)) => to.push_str(text),
+        _ => {
+            let text = String::from_utf8_lossy(bytes);
+            to.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_cut_and_cleaned() {
+        let cases: [(&[u8], usize, &str); 6] = [
+            (b"", 4, ""),
+            (b"abcdef", 4, "abcd"),
+            ("abé".as_bytes(), 3, "ab"),
+            ("abé".as_bytes(), 4, "abé"),
+            (b"a\nb\x7f", 9, "a b "),
+            (b"a\xff", 9, "a\u{fffd}"),
+        ];
+        for (bytes, max, expected) in cases {
+            let mut text = String::from("old");
+            set_text(&mut text, bytes, max);
+            assert_eq!(text, expected, "{bytes:?}");
+        }
+    }
+}
