@@ -11,7 +11,7 @@ use super::Generation;
 
 /// Draws of [`Generation::sample`], about 10 ns each where they miss: one blob in 100,000 slots is
 /// found three times in four, one in a million once in eight times.
-const SAMPLE_DRAWS: usize = 1 << 14;
+const SAMPLE_DRAWS: u64 = 1 << 14;
 
 /// When and how often something was used. A hint: racing updates may be lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +32,10 @@ impl Generation {
     pub(in crate::index) fn sample(&self, random: u64) -> Option<(usize, Key, Value)> {
         let table = self.table();
         let places = (4 * self.counts().blobs / self.buckets + 2).min(BUCKET_SLOTS as u64);
+        // Where there are few buckets, so many draws miss the only blob once in 3,000 times.
+        let draws = (8 * places * self.buckets).min(SAMPLE_DRAWS);
         let mut state = random;
-        (0..SAMPLE_DRAWS).find_map(|_| {
+        (0..draws).find_map(|_| {
             let drawn = split_mix(&mut state);
             let bucket = ((u128::from(drawn) * u128::from(self.buckets)) >> 64) as usize;
             let mut blobs = table.blobs_in(bucket);
