@@ -15,26 +15,26 @@ use support::server::{Setup, Upstream};
 fn a_c_plugin_in_front_of_the_standard_resolver() {
     let corp = LyingUpstream::start();
     let blob = random_bytes("through the plugin", 300_000);
-    let digest = corp.add_blob("hub/library/alpine", &blob);
+    let digest = corp.add_blob("ghcr/org/app", &blob);
     let body = manifest("corporate");
-    let tagged = corp.add_manifest("hub/library/alpine", "v1", OCI_MANIFEST, &body);
-    let plugin = Installed::compiled("example-c/resolver.c", "0");
+    let tagged = corp.add_manifest("ghcr/org/app", "v1", OCI_MANIFEST, &body);
+    let plugin = Installed::compiled("minimal-c/minimal.c", "0");
     let server = Setup::new("plugin-serve")
         .upstream(Upstream::new("registry.corp", &corp.url()))
         .routing("resolvers = [\"corp\", \"standard\"]\nhosted = [\"*\"]")
         .more(&plugin_entry("corp", &plugin.path, ""))
         .start();
 
-    let answer = server.get("/v2/library/alpine/manifests/v1?ns=docker.io");
+    let answer = server.get("/v2/org/app/manifests/v1?ns=ghcr.io");
     assert_eq!((answer.status(), answer.body.as_slice()), (200, body.as_slice()));
     assert_eq!(answer.header("docker-content-digest"), tagged);
-    assert_eq!(answer.header("oci-namespace"), "docker.io");
-    let answer = server.get(&format!("/v2/library/alpine/blobs/{digest}?ns=docker.io"));
+    assert_eq!(answer.header("oci-namespace"), "ghcr.io");
+    let answer = server.get(&format!("/v2/org/app/blobs/{digest}?ns=ghcr.io"));
     assert!(answer.body == blob, "{:?}", answer.head);
     // What it declines, the standard resolver answers; what it denies, nobody does.
-    let direct = server.get("/v2/hub/library/alpine/manifests/v1?ns=registry.corp");
+    let direct = server.get("/v2/ghcr/org/app/manifests/v1?ns=registry.corp");
     assert_eq!((direct.status(), direct.body.as_slice()), (200, body.as_slice()));
-    let denied = server.get("/v2/a/b/manifests/v1?ns=denied.example");
+    let denied = server.get("/v2/a/b/manifests/v1?ns=quay.io");
     assert_eq!(denied.status(), 403, "{}", denied.text());
     assert!(denied.text().contains("ask the platform team"), "{}", denied.text());
     assert_eq!(server.get("/v2/a/b/manifests/v1?ns=else.example").status(), 404);
