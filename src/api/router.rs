@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::answer::{Answer, Facts};
 use super::refusal::Refusal;
@@ -218,10 +219,10 @@ fn route_kind(target: &Target) -> RouteKind {
 }
 
 /// What the resolver said about freshness, if anything.
-fn freshness(
-    resolution: &Resolution,
-) -> (Option<std::time::Duration>, Option<std::time::Duration>) {
-    (resolution.tag_ttl, resolution.stale_max)
+fn freshness(resolution: &Resolution) -> (Option<Duration>, Option<Duration>) {
+    // A tag that never changes is fresh for ever once it is here.
+    let tag_ttl = if resolution.is_immutable { Some(Duration::MAX) } else { resolution.tag_ttl };
+    (tag_ttl, resolution.stale_max)
 }
 
 /// The registry named by `X-Dragonfly-Registry`, with or without a scheme.
