@@ -41,11 +41,11 @@ fn unevenness(seen: &HashMap<[u8; 32], u64>, blobs: u64, draws: u64) -> f64 {
 fn each_blob_is_as_likely_as_any_other() {
     let mut random = fastrand::Rng::with_seed(seed("even draws"));
     for (slots, blobs, links, most) in [
-        (1600, 1100, 0, 1.2),
-        (3200, 600, 1700, 1.3),
-        (3200, 300, 0, 1.2),
-        (16_000, 100, 3000, 1.7),
-        (64_000, 100, 0, 1.7),
+        (1600, 1100, 0, 1.4),
+        (3200, 600, 1700, 1.5),
+        (3200, 300, 0, 1.6),
+        (16_000, 100, 3000, 2.0),
+        (64_000, 100, 0, 2.0),
     ] {
         let folder = folder();
         let (index, mut writer, _) = open(options(folder.path(), slots, 0));
@@ -80,7 +80,7 @@ fn removals_leave_draws_even() {
     let (seen, missed) = draws(&index, &mut random, 120_000);
     assert_eq!((seen.len(), missed), (1200, 0));
     let unevenness = unevenness(&seen, 1200, 120_000);
-    assert!(unevenness < 1.3, "{unevenness}");
+    assert!(unevenness < 1.5, "{unevenness}");
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_million_blobs_are_drawn_evenly() {
         *groups.entry([prefix[31]; 32]).or_default() += count;
     }
     let unevenness = unevenness(&groups, 256, 100_000);
-    assert!(unevenness < 1.5, "{unevenness}");
+    assert!(unevenness < 1.7, "{unevenness}");
 }
 
 #[test]
