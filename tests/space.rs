@@ -78,6 +78,10 @@ fn what_is_being_read_is_not_evicted() {
         let target = format!("{path}?ns={NS}");
         if is_hit {
             assert_eq!(server.get(&target).ending, Ending::Complete);
+            // The last byte is sent before the content is named.
+            support::wait_until("the content to be known", secs(20), || {
+                server.head(&target).header("cache-status") == "ringport; hit"
+            });
         }
         let mut slow = server.connect();
         slow.request("GET", &target, &[]);
