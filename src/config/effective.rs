@@ -55,6 +55,7 @@ fn storage(storage: &Storage) -> StorageTable {
     let pool = |pool: &super::Pool| PoolTable {
         name: placed(pool.name.clone()),
         path: placed(pool.path.clone()),
+        max_size: pool.max_size.map(Size).and_then(text),
     };
     StorageTable {
         root: value(storage.root.clone()),
@@ -99,6 +100,7 @@ fn upstream(upstream: &UpstreamConfig) -> UpstreamTable {
         first_byte_timeout: text(upstream.first_byte_timeout),
         stall_timeout: text(upstream.stall_timeout),
         fills_max: count(upstream.fills_max),
+        max_size: upstream.max_size.map(Size).and_then(text),
         credential: upstream.credentials.iter().map(|one| placed(credential(one))).collect(),
     }
 }

@@ -40,5 +40,8 @@ pub use model::{
 };
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 
+/// What the pool that is `storage.root` itself is called, in placements and metrics.
+pub const ROOT_POOL: &str = "root";
+
 /// The name of the built-in resolver in `routing.resolvers`.
 pub const STANDARD_RESOLVER: &str = "standard";

@@ -65,7 +65,7 @@ pub enum Driver {
 pub struct Storage {
     /// Blobs, staging files and the catalog.
     pub root: PathBuf,
-    /// Bytes of cached content.
+    /// Bytes of cached content, over all pools.
     pub max_size: u64,
     /// Bytes per second that a scrub reads.
     pub verify_rate: u64,
@@ -73,17 +73,19 @@ pub struct Storage {
     pub verify_interval: Option<Duration>,
     /// Origins that a plugin's placement may name in requests to a remote tier; no paths.
     pub remote_tiers: Vec<EndpointUrl>,
-    /// More disks; names and paths are unique.
+    /// More disks; names and paths are unique, and none is called [`ROOT_POOL`](super::ROOT_POOL).
     pub pools: Vec<Pool>,
 }
 
 /// `[[storage.pool]]`: one more disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// What a placement calls it.
+    /// What a placement calls it, and what its content is found by: a path may change, this not.
     pub name: String,
     /// Its folder.
     pub path: PathBuf,
+    /// Bytes of cached content in it; `None` for as much as its disk has room for.
+    pub max_size: Option<u64>,
 }
 
 /// `[routing]`
@@ -136,6 +138,8 @@ pub struct UpstreamConfig {
     pub stall_timeout: Duration,
     /// Downloads at a time from this upstream.
     pub fills_max: usize,
+    /// Bytes of cached content that its downloads brought; `None` for no limit of its own.
+    pub max_size: Option<u64>,
     /// Logins that a plugin may choose instead of the one above; names are unique.
     pub credentials: Vec<CredentialConfig>,
 }

@@ -63,6 +63,7 @@ pub(super) struct StorageTable {
 pub(super) struct PoolTable {
     pub name: Spanned<String>,
     pub path: Spanned<PathBuf>,
+    pub max_size: Value<As<Size>>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -102,6 +103,7 @@ pub(super) struct UpstreamTable {
     pub first_byte_timeout: Value<As<Duration>>,
     pub stall_timeout: Value<As<Duration>>,
     pub fills_max: Value<u64>,
+    pub max_size: Value<As<Size>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub credential: Vec<Spanned<CredentialTable>>,
 }

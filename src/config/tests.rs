@@ -63,6 +63,10 @@ fn the_example_of_the_design_is_read() {
         [[storage.pool]]
         name = "nvme0"
         path = "/mnt/nvme0"
+        max_size = "1TiB"
+        [[storage.pool]]
+        name = "nvme1"
+        path = "/mnt/nvme1"
         [routing]
         resolvers = ["corp", "standard"]
         default_upstream = "docker.io"
@@ -74,6 +78,7 @@ fn the_example_of_the_design_is_read() {
         tag_ttl = "90s"
         allow_private = ["10.0.0.0/8"]
         forward_ns = true
+        max_size = "20GiB"
         [[plugin]]
         name = "corp"
         path = "/usr/lib/ringport/libcorp.so"
@@ -86,7 +91,9 @@ fn the_example_of_the_design_is_read() {
     );
     assert_eq!(config.server.listen.len(), 2);
     assert_eq!(config.server.admin, None);
-    assert_eq!(config.storage.pools[0].name, "nvme0");
+    let pools: Vec<_> =
+        config.storage.pools.iter().map(|pool| (pool.name.as_str(), pool.max_size)).collect();
+    assert_eq!(pools, [("nvme0", Some(1 << 40)), ("nvme1", None)]);
     let week = Duration::from_secs(7 * 24 * 3600);
     assert_eq!(config.storage.verify_rate, 50 << 20);
     assert_eq!(config.storage.verify_interval, Some(week));
@@ -98,6 +105,7 @@ fn the_example_of_the_design_is_read() {
     assert_eq!(upstream.tag_ttl, Duration::from_secs(90));
     assert_eq!(upstream.allow_private[0].to_string(), "10.0.0.0/8");
     assert!(upstream.forward_ns);
+    assert_eq!(upstream.max_size, Some(20 << 30));
     assert!(config.plugins[0].config.contains_key("rules"));
     assert_eq!(config.log.access, AccessTarget::File("/var/log/ringport/access.log".into()));
 }
@@ -224,6 +232,17 @@ fn checks_over_several_keys() {
             "[storage]\nroot = \"/x\"\n[[storage.pool]]\nname = \"a\"\npath = \"/x\"",
             "storage.pool[0].path",
             "of its own",
+        ),
+        ("[[storage.pool]]\nname = \"root\"\npath = \"/x\"", "storage.pool[0].name", "itself"),
+        (
+            "[[storage.pool]]\nname = \"a\"\npath = \"/x\"\nmax_size = \"1KiB\"",
+            "storage.pool[0].max_size",
+            "1MiB",
+        ),
+        (
+            "[[upstream]]\nnamespace = \"ghcr.io\"\nmax_size = \"1KiB\"",
+            "upstream[0].max_size",
+            "1MiB",
         ),
         ("[routing]\nresolvers = []", "routing.resolvers", "[\"standard\"]"),
         ("[routing]\nresolvers = [\"standart\"]", "routing.resolvers", "mean \"standard\"?"),
@@ -400,6 +419,7 @@ fn full() -> Config {
          [[plugin]]\nname = \"p\"\npath = \"/p.so\"\nconfig = { a = 1 }",
     );
     config.plugins[0].sha256 = Some("0".repeat(64));
+    config.storage.pools[0].max_size = Some(1 << 40);
     let upstream = &mut config.upstreams[0];
     upstream.credentials.push(CredentialConfig {
         name: "c".into(),
@@ -408,6 +428,7 @@ fn full() -> Config {
         token_file: Some("/f".into()),
     });
     upstream.username = Some("u".into());
+    upstream.max_size = Some(1 << 30);
     for path in [
         &mut upstream.password_file,
         &mut upstream.token_file,

@@ -1,21 +1,24 @@
 //! `[server]`, `[storage]` and `[log]`.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use toml::Spanned;
 
 use super::{Checker, flag, items, text};
-use crate::config::EndpointUrl;
 use crate::config::model::{AccessTarget, Driver, Log, LogFormat, LogLevel, Pool, Server, Storage};
 use crate::config::schema::{LogTable, PoolTable, ServerTable, StorageTable, Values};
 use crate::config::text::{AdminAddress, As, Interval, Size};
+use crate::config::{EndpointUrl, ROOT_POOL};
 
 const LISTEN: &str = "127.0.0.1:5000";
 const ADMIN: &str = "127.0.0.1:5001";
 const ROOT: &str = "ringport-data";
 const MAX_SIZE: u64 = 100 << 30;
-const MAX_SIZE_MIN: u64 = 1 << 20;
+pub(super) const MAX_SIZE_MIN: u64 = 1 << 20;
+/// Their numbers are bytes, and never given out again.
+const POOLS_MAX: usize = 32;
 const VERIFY_RATE: u64 = 200 << 20;
 const VERIFY_RATE_MIN: u64 = 1 << 20;
 const VERIFY_INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -95,25 +98,7 @@ impl Checker<'_> {
         };
         let verify_interval = self.verify_interval(table.verify_interval);
         let remote_tiers = self.remote_tiers(table.remote_tiers);
-        let mut pools: Vec<Pool> = Vec::new();
-        for pool in table.pool {
-            let PoolTable { name, path } = pool.into_inner();
-            self.name(&name);
-            if pools.iter().any(|other| other.name == *name.get_ref()) {
-                self.refuse(
-                    name.span(),
-                    "a name of its own",
-                    format!("{:?} twice", name.get_ref()),
-                    "",
-                );
-            }
-            let taken = *path.get_ref() == root || pools.iter().any(|p| p.path == *path.get_ref());
-            if taken {
-                let found = path.get_ref().display().to_string();
-                self.refuse(path.span(), "a folder of its own", format!("{found} twice"), "");
-            }
-            pools.push(Pool { name: name.into_inner(), path: self.path(path) });
-        }
+        let pools = self.pools(table.pool, &root);
         Storage { root, max_size, verify_rate, verify_interval, remote_tiers, pools }
     }
 
@@ -138,7 +123,37 @@ impl Checker<'_> {
         tiers
     }
 
-    fn size(&mut self, value: &Spanned<As<Size>>, min: u64) -> u64 {
+    fn pools(&mut self, tables: Vec<Spanned<PoolTable>>, root: &Path) -> Vec<Pool> {
+        let mut pools: Vec<Pool> = Vec::new();
+        for table in tables {
+            let span = table.span();
+            let PoolTable { name, path, max_size } = table.into_inner();
+            if pools.len() == POOLS_MAX {
+                let expected = format!("at most {POOLS_MAX} pools");
+                self.refuse(span, expected, "one more", "");
+                return pools;
+            }
+            self.name(&name);
+            let known = name.get_ref();
+            if known == ROOT_POOL {
+                let remedy = "storage.root itself is called so";
+                self.refuse(name.span(), "a name of its own", format!("{known:?}"), remedy);
+            }
+            if pools.iter().any(|other| other.name == *known) {
+                self.refuse(name.span(), "a name of its own", format!("{known:?} twice"), "");
+            }
+            let folder = path.get_ref();
+            if folder == root || pools.iter().any(|other| other.path == *folder) {
+                let found = format!("{} twice", folder.display());
+                self.refuse(path.span(), "a folder of its own", found, "");
+            }
+            let max_size = max_size.map(|value| self.size(&value, MAX_SIZE_MIN));
+            pools.push(Pool { name: name.into_inner(), path: self.path(path), max_size });
+        }
+        pools
+    }
+
+    pub(super) fn size(&mut self, value: &Spanned<As<Size>>, min: u64) -> u64 {
         let size = value.get_ref().0.0;
         if size < min {
             let expected = format!("a size of at least {}", crate::config::format_size(min));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::server::MAX_SIZE_MIN;
 use super::{Checker, flag, items, text};
 use crate::config::EndpointUrl;
 use crate::config::model::{CredentialConfig, UpstreamConfig};
@@ -97,6 +98,7 @@ impl Checker<'_> {
             first_byte_timeout: self.limit(table.first_byte_timeout, FIRST_BYTE_TIMEOUT),
             stall_timeout: self.limit(table.stall_timeout, STALL_TIMEOUT),
             fills_max: self.count(table.fills_max, FILLS_MAX, 1..=FILLS_MAX_MAX),
+            max_size: table.max_size.map(|value| self.size(&value, MAX_SIZE_MIN)),
             credentials: self.credentials(table.credential),
         }
     }
