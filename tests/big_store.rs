@@ -11,7 +11,9 @@ mod support;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ringport::catalog::{BlobRecord, Catalog, LinkRecord, Subscriber, TagRecord, Tended, Write};
+use ringport::catalog::{
+    BlobRecord, Catalog, LinkRecord, NO_OWNER, Subscriber, TagRecord, Tended, Write,
+};
 use ringport::oci::{Algorithm, Digest, Namespace, RepositoryName, Scope, Tag};
 use ringport::storage::Store;
 use support::http;
@@ -49,7 +51,7 @@ fn fill(root: &Path, blobs: u64, body: &[u8]) {
     let (catalog, thread) = unstarted.start(Box::new(Nobody)).unwrap();
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let names = |n: u64, digest: Digest, size: u64, is_manifest: bool| {
-        let record = BlobRecord { digest, size, pool: 0, is_hosted: false };
+        let record = BlobRecord { digest, size, pool: 0, is_hosted: false, owner: NO_OWNER };
         let link = LinkRecord {
             scope: scope(n),
             digest,

@@ -9,7 +9,9 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
-use ringport::catalog::{BlobRecord, Catalog, LinkRecord, Subscriber, TagRecord, Tended, Write};
+use ringport::catalog::{
+    BlobRecord, Catalog, LinkRecord, NO_OWNER, Subscriber, TagRecord, Tended, Write,
+};
 use ringport::oci::{Algorithm, Digest, RepositoryName, Scope, Tag};
 use ringport::storage::Store;
 use serde_json::{Value, json};
@@ -52,7 +54,13 @@ fn fill(root: &Path) -> Hosted {
     let put = |bytes: &[u8], media_type: Option<&str>| {
         let digest = Digest::of(Algorithm::Sha256, bytes);
         std::fs::write(store.blob_path(&digest), bytes).unwrap();
-        let record = BlobRecord { digest, size: bytes.len() as u64, pool: 0, is_hosted: true };
+        let record = BlobRecord {
+            digest,
+            size: bytes.len() as u64,
+            pool: 0,
+            is_hosted: true,
+            owner: NO_OWNER,
+        };
         let link = LinkRecord {
             scope: scope.clone(),
             digest,

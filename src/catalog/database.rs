@@ -8,8 +8,8 @@ use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction,
 };
 
-use super::record::{BLOBS, HOSTED, LINKS, META, SUSPECTS, TAGS, TagRecord, UNSYNCED};
-use super::{CatalogError, Opened, Write, failed};
+use super::record::{BLOBS, LINKS, META, SUSPECTS, TAGS, TagRecord, UNSYNCED};
+use super::{CatalogError, Opened, Write, failed, older};
 use crate::oci::Digest;
 
 /// Memory that redb may use for pages; hits don't come here, so a little is enough.
@@ -144,6 +144,7 @@ fn take_into_use(database: &Database) -> Result<Opened, CatalogError> {
         (store_id, last_user.unwrap_or_default())
     };
     apply(&transaction, &[])?;
+    older::take_over(&transaction)?;
     let is_intact = last_user.is_empty() || last_user == boot;
     if !is_intact {
         suspect_unsynced(&transaction)?;
@@ -225,9 +226,7 @@ fn apply(transaction: &WriteTransaction, writes: &[Write]) -> Result<(), Catalog
         match write {
             Write::PutBlob { record, is_synced } => {
                 let digest = record.digest.to_string();
-                let flags = if record.is_hosted { HOSTED } else { 0 };
-                let value = (record.size, record.pool, flags);
-                blobs.insert(digest.as_str(), value).map_err(failed)?;
+                blobs.insert(digest.as_str(), record.value()).map_err(failed)?;
                 // Just verified, whatever was there before.
                 suspects.remove(digest.as_str()).map_err(failed)?;
                 if *is_synced {

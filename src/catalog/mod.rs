@@ -17,6 +17,8 @@
 
 mod database;
 mod lookup;
+mod numbers;
+mod older;
 mod rebuild;
 mod record;
 mod scan;
@@ -32,7 +34,8 @@ use bytes::Bytes;
 use futures_channel::oneshot;
 
 use database::Shared;
-pub use record::{BlobRecord, LinkRecord, TagRecord};
+pub use numbers::PoolRecord;
+pub use record::{BlobRecord, LinkRecord, NO_OWNER, TagRecord};
 pub use scan::{Mark, Piece};
 use writer::{Message, Writer};
 
@@ -63,6 +66,17 @@ pub enum CatalogError {
     Write {
         /// What redb said.
         cause: String,
+    },
+    /// There is no number left.
+    #[error(
+        "the catalog has given out all {given} numbers that there are for {what}, and none is used \
+         twice; start with a new [storage] root"
+    )]
+    NoNumber {
+        /// For what.
+        what: &'static str,
+        /// How many there were.
+        given: usize,
     },
     /// A record could not be read back.
     #[error("the catalog record {key} is damaged: {cause}")]

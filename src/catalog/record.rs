@@ -7,8 +7,11 @@ use crate::oci::{Digest, Namespace, RepositoryName, Scope, Tag};
 
 type ScopedKey = (&'static str, &'static str, &'static str);
 
-/// digest → (size in bytes, pool, flags: [`HOSTED`] or 0).
-pub(super) const BLOBS: TableDefinition<'_, &str, (u64, u8, u8)> = TableDefinition::new("blobs.v1");
+/// (size in bytes, pool, flags: [`HOSTED`] or 0, owner).
+pub(super) type BlobValue = (u64, u8, u8, u16);
+
+/// digest → content.
+pub(super) const BLOBS: TableDefinition<'_, &str, BlobValue> = TableDefinition::new("blobs.v2");
 
 /// (upstream or "", repository, tag) → (digest, checked at), in Unix seconds.
 pub(super) const TAGS: TableDefinition<'_, ScopedKey, (&str, u64)> =
@@ -29,6 +32,9 @@ pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("
 
 pub(super) const HOSTED: u8 = 1;
 
+/// The owner of content that no upstream is known to have brought.
+pub const NO_OWNER: u16 = 0;
+
 /// Content that is in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobRecord {
@@ -40,6 +46,10 @@ pub struct BlobRecord {
     pub pool: u8,
     /// Whether it is ours: durable, and never evicted.
     pub is_hosted: bool,
+    /// Whose download brought it, as numbered by
+    /// [`Unstarted::number_owners`](super::Unstarted::number_owners); [`NO_OWNER`] for hosted
+    /// content and for what is older than the numbers.
+    pub owner: u16,
 }
 
 /// A tag and what it is bound to.
@@ -71,11 +81,16 @@ pub struct LinkRecord {
 impl BlobRecord {
     pub(super) fn read(
         key: &str,
-        (size, pool, flags): (u64, u8, u8),
+        (size, pool, flags, owner): BlobValue,
     ) -> Result<Self, CatalogError> {
         let damaged = |cause| CatalogError::Record { key: format!("blob {key}"), cause };
         let digest = Digest::parse(key).map_err(|e| damaged(e.to_string()))?;
-        Ok(Self { digest, size, pool, is_hosted: flags & HOSTED != 0 })
+        Ok(Self { digest, size, pool, is_hosted: flags & HOSTED != 0, owner })
+    }
+
+    pub(super) fn value(&self) -> BlobValue {
+        let flags = if self.is_hosted { HOSTED } else { 0 };
+        (self.size, self.pool, flags, self.owner)
     }
 }
 

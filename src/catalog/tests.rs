@@ -80,7 +80,8 @@ fn tag(upstream: Option<&str>, checked_at: u64) -> TagRecord {
 }
 
 fn blob(is_synced: bool) -> Write {
-    let record = BlobRecord { digest: digest(), size: 8, pool: 0, is_hosted: false };
+    let record =
+        BlobRecord { digest: digest(), size: 8, pool: 0, is_hosted: false, owner: NO_OWNER };
     Write::PutBlob { record, is_synced }
 }
 
@@ -192,8 +193,13 @@ fn a_rebuild_tells_every_record_however_many() {
     let records = |n: u32| Digest::of(Algorithm::Sha256, &n.to_le_bytes());
     let writes = (0..5_000)
         .flat_map(|n| {
-            let record =
-                BlobRecord { digest: records(n), size: u64::from(n), pool: 0, is_hosted: false };
+            let record = BlobRecord {
+                digest: records(n),
+                size: u64::from(n),
+                pool: 0,
+                is_hosted: false,
+                owner: NO_OWNER,
+            };
             let link = LinkRecord { digest: records(n), media_type: None, ..link() };
             [Write::PutBlob { record, is_synced: true }, Write::PutLink(link)]
         })
@@ -233,4 +239,24 @@ fn what_a_power_cut_made_doubtful_stays_so_until_it_is_checked() {
     let (catalog, thread, _, opened) = start(&path);
     assert!(opened.is_intact && opened.suspects.is_empty());
     stop(&catalog, thread);
+}
+
+#[test]
+fn content_of_an_older_version_is_taken_over_without_an_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.redb");
+    let digests = [digest(), Digest::of(Algorithm::Sha256, b"another")];
+    let old = digests.iter().map(|digest| (digest.to_string(), (8, 0, 1))).collect();
+    older::tests::pretend_version_1(&path, old);
+    for owner in [NO_OWNER, 7] {
+        let (catalog, thread, _, _) = start(&path);
+        for digest in digests {
+            let record = BlobRecord { digest, size: 8, pool: 0, is_hosted: true, owner };
+            assert_eq!(catalog.blob_now(&digest).unwrap(), Some(record.clone()));
+            let record = BlobRecord { owner: 7, ..record };
+            let put = Write::PutBlob { record, is_synced: true };
+            catalog.write_blocking(vec![put], true).unwrap();
+        }
+        stop(&catalog, thread);
+    }
 }

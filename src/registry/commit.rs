@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::space::NoRoom;
 use super::state::Shared;
 use super::{Freshness, PullError};
-use crate::catalog::{BlobRecord, LinkRecord, TagRecord, Write};
+use crate::catalog::{BlobRecord, LinkRecord, NO_OWNER, TagRecord, Write};
 use crate::index::{SMALL_BYTES_MAX, TagEntry};
 use crate::oci::{Digest, Scope, Tag};
 use crate::runtime::clock;
@@ -114,7 +114,7 @@ async fn remember(shared: &Shared, writes: Vec<Write>) {
 }
 
 fn blob_write(digest: &Digest, size: u64) -> Write {
-    let record = BlobRecord { digest: *digest, size, pool: 0, is_hosted: false };
+    let record = BlobRecord { digest: *digest, size, pool: 0, is_hosted: false, owner: NO_OWNER };
     Write::PutBlob { record, is_synced: false }
 }
 

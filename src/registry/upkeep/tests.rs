@@ -2,7 +2,7 @@ use std::path::Path;
 use std::thread::JoinHandle;
 
 use super::*;
-use crate::catalog::{BlobRecord, LinkRecord, Subscriber, TagRecord, Tended, Write};
+use crate::catalog::{BlobRecord, LinkRecord, NO_OWNER, Subscriber, TagRecord, Tended, Write};
 use crate::oci::{Algorithm, Digest, Namespace, RepositoryName, Scope, Tag};
 
 /// Nobody listens to the catalog.
@@ -51,7 +51,8 @@ impl Scratch {
     /// Stored content.
     pub(in crate::registry) fn blob(&self, bytes: &[u8], is_hosted: bool) -> Digest {
         let digest = self.file(bytes);
-        let record = BlobRecord { digest, size: bytes.len() as u64, pool: 0, is_hosted };
+        let record =
+            BlobRecord { digest, size: bytes.len() as u64, pool: 0, is_hosted, owner: NO_OWNER };
         self.write(vec![Write::PutBlob { record, is_synced: true }]);
         digest
     }
