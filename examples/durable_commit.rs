@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ringport::catalog::{BlobRecord, Catalog, LinkRecord, Subscriber, Tended, Write as Change};
+use ringport::catalog::{
+    BlobRecord, Catalog, LinkRecord, NO_OWNER, Subscriber, Tended, Write as Change,
+};
 use ringport::oci::{Algorithm, Digest, RepositoryName, Scope};
 use ringport::runtime::{self, BlockingPool};
-use ringport::storage::{Staged, Store};
+use ringport::storage::{ROOT_POOL, Staged, Store};
 
 /// Pieces being stored at a time, on each of two workers.
 const WRITERS: u64 = 4;
@@ -95,12 +97,12 @@ async fn store_one(
     digest: Digest,
     content: Bytes,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let mut staged = Staged::create(store.clone(), digest).await?;
+    let mut staged = Staged::create(store, ROOT_POOL, digest).await?;
     for at in (0..content.len()).step_by(PIECE) {
         staged.append(content.slice(at..content.len().min(at + PIECE))).await?;
     }
     let size = staged.commit(true).await?;
-    let record = BlobRecord { digest, size, pool: 0, is_hosted: true };
+    let record = BlobRecord { digest, size, pool: ROOT_POOL, is_hosted: true, owner: NO_OWNER };
     let link = LinkRecord {
         scope: Scope { upstream: None, repository: RepositoryName::parse("durable/app")? },
         digest,

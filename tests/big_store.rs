@@ -15,7 +15,7 @@ use ringport::catalog::{
     BlobRecord, Catalog, LinkRecord, NO_OWNER, Subscriber, TagRecord, Tended, Write,
 };
 use ringport::oci::{Algorithm, Digest, Namespace, RepositoryName, Scope, Tag};
-use ringport::storage::Store;
+use ringport::storage::{ROOT_POOL, Store};
 use support::http;
 use support::images::OCI_MANIFEST;
 use support::lying::{Answer, LyingUpstream};
@@ -46,7 +46,7 @@ fn scope(n: u64) -> Scope {
 fn fill(root: &Path, blobs: u64, body: &[u8]) {
     let (store, _) = Store::open(root).unwrap();
     let wanted = Digest::of(Algorithm::Sha256, body);
-    std::fs::write(store.blob_path(&wanted), body).unwrap();
+    std::fs::write(store.pool(ROOT_POOL).unwrap().blob_path(&wanted), body).unwrap();
     let unstarted = Catalog::open(&store.catalog_path()).unwrap();
     let (catalog, thread) = unstarted.start(Box::new(Nobody)).unwrap();
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();

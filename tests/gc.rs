@@ -13,7 +13,7 @@ use ringport::catalog::{
     BlobRecord, Catalog, LinkRecord, NO_OWNER, Subscriber, TagRecord, Tended, Write,
 };
 use ringport::oci::{Algorithm, Digest, RepositoryName, Scope, Tag};
-use ringport::storage::Store;
+use ringport::storage::{ROOT_POOL, Store};
 use serde_json::{Value, json};
 use support::images::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 use support::process::{Ran, run};
@@ -53,7 +53,7 @@ fn fill(root: &Path) -> Hosted {
     let scope = Scope { upstream: None, repository };
     let put = |bytes: &[u8], media_type: Option<&str>| {
         let digest = Digest::of(Algorithm::Sha256, bytes);
-        std::fs::write(store.blob_path(&digest), bytes).unwrap();
+        std::fs::write(store.pool(ROOT_POOL).unwrap().blob_path(&digest), bytes).unwrap();
         let record = BlobRecord {
             digest,
             size: bytes.len() as u64,

@@ -34,7 +34,7 @@ pub(super) enum Place {
 /// A sentence for people.
 pub(super) fn place(args: &StoreArgs) -> Result<(Place, Config), String> {
     let config = load(args).map_err(|error| error.to_string())?;
-    match StoppedStore::open(&config.storage.root, config.storage.max_size) {
+    match StoppedStore::open(&config) {
         Ok(store) => Ok((Place::Here(Box::new(store)), config)),
         Err(ServeError::Store(StoreError::Locked { path })) => match config.server.admin {
             Some(admin) if admin.port() != 0 => Ok((Place::Server(admin), config)),

@@ -10,6 +10,7 @@ mod mark;
 mod sweep;
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,7 @@ use super::upkeep::{Problems, Progress, Upkeep};
 use crate::catalog::{CatalogError, LinkRecord, Mark, Write};
 use crate::oci::{Digest, Scope};
 use crate::runtime::clock;
+use crate::storage::Pool;
 
 /// What was linked this recently is kept, whether or not anything leads to it: blobs come before
 /// the manifest that names them, and a slow upload of a large image may take hours.
@@ -208,41 +210,52 @@ impl Collection<'_> {
 
     /// Old files in quarantine, and files without a name.
     fn files(&mut self) -> Result<(), CatalogError> {
-        let store = &self.upkeep.store;
-        let cleared = store.files_in(&store.quarantine_folder()).unwrap_or_else(|error| {
-            self.report.problems.add(format!("the quarantine cannot be read: {error}"));
+        let store = self.upkeep.store.clone();
+        for pool in store.pools() {
+            self.quarantine(pool);
+        }
+        let first = self.upkeep.catalog.scan_blobs(None, 1)?;
+        let knows_content = !first.records.is_empty() || self.report.unreachable_blobs.count > 0;
+        for pool in store.pools() {
+            for folder in pool.blob_folders() {
+                if self.progress.is_stopped() || !self.orphans(pool, &folder, knows_content)? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Old files in the quarantine of one pool.
+    fn quarantine(&mut self, pool: &Pool) {
+        let folder = pool.quarantine_folder();
+        let kept = pool.files_in(&folder).unwrap_or_else(|error| {
+            self.report.problems.add(format!("{} cannot be read: {error}", folder.display()));
             Vec::new()
         });
-        for file in cleared {
+        for file in kept {
             let is_old = |time: u64| time.saturating_add(QUARANTINE_SECONDS) <= self.began;
             if !file.quarantined_at.is_some_and(is_old) {
                 continue;
             }
-            match if self.report.dry_run { Ok(()) } else { store.discard(&file) } {
+            match if self.report.dry_run { Ok(()) } else { pool.discard(&file) } {
                 Ok(()) => self.report.quarantined.add(file.size),
                 Err(error) => {
                     self.report.problems.add(format!("{}: {error}", file.path.display()));
                 }
             }
         }
-        let first = self.upkeep.catalog.scan_blobs(None, 1)?;
-        let knows_content = !first.records.is_empty() || self.report.unreachable_blobs.count > 0;
-        for folder in store.blob_folders() {
-            if self.progress.is_stopped() || !self.orphans(&folder, knows_content)? {
-                break;
-            }
-        }
-        Ok(())
     }
 
     /// The files without a name in one folder; `false` when looking further is of no use.
     fn orphans(
         &mut self,
-        folder: &std::path::Path,
+        pool: &Pool,
+        folder: &Path,
         knows_content: bool,
     ) -> Result<bool, CatalogError> {
         let upkeep = self.upkeep;
-        let files = match upkeep.store.files_in(folder) {
+        let files = match pool.files_in(folder) {
             Ok(files) => files,
             Err(error) => {
                 self.report.problems.add(format!("{} cannot be read: {error}", folder.display()));
@@ -251,7 +264,7 @@ impl Collection<'_> {
         };
         for file in files.iter().filter(|file| file.changed_at < upkeep.since) {
             let Some(digest) = file.digest else { continue };
-            if !upkeep.is_orphan(&digest)? {
+            if !upkeep.is_orphan(file, &digest)? {
                 continue;
             }
             if !knows_content {
@@ -259,7 +272,7 @@ impl Collection<'_> {
                 return Ok(false);
             }
             let removed =
-                if self.report.dry_run { Ok(true) } else { upkeep.remove_orphan(file, &digest) };
+                if self.report.dry_run { Ok(true) } else { upkeep.remove_orphan(pool, file) };
             match removed {
                 Ok(true) => self.report.orphans.add(file.size),
                 Ok(false) => {}

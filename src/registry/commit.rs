@@ -15,7 +15,7 @@ use crate::catalog::{BlobRecord, LinkRecord, NO_OWNER, TagRecord, Write};
 use crate::index::{SMALL_BYTES_MAX, TagEntry};
 use crate::oci::{Digest, Scope, Tag};
 use crate::runtime::clock;
-use crate::storage::Staged;
+use crate::storage::{ROOT_POOL, Staged};
 
 /// A manifest that has been checked and is to be kept.
 #[derive(Debug, Clone)]
@@ -34,10 +34,11 @@ pub(super) async fn blob(
     digest: &Digest,
     staged: Staged,
 ) -> Result<(), PullError> {
+    let pool = staged.pool();
     let size = staged.commit(false).await?;
     let link = link_write(shared, scope, digest, None).await?;
-    remember(shared, vec![blob_write(digest, size), link]).await;
-    shared.syncer.committed(digest);
+    remember(shared, vec![blob_write(digest, size, pool), link]).await;
+    shared.syncer.committed(digest, pool);
     Ok(())
 }
 
@@ -59,12 +60,15 @@ pub(super) async fn manifest(
     let mut writes = Vec::with_capacity(3);
     // Held until its bytes count as used.
     let mut place = None;
+    let mut stored_in = None;
     if shared.find_blob(scope, digest).await?.is_none() {
         let no_room = |NoRoom| PullError::NoRoom(format!("{scope}@{digest}: no room in the store"));
         place = Some(shared.space.reserve(bytes.len() as u64).await.map_err(no_room)?);
-        let mut staged = Staged::create(shared.store.clone(), *digest).await?;
+        let mut staged = Staged::create(&shared.store, ROOT_POOL, *digest).await?;
         staged.append(bytes.clone()).await?;
-        writes.push(blob_write(digest, staged.commit(false).await?));
+        let pool = staged.pool();
+        writes.push(blob_write(digest, staged.commit(false).await?, pool));
+        stored_in = Some(pool);
     }
     writes.push(link_write(shared, scope, digest, Some(media_type)).await?);
     let now = clock::unix_seconds();
@@ -80,7 +84,9 @@ pub(super) async fn manifest(
     if bytes.len() <= SMALL_BYTES_MAX {
         shared.catalog.offer(*digest, bytes.clone());
     }
-    shared.syncer.committed(digest);
+    if let Some(pool) = stored_in {
+        shared.syncer.committed(digest, pool);
+    }
     Ok(())
 }
 
@@ -113,8 +119,8 @@ async fn remember(shared: &Shared, writes: Vec<Write>) {
     }
 }
 
-fn blob_write(digest: &Digest, size: u64) -> Write {
-    let record = BlobRecord { digest: *digest, size, pool: 0, is_hosted: false, owner: NO_OWNER };
+fn blob_write(digest: &Digest, size: u64, pool: u8) -> Write {
+    let record = BlobRecord { digest: *digest, size, pool, is_hosted: false, owner: NO_OWNER };
     Write::PutBlob { record, is_synced: false }
 }
 

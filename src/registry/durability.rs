@@ -6,7 +6,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use papaya::HashSet;
@@ -25,8 +24,7 @@ const WAITING_MAX: usize = 65_536;
 
 /// New content on its way to the disk.
 pub(super) struct Syncer {
-    waiting: crossbeam_channel::Sender<Digest>,
-    failed: Arc<AtomicBool>,
+    waiting: crossbeam_channel::Sender<(Digest, u8)>,
 }
 
 impl Syncer {
@@ -35,39 +33,39 @@ impl Syncer {
     /// # Errors
     /// The operating system refused it.
     pub(super) fn start(store: Arc<Store>, catalog: Catalog) -> io::Result<Self> {
-        let (waiting, queue) = crossbeam_channel::bounded::<Digest>(WAITING_MAX);
-        let failed = Arc::<AtomicBool>::default();
-        let flag = failed.clone();
+        let (waiting, queue) = crossbeam_channel::bounded(WAITING_MAX);
         std::thread::Builder::new().name("sync".into()).spawn(move || {
             // Ends with the process, or when nobody can commit any more.
             while let Ok(first) = queue.recv() {
                 std::thread::sleep(SYNC_INTERVAL);
-                let batch: Vec<Digest> = std::iter::once(first).chain(queue.try_iter()).collect();
-                match store.sync() {
-                    Ok(()) => {
-                        flag.store(false, Ordering::Relaxed);
-                        catalog.write_soon(batch.into_iter().map(Write::Synced).collect());
-                    }
-                    Err(error) => {
-                        flag.store(true, Ordering::Relaxed);
-                        tracing::error!(%error, count = batch.len(),
-                            "new content did not reach the disk; after a power cut it is checked");
-                    }
-                }
+                let batch: Vec<_> = std::iter::once(first).chain(queue.try_iter()).collect();
+                sync(&store, &catalog, &batch);
             }
         })?;
-        Ok(Self { waiting, failed })
+        Ok(Self { waiting })
     }
 
-    /// Content has been committed without a sync.
-    pub(super) fn committed(&self, digest: &Digest) {
+    /// Content has been committed into this pool without a sync.
+    pub(super) fn committed(&self, digest: &Digest, pool: u8) {
         // A full queue only means that this one stays noted as unsynced.
-        let _ = self.waiting.try_send(*digest);
+        let _ = self.waiting.try_send((*digest, pool));
     }
+}
 
-    /// Whether the last sync failed.
-    pub(super) fn is_failing(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
+/// Syncs the pools that got something, and clears the notes of what they got. A pool that fails
+/// is read-only from then on; what it got stays noted.
+fn sync(store: &Store, catalog: &Catalog, batch: &[(Digest, u8)]) {
+    for pool in store.pools() {
+        let of_pool = batch.iter().filter(|(_, number)| *number == pool.number());
+        let writes: Vec<Write> = of_pool.map(|(digest, _)| Write::Synced(*digest)).collect();
+        if writes.is_empty() {
+            continue;
+        }
+        match pool.sync() {
+            Ok(()) => catalog.write_soon(writes),
+            Err(error) => tracing::error!(%error, pool = pool.name(), count = writes.len(),
+                "new content did not reach the disk; after a power cut it is checked"),
+        }
     }
 }
 
@@ -84,20 +82,20 @@ impl Suspects {
 impl Registry {
     /// Whether stored content may be used: at once, unless a power cut has made it suspect; then
     /// it is hashed once, and removed if it is not what its name promises.
-    pub(super) async fn may_use(&self, digest: &Digest) -> Result<bool, PullError> {
+    pub(super) async fn may_use(&self, digest: &Digest, pool: u8) -> Result<bool, PullError> {
         let suspects = &self.shared().suspects.0;
         if suspects.is_empty() || !suspects.pin().contains(digest) {
             return Ok(true);
         }
         let (key, shared) = (*digest, self.shared().clone());
         let checks = &self.shared().checks;
-        checks.run(key, move || async move { check(&shared, key).await }).await?
+        checks.run(key, move || async move { check(&shared, key, pool).await }).await?
     }
 }
 
-async fn check(shared: &Arc<Shared>, digest: Digest) -> Result<bool, PullError> {
+async fn check(shared: &Arc<Shared>, digest: Digest, pool: u8) -> Result<bool, PullError> {
     let store = shared.store.clone();
-    let is_right = blocking(move || store.is_right(&digest))
+    let is_right = blocking(move || store.is_right(pool, &digest))
         .await
         .map_err(|error| PullError::Storage(error.to_string()))?;
     let is_right = match is_right {
@@ -108,12 +106,12 @@ async fn check(shared: &Arc<Shared>, digest: Digest) -> Result<bool, PullError> 
         }
     };
     if is_right {
-        shared.syncer.committed(&digest);
+        shared.syncer.committed(&digest, pool);
     } else {
         tracing::warn!(%digest, "content did not survive a power cut and will be fetched again");
         let store = shared.store.clone();
         // What cannot be removed now is replaced by the next fill.
-        let _ = blocking(move || store.remove_blob(&digest)).await;
+        let _ = blocking(move || store.remove_blob(pool, &digest)).await;
         shared.catalog.write(vec![Write::RemoveBlob(digest)], false).await?;
     }
     shared.suspects.0.pin().remove(&digest);

@@ -9,7 +9,7 @@ use super::state::Registry;
 use super::{Fill, PullError, commit};
 use crate::limits::FILL_TRIES_MAX;
 use crate::runtime::sleep;
-use crate::storage::{StageError, Staged};
+use crate::storage::{ROOT_POOL, StageError, Staged};
 use crate::telemetry::FillOutcome;
 use crate::upstream::{Body, ByteRange, Method, Request, Response, UpstreamError};
 
@@ -99,7 +99,7 @@ async fn download(
     fill: &Fill,
     place: &mut Option<Reservation>,
 ) -> Result<Staged, Lost> {
-    let mut staged = Staged::create(registry.shared().store.clone(), fill.digest).await?;
+    let mut staged = Staged::create(&registry.shared().store, ROOT_POOL, fill.digest).await?;
     let mut size = None;
     let (mut tries, mut fruitless) = (0, 0);
     loop {

@@ -78,7 +78,8 @@ fn start_here(owner: usize, key: FillKey, scope: Scope) -> Result<Joined, PullEr
     if let Some(fill) = running.get(&key) {
         return Ok(Joined::Fill(fill.clone()));
     }
-    if shared.index.blob(&key.digest).hit().is_some() {
+    let stored = shared.index.blob(&key.digest).hit();
+    if stored.is_some_and(|entry| shared.store.has_pool(entry.pool)) {
         return Ok(Joined::Stored);
     }
     let place = shared.fill_place(&scope)?;

@@ -3,7 +3,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::*;
-use crate::catalog::{BlobRecord, Catalog, LinkRecord};
+use crate::catalog::{BlobRecord, Catalog, LinkRecord, NO_OWNER};
 use crate::index::IndexOptions;
 use crate::oci::{Algorithm, Namespace, RepositoryName, Scope};
 
@@ -72,7 +72,8 @@ fn scope() -> Scope {
 }
 
 fn blob(n: u64) -> Write {
-    let record = BlobRecord { digest: digest(n), size: n, pool: 0, is_hosted: false };
+    let record =
+        BlobRecord { digest: digest(n), size: n, pool: 0, is_hosted: false, owner: NO_OWNER };
     Write::PutBlob { record, is_synced: true }
 }
 
@@ -220,7 +221,13 @@ fn small_content_is_kept_once_its_blob_is_known() {
     rig.await_complete();
     let content = b"a small manifest".to_vec();
     let digest = Digest::of(Algorithm::Sha256, &content);
-    let record = BlobRecord { digest, size: content.len() as u64, pool: 0, is_hosted: false };
+    let record = BlobRecord {
+        digest,
+        size: content.len() as u64,
+        pool: 0,
+        is_hosted: false,
+        owner: NO_OWNER,
+    };
     rig.write(vec![Write::PutBlob { record, is_synced: true }], false);
     rig.catalog.offer(digest, content.clone().into());
     // Served after the offer, which waits in the same queue.

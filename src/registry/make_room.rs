@@ -22,7 +22,7 @@ use super::state::Shared;
 use crate::catalog::{Catalog, Write};
 use crate::index::Index;
 use crate::runtime::clock;
-use crate::storage::Store;
+use crate::storage::{ROOT_POOL, Store};
 use choose::{Random, Victim};
 
 /// How often the thread looks around unasked.
@@ -128,7 +128,7 @@ impl RoomMaker {
             return;
         }
         self.evicted_at = None;
-        match self.store.free_bytes() {
+        match self.store.free_bytes(ROOT_POOL) {
             Ok(free) => self.space.set_disk_free(free),
             Err(error) => tracing::error!(%error, "cannot tell how much room the disk has"),
         }
@@ -221,8 +221,8 @@ impl RoomMaker {
             let (digest, size) = (&victim.digest, victim.size);
             let reader = self.leases.detach(digest);
             // Its successor may have come already, in the same place.
-            if self.index.blob(digest).hit().is_none()
-                && let Err(error) = self.store.remove_blob(digest)
+            if self.index.blob(digest).hit().is_none_or(|entry| entry.pool != victim.pool)
+                && let Err(error) = self.store.remove_blob(victim.pool, digest)
             {
                 // It goes on counting as there, which it is. `ringport gc` removes files without
                 // a name.

@@ -18,8 +18,7 @@ impl Shared {
         scope: &Scope,
         digest: &Digest,
     ) -> Result<Option<BlobEntry>, PullError> {
-        let found = self.index.blob(digest);
-        self.in_catalog_if_unsure(scope, found, self.blob_in_catalog(digest)).await
+        self.confirm_blob(scope, digest, self.index.blob(digest)).await
     }
 
     /// The same of what the index has just said.
@@ -29,7 +28,16 @@ impl Shared {
         digest: &Digest,
         found: Lookup<BlobEntry>,
     ) -> Result<Option<BlobEntry>, PullError> {
-        self.in_catalog_if_unsure(scope, found, self.blob_in_catalog(digest)).await
+        let in_catalog = self.blob_in_catalog(digest);
+        let found = self.in_catalog_if_unsure(scope, found, in_catalog).await?;
+        let Some(entry) = found else { return Ok(None) };
+        match self.store.pool(entry.pool) {
+            Ok(_) => Ok(Some(entry)),
+            // In a missing pool: cached content is as good as not there, and fetched again; of
+            // hosted content nobody must be told that it does not exist.
+            Err(_) if !entry.is_hosted => Ok(None),
+            Err(error) => Err(PullError::Busy(format!("{digest} cannot be read: {error}"))),
+        }
     }
 
     async fn blob_in_catalog(&self, digest: &Digest) -> Result<Option<BlobEntry>, CatalogError> {

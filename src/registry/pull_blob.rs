@@ -7,7 +7,7 @@ use super::fill_table::Joined;
 use super::state::Registry;
 use super::{Content, Fill, Pull, PullError, commit, fill_table};
 use crate::catalog::Write;
-use crate::index::{Lookup, SMALL_BYTES_MAX};
+use crate::index::{BlobEntry, Lookup, SMALL_BYTES_MAX};
 use crate::oci::{Digest, Scope};
 use crate::runtime::{clock, spawn};
 use crate::telemetry::CacheResult;
@@ -166,7 +166,7 @@ impl Registry {
         let Some(entry) = shared.confirm_blob(scope, digest, found).await? else {
             return Ok(None);
         };
-        if !self.may_use(digest).await? {
+        if !self.may_use(digest, entry.pool).await? {
             return Ok(None);
         }
         let now = clock::unix_seconds();
@@ -174,12 +174,14 @@ impl Registry {
             shared.index.touch(digest, now);
             return Ok(Some(Stored { size: entry.size, content: Content::Memory(small.into()) }));
         }
-        let mut stored = self.read_stored(digest, entry.size).await?;
+        let mut stored = self.read_stored(digest, &entry).await?;
         let is_gone = || scope.upstream.is_some() && shared.index.blob(digest) == Lookup::Miss;
         if stored.is_none() && !is_gone() {
             // It may have been evicted and have come again since it was looked up: then its name
-            // is right, and removing it would leave a file behind that nothing counts.
-            stored = self.read_stored(digest, entry.size).await?;
+            // is right, perhaps in another pool, and removing it would leave a file behind that
+            // nothing counts.
+            let again = shared.index.blob(digest).hit().unwrap_or(entry);
+            stored = self.read_stored(digest, &again).await?;
         }
         if stored.is_some() {
             shared.index.touch(digest, now);
@@ -193,8 +195,12 @@ impl Registry {
     }
 
     /// From its file, which makes small content known to the index; `None` when that is not there.
-    async fn read_stored(&self, digest: &Digest, size: u64) -> Result<Option<Stored>, PullError> {
-        match self.read_file(digest, size).await {
+    async fn read_stored(
+        &self,
+        digest: &Digest,
+        entry: &BlobEntry,
+    ) -> Result<Option<Stored>, PullError> {
+        match self.read_file(digest, entry).await {
             Ok(stored) => Ok(stored),
             // No descriptor left: that passes, and is no fault of the content.
             Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
@@ -208,7 +214,11 @@ impl Registry {
         }
     }
 
-    async fn read_file(&self, digest: &Digest, size: u64) -> io::Result<Option<Stored>> {
+    async fn read_file(
+        &self,
+        digest: &Digest,
+        &BlobEntry { size, pool, .. }: &BlobEntry,
+    ) -> io::Result<Option<Stored>> {
         let shared = self.shared();
         if size > SMALL_BYTES_MAX as u64 {
             let lease = shared.leases.take(digest);
@@ -216,10 +226,12 @@ impl Registry {
             if shared.index.blob(digest) == Lookup::Miss {
                 return Ok(None);
             }
-            let opened = shared.store.open_blob(digest, size).await?;
+            let opened = shared.store.open_blob(pool, digest, size).await?;
             return Ok(opened.map(|blob| Stored { size, content: Content::Stored(blob, lease) }));
         }
-        let Some(bytes) = shared.store.read_small(digest, size).await? else { return Ok(None) };
+        let Some(bytes) = shared.store.read_small(pool, digest, size).await? else {
+            return Ok(None);
+        };
         shared.catalog.offer(*digest, bytes.clone());
         Ok(Some(Stored { size, content: Content::Memory(bytes) }))
     }

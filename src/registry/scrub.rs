@@ -15,7 +15,7 @@ pub(super) use files::CATALOG_LOST;
 use super::upkeep::{Pace, Problems, Progress, Upkeep};
 use crate::catalog::{BlobRecord, CatalogError, Write};
 use crate::oci::Digest;
-use crate::storage::{FileIdentity, Inspection};
+use crate::storage::{FileIdentity, Inspection, Pool};
 
 /// Records read at once.
 const PIECE: usize = 1024;
@@ -43,6 +43,8 @@ pub struct VerifyReport {
     pub orphan_bytes: u64,
     /// Files that are called like no content; set aside.
     pub foreign: u64,
+    /// Contents of pools that are missing; they were not looked at.
+    pub out_of_reach: u64,
     /// What could not be repaired.
     pub unrepaired: u64,
     /// It was told to stop before it had seen everything.
@@ -108,6 +110,7 @@ impl Upkeep {
             }
         }
         self.verify_files(progress, &mut report)?;
+        self.tell_missing_pools(&mut report);
         Ok(report)
     }
 
@@ -152,19 +155,23 @@ impl Upkeep {
         pace: &mut Pace<'_>,
         report: &mut VerifyReport,
     ) -> Result<bool, CatalogError> {
+        let Ok(pool) = self.store.pool(record.pool) else {
+            self.out_of_reach(record, report)?;
+            return Ok(true);
+        };
         for _ in 0..LOOKS_MAX {
             if !pace.file() {
                 return Ok(false);
             }
             let mut read_bytes = 0;
-            let found = self.store.inspect(&record.digest, record.size, |read| {
+            let found = pool.inspect(&record.digest, record.size, |read| {
                 read_bytes += read;
                 progress.bytes.fetch_add(read, Ordering::Relaxed);
                 pace.spend(read)
             });
             report.bytes += read_bytes;
             let looked = match found {
-                Ok(found) => self.judge(record, found, report)?,
+                Ok(found) => self.judge(pool, record, found, report)?,
                 Err(error) => {
                     report.unrepaired(format!("{} was not looked at: {error}", record.digest));
                     Looked::Done
@@ -186,6 +193,7 @@ impl Upkeep {
 
     fn judge(
         &self,
+        pool: &Pool,
         record: &BlobRecord,
         found: Inspection,
         report: &mut VerifyReport,
@@ -193,8 +201,10 @@ impl Upkeep {
         match found {
             Inspection::Right { .. } => Ok(Looked::Done),
             Inspection::Stopped => Ok(Looked::Stopped),
-            Inspection::Missing => self.forget_missing(record, report),
-            Inspection::Damaged { why, identity } => self.set_aside(record, &why, identity, report),
+            Inspection::Missing => self.forget_missing(pool, record, report),
+            Inspection::Damaged { why, identity } => {
+                self.set_aside(pool, record, &why, identity, report)
+            }
         }
     }
 
@@ -202,6 +212,7 @@ impl Upkeep {
     /// replaced it since.
     fn set_aside(
         &self,
+        pool: &Pool,
         record: &BlobRecord,
         why: &str,
         identity: Option<FileIdentity>,
@@ -210,10 +221,10 @@ impl Upkeep {
         let digest = record.digest;
         let identity = match identity {
             Some(identity) => Some(identity),
-            None => self.store.identity(&digest).ok().flatten(),
+            None => pool.identity(&digest).ok().flatten(),
         };
         let _removing = self.gate.removing();
-        match self.store.identity(&digest) {
+        match pool.identity(&digest) {
             Ok(now) if now == identity => {}
             Ok(_) => return Ok(Looked::Changed),
             Err(error) => {
@@ -229,7 +240,7 @@ impl Upkeep {
         // Its name goes first: a pull that comes now fetches it anew, and what it commits is
         // another file than the one that is moved.
         self.forget(record)?;
-        match self.store.quarantine(&self.store.blob_path(&digest), identity) {
+        match pool.quarantine(&pool.blob_path(&digest), identity) {
             Ok(Some(to)) => {
                 let to = to.display();
                 report.problems.add(format!("{kind} {digest} is damaged: {why}; moved to {to}"));
@@ -248,16 +259,17 @@ impl Upkeep {
     /// There was no file for a name.
     fn forget_missing(
         &self,
+        pool: &Pool,
         record: &BlobRecord,
         report: &mut VerifyReport,
     ) -> Result<Looked, CatalogError> {
         let digest = &record.digest;
         let _removing = self.gate.removing();
-        if self.catalog.blob_now(digest)?.is_none() {
-            // It was evicted between the record and the file.
+        if self.catalog.blob_now(digest)?.as_ref() != Some(record) {
+            // It was evicted between the record and the file, or came back in another pool.
             return Ok(Looked::Done);
         }
-        match self.store.identity(digest) {
+        match pool.identity(digest) {
             Ok(None) => {}
             Ok(Some(_)) => return Ok(Looked::Changed),
             Err(error) => {
@@ -273,6 +285,35 @@ impl Upkeep {
         *count += 1;
         report.problems.add(format!("{kind} {digest} has no file; its name was removed"));
         Ok(Looked::Done)
+    }
+
+    /// Its pool is not there. One that may come back keeps its content; one that the configuration
+    /// names no more was given up, but nobody gives up hosted content by that.
+    fn out_of_reach(
+        &self,
+        record: &BlobRecord,
+        report: &mut VerifyReport,
+    ) -> Result<(), CatalogError> {
+        let missing = self.store.missing().iter().find(|pool| pool.number == record.pool);
+        if record.is_hosted || missing.is_none_or(|pool| pool.is_declared) {
+            report.out_of_reach += 1;
+            return Ok(());
+        }
+        self.forget(record)?;
+        report.missing += 1;
+        Ok(())
+    }
+
+    fn tell_missing_pools(&self, report: &mut VerifyReport) {
+        if report.out_of_reach == 0 {
+            return;
+        }
+        let names: Vec<&str> = self.store.missing().iter().map(|pool| pool.name.as_str()).collect();
+        let (count, names) = (report.out_of_reach, names.join(", "));
+        report.unrepaired(format!(
+            "{count} contents were not looked at, because they lie in missing pools ({names}): \
+             mount their disks and start again, or take lost ones out of the configuration"
+        ));
     }
 
     /// Removes a name. Of hosted content for good: it must not come back with a crash.

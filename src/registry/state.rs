@@ -130,11 +130,6 @@ impl Shared {
         make_room::start(self, requests)
     }
 
-    /// Whether new content does not reach the disk.
-    pub fn is_sync_failing(&self) -> bool {
-        self.syncer.is_failing()
-    }
-
     /// Fills running now.
     pub fn fills_active(&self) -> usize {
         self.fills.active()

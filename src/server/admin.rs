@@ -43,13 +43,10 @@ fn ready(worker: &WorkerState) -> Answer {
         reasons.push("catalog: the disk takes no names; content is served but not remembered");
     }
     if worker.shared.store.is_poisoned() {
-        reasons.push("store: read-only since a sync failed; check the disk and start again");
+        reasons.push("store: read-only since its disk failed; check the disk and start again");
     }
     if worker.shared.space.is_full() {
         reasons.push("disk: full, new content is passed through and not stored; free some space");
-    }
-    if worker.shared.is_sync_failing() {
-        reasons.push("disk: new content does not reach it; see the log");
     }
     let facts = Facts::of(RouteKind::Other);
     if reasons.is_empty() {

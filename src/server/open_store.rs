@@ -1,16 +1,16 @@
 //! Opening the store at start: files, catalog, and the index that is fed by it.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::start::ServeError;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Unstarted};
+use crate::config::{Config, Pool};
 use crate::index::{Index, IndexOptions, Opened};
 use crate::oci::Digest;
 use crate::registry::{Due, IndexFeed, RoomRequest, Space};
 use crate::runtime::clock;
-use crate::storage::Store;
+use crate::storage::{Store, WantedPool};
 
 /// A store that is ready to serve.
 pub(super) struct OpenStore {
@@ -35,11 +35,13 @@ const BLOB_BYTES_EXPECTED: u64 = 4 << 20;
 ///
 /// # Errors
 /// Store, catalog or index cannot be used.
-pub(super) fn open_store(root: &Path, max_size: u64) -> Result<OpenStore, ServeError> {
+pub(super) fn open_store(config: &Config) -> Result<OpenStore, ServeError> {
+    let (root, max_size) = (&config.storage.root, config.storage.max_size);
     let started = clock::now();
-    let (store, swept) = Store::open(root)?;
+    let (mut store, swept) = Store::open(root)?;
     let unstarted = Catalog::open(&store.catalog_path())?;
     let opened = unstarted.opened().clone();
+    open_pools(&mut store, &unstarted, &config.storage.pools)?;
     // Small contents get memory by what the configuration says, which stays the same; the table
     // grows by itself, and a first filling should not have to wait for that.
     let blobs_expected = max_size / BLOB_BYTES_EXPECTED;
@@ -47,7 +49,7 @@ pub(super) fn open_store(root: &Path, max_size: u64) -> Result<OpenStore, ServeE
     options.slots_min = options.slots_min.max(opened.records.saturating_mul(2));
     let (index, writer, found) = Index::open(options)?;
     let (space, room_wanted) = Space::new(max_size);
-    match store.free_bytes() {
+    match store.free_bytes(0) {
         Ok(free) => space.set_disk_free(free),
         Err(error) => tracing::warn!(%error, "cannot tell how much room the disk has"),
     }
@@ -76,4 +78,28 @@ pub(super) fn open_store(root: &Path, max_size: u64) -> Result<OpenStore, ServeE
         space,
         room_wanted,
     })
+}
+
+/// Opens the pools beside the root. That a disk is gone stops nobody from being served.
+fn open_pools(store: &mut Store, catalog: &Unstarted, pools: &[Pool]) -> Result<(), ServeError> {
+    let names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
+    for known in catalog.number_pools(&names)? {
+        let Some(pool) = pools.iter().find(|pool| pool.name == known.name) else {
+            if known.is_made {
+                store.pool_undeclared(known.number, &known.name);
+            }
+            continue;
+        };
+        let wanted = WantedPool {
+            number: known.number,
+            name: &known.name,
+            path: &pool.path,
+            is_made: known.is_made,
+        };
+        let is_there = store.open_pool(&catalog.opened().store_id, wanted)?;
+        if is_there && !known.is_made {
+            catalog.pool_made(&known)?;
+        }
+    }
+    Ok(())
 }

@@ -98,7 +98,7 @@ pub fn serve(
     let chain = Chain::load(&config)?;
     let access_log = AccessLog::start(&config.log.access)?;
     let metrics = make_metrics(&config, worker_count, driver, &access_log, log_dropped);
-    let opened = open_store(&config.storage.root, config.storage.max_size)?;
+    let opened = open_store(&config)?;
     attach_store(&metrics, &opened);
     let (store, catalog) = (opened.store.clone(), opened.catalog.clone());
     let upkeep = Upkeep::new(store.clone(), catalog.clone(), Arc::<PushGate>::default());

@@ -1,12 +1,12 @@
 //! The store of a server that is not running, for `ringport verify` and `ringport gc`.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::open_store::{OpenStore, open_store};
 use super::start::ServeError;
 use crate::catalog::{Catalog, CatalogError};
+use crate::config::Config;
 use crate::oci::Digest;
 use crate::registry::{PushGate, Upkeep};
 use crate::storage::Store;
@@ -26,9 +26,8 @@ impl StoppedStore {
     /// # Errors
     /// [`StoreError::Locked`](crate::storage::StoreError::Locked) as [`ServeError::Store`] when a
     /// server runs on it; or it cannot be used.
-    pub fn open(root: &Path, max_size: u64) -> Result<Self, ServeError> {
-        let OpenStore { store, catalog, catalog_thread, suspects, .. } =
-            open_store(root, max_size)?;
+    pub fn open(config: &Config) -> Result<Self, ServeError> {
+        let OpenStore { store, catalog, catalog_thread, suspects, .. } = open_store(config)?;
         let gate = Arc::<PushGate>::default();
         let upkeep = Upkeep::new(store.clone(), catalog.clone(), gate);
         Ok(Self { upkeep, store, catalog, catalog_thread, suspects })

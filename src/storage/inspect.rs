@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Advice, OFlags, RenameFlags};
 
-use super::layout::Store;
-use crate::oci::{Algorithm, Digest, Digester};
+use super::pool::Pool;
+use crate::oci::{Digest, Digester};
 use crate::runtime::clock;
 
 /// Bytes read and hashed in one go.
@@ -50,6 +50,8 @@ pub enum Inspection {
 pub struct FoundFile {
     /// Where.
     pub path: PathBuf,
+    /// The pool's number.
+    pub pool: u8,
     /// What its name and place promise; `None` when no content is called so.
     pub digest: Option<Digest>,
     /// When it was put into quarantine, Unix seconds; `None` when it does not lie there.
@@ -60,7 +62,7 @@ pub struct FoundFile {
     pub changed_at: SystemTime,
 }
 
-impl Store {
+impl Pool {
     /// Reads stored content and compares it with its digest and `size`. After each piece `go_on` is
     /// told how many bytes were read, and says whether to go on.
     ///
@@ -175,21 +177,7 @@ impl Store {
         }
     }
 
-    /// Where damaged files go.
-    pub fn quarantine_folder(&self) -> PathBuf {
-        self.root().join("quarantine")
-    }
-
-    /// The folders that hold stored content.
-    pub fn blob_folders(&self) -> Vec<PathBuf> {
-        let of = |algorithm: Algorithm| {
-            let folder = self.root().join("blobs").join(algorithm.as_str());
-            (0..=255_u8).map(move |shard| folder.join(format!("{shard:02x}")))
-        };
-        of(Algorithm::Sha256).chain(of(Algorithm::Sha512)).collect()
-    }
-
-    /// What lies in a folder of the store; empty when there is no such folder. One folder at a
+    /// What lies in a folder of the pool; empty when there is no such folder. One folder at a
     /// time, so that what is held in memory stays small.
     ///
     /// # Errors
@@ -206,7 +194,7 @@ impl Store {
         Ok(found)
     }
 
-    /// What lies at this path of the store, if anything does.
+    /// What lies at this path of the pool, if anything does.
     ///
     /// # Errors
     /// As lstat(2), except ENOENT.
@@ -222,10 +210,11 @@ impl Store {
             size: if metadata.is_file() { metadata.len() } else { 0 },
             changed_at: changed_at(&metadata),
             path: path.to_owned(),
+            pool: self.number(),
         }))
     }
 
-    /// The time in the name that [`Store::quarantine`] gave it. Not the file's own times: these
+    /// The time in the name that [`Pool::quarantine`] gave it. Not the file's own times: these
     /// need not change with a move.
     fn quarantined_at(&self, path: &Path) -> Option<u64> {
         let name = path.strip_prefix(self.quarantine_folder()).ok()?.to_str()?;

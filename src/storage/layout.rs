@@ -1,20 +1,23 @@
-//! The folders of a store, its lock, and opening what is in it.
+//! A store: its pools, and the way to a file by the number of its pool.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use rustix::fs::FlockOperation;
 
-use crate::oci::{Algorithm, Digest, Digester};
-use crate::runtime::{File, blocking, clock};
+use super::open_pool::MissingPool;
+use super::pool::{Pool, make_folder, take_lock};
+use crate::oci::{Digest, Digester};
+use crate::runtime::{File, blocking};
 
 /// Bytes read at once while hashing a whole file.
 const HASH_BUFFER: usize = 256 * 1024;
+
+/// The number of the pool that is the store's root itself.
+pub const ROOT_POOL: u8 = 0;
 
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,15 +39,27 @@ pub enum StoreError {
         /// The store's root.
         path: PathBuf,
     },
+    /// What lies in the folder of a pool is not that pool.
+    #[error("[[storage.pool]] {name:?}: expected {expected} in {path}, found {found}; {remedy}")]
+    WrongPool {
+        /// The pool, as the configuration calls it.
+        name: String,
+        /// Its folder.
+        path: PathBuf,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        found: String,
+        /// The way out.
+        remedy: &'static str,
+    },
 }
 
-/// An opened store. One per process; the lock is held until it is dropped.
+/// An opened store. One per process; its locks are held until it is dropped.
 pub struct Store {
-    root: PathBuf,
-    boot: u64,
-    next: AtomicU64,
-    poisoned: AtomicBool,
-    lock: std::fs::File,
+    /// By their numbers; `None` for numbers that are missing or not given out.
+    pub(super) pools: Vec<Option<Arc<Pool>>>,
+    pub(super) missing: Vec<MissingPool>,
 }
 
 /// A blob opened for reading.
@@ -63,98 +78,98 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; nothing is left half-made that a next call could not go on with.
     pub fn open(root: &Path) -> Result<(Self, usize), StoreError> {
-        let at = |path: &Path| {
-            let path = path.to_owned();
-            move |source| StoreError::Io { path, source }
-        };
-        make_folder(root).map_err(at(root))?;
-        let root = root.canonicalize().map_err(at(root))?;
-        let lock = take_lock(&root)?;
-        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            for shard in 0..=255_u8 {
-                let folder =
-                    root.join("blobs").join(algorithm.as_str()).join(format!("{shard:02x}"));
-                make_folder(&folder).map_err(at(&folder))?;
-            }
+        let at = |source| StoreError::Io { path: root.to_owned(), source };
+        make_folder(root).map_err(at)?;
+        let root = root.canonicalize().map_err(at)?;
+        let path = root.join("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.map_err(|source| StoreError::Io { path: path.clone(), source })?;
+        match take_lock(&lock) {
+            Ok(true) => {}
+            Ok(false) => return Err(StoreError::Locked { path: root }),
+            Err(source) => return Err(StoreError::Io { path, source }),
         }
-        let staging = root.join("staging");
-        make_folder(&staging).map_err(at(&staging))?;
-        let swept = sweep(&staging).map_err(at(&staging))?;
-        let store = Self {
-            root,
-            boot: clock::unix_seconds(),
-            next: AtomicU64::new(0),
-            poisoned: AtomicBool::new(false),
-            lock,
-        };
-        Ok((store, swept))
+        let pool = Pool::new(ROOT_POOL, "root", root, lock);
+        let swept = pool.prepare().map_err(|(path, source)| StoreError::Io { path, source })?;
+        Ok((Self { pools: vec![Some(Arc::new(pool))], missing: Vec::new() }, swept))
     }
 
     /// Where the index lies.
     pub fn index_path(&self) -> PathBuf {
-        self.root.join("index")
+        self.root().join("index")
     }
 
-    /// The store's folder.
-    pub(super) fn root(&self) -> &Path {
-        &self.root
+    /// The pools that are there, the root first.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.pools.iter().flatten()
+    }
+
+    /// The pools that have content and are not there.
+    pub fn missing(&self) -> &[MissingPool] {
+        &self.missing
+    }
+
+    /// The pool of this number.
+    ///
+    /// # Errors
+    /// It is missing.
+    pub fn pool(&self, number: u8) -> io::Result<&Arc<Pool>> {
+        self.pools.get(usize::from(number)).and_then(Option::as_ref).ok_or_else(|| {
+            let known = self.missing.iter().find(|pool| pool.number == number);
+            let name = known.map_or("of an unknown name", |pool| pool.name.as_str());
+            let message = format!("the pool {name} (number {number}) is missing");
+            io::Error::new(io::ErrorKind::NotConnected, message)
+        })
+    }
+
+    /// Whether the pool of this number is there.
+    pub fn has_pool(&self, number: u8) -> bool {
+        self.pools.get(usize::from(number)).is_some_and(Option::is_some)
     }
 
     /// Where the catalog's database lies.
     pub fn catalog_path(&self) -> PathBuf {
-        self.root.join("catalog.redb")
+        self.root().join("catalog.redb")
     }
 
-    /// Where verified content of this digest lies.
-    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        let hex = digest.hex();
-        let shard = hex.get(..2).unwrap_or("00").to_owned();
-        let mut path = self.root.join("blobs");
-        path.push(digest.algorithm().as_str());
-        path.push(shard);
-        path.push(hex);
-        path
+    /// The store's folder.
+    fn root(&self) -> &Path {
+        // The root is opened with the store, and never leaves it.
+        self.pools().next().map_or(Path::new(""), |pool| pool.root())
     }
 
-    /// Takes no more content until the process is started again: a sync has failed, and what the
-    /// disk holds of later writes nobody can tell (an error is told only once). What is stored is
-    /// read on.
-    pub(super) fn poison(&self, error: &io::Error) {
-        if !self.poisoned.swap(true, Ordering::Relaxed) {
-            tracing::error!(%error, root = %self.root.display(),
-                "a sync failed: the store takes nothing more; check the disk and start again");
-        }
-    }
-
-    /// Whether the store takes no more content.
+    /// Whether no pool takes content any more.
     pub fn is_poisoned(&self) -> bool {
-        self.poisoned.load(Ordering::Relaxed)
+        self.pools().all(|pool| pool.is_poisoned())
     }
 
-    /// Makes everything in the store durable (syncfs). Blocks.
+    /// Makes everything in all pools durable. Blocks.
     ///
     /// # Errors
-    /// Some bytes did not reach the disk, and nobody can tell which.
+    /// Of the first pool where it failed; the others were synced all the same.
     pub fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(&self.lock)?)
+        let failed: Vec<io::Error> = self.pools().filter_map(|pool| pool.sync().err()).collect();
+        failed.into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Bytes that the file system still has room for. Blocks.
+    /// Bytes that the file system of a pool still has room for. Pools that share one get equal
+    /// parts of it. Blocks.
     ///
     /// # Errors
-    /// As fstatvfs(3).
-    pub fn free_bytes(&self) -> io::Result<u64> {
-        let stat = rustix::fs::fstatvfs(&self.lock)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    /// As fstatvfs(3); or the pool is missing.
+    pub fn free_bytes(&self, pool: u8) -> io::Result<u64> {
+        let pool = self.pool(pool)?;
+        let sharing = self.pools().filter(|other| other.device() == pool.device()).count();
+        Ok(pool.disk_free_bytes()? / sharing.max(1) as u64)
     }
 
     /// Removes the file of stored content; one that is gone already is fine. Whoever reads it goes
     /// on reading. Blocks.
     ///
     /// # Errors
-    /// As unlink(2), except ENOENT.
-    pub fn remove_blob(&self, digest: &Digest) -> io::Result<()> {
-        match std::fs::remove_file(self.blob_path(digest)) {
+    /// As unlink(2), except ENOENT; or the pool is missing.
+    pub fn remove_blob(&self, pool: u8, digest: &Digest) -> io::Result<()> {
+        match std::fs::remove_file(self.pool(pool)?.blob_path(digest)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -164,8 +179,8 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be opened or read.
-    pub fn is_right(&self, digest: &Digest) -> io::Result<bool> {
-        let mut file = std::fs::File::open(self.blob_path(digest))?;
+    pub fn is_right(&self, pool: u8, digest: &Digest) -> io::Result<bool> {
+        let mut file = std::fs::File::open(self.pool(pool)?.blob_path(digest))?;
         let mut digester = Digester::new(digest.algorithm());
         let mut buffer = vec![0; HASH_BUFFER];
         loop {
@@ -176,19 +191,18 @@ impl Store {
         }
     }
 
-    /// A staging path that no other fill of this or an earlier process uses.
-    pub(super) fn staging_path(&self) -> PathBuf {
-        let n = self.next.fetch_add(1, Ordering::Relaxed);
-        self.root.join("staging").join(format!("{:x}-{n:x}", self.boot))
-    }
-
     /// Opens stored content and confirms its size. `None` when it is not there or its size is
     /// not `size`: then the index was wrong and the content has to be fetched again.
     ///
     /// # Errors
-    /// The disk failed, or no descriptor is left.
-    pub async fn open_blob(&self, digest: &Digest, size: u64) -> io::Result<Option<OpenBlob>> {
-        match File::open(self.blob_path(digest)).await {
+    /// The disk failed, the pool is missing, or no descriptor is left.
+    pub async fn open_blob(
+        &self,
+        pool: u8,
+        digest: &Digest,
+        size: u64,
+    ) -> io::Result<Option<OpenBlob>> {
+        match File::open(self.pool(pool)?.blob_path(digest)).await {
             Ok((file, found)) if found == size => Ok(Some(OpenBlob { file, size })),
             Ok((_, found)) => {
                 tracing::warn!(%digest, expected = size, found,
@@ -200,15 +214,19 @@ impl Store {
         }
     }
 }
-
 impl Store {
     /// Reads small stored content whole and proves it by its digest. `None` when it is not there
     /// or is not what its name promises: then it has to be fetched again.
     ///
     /// # Errors
-    /// The disk failed, or no descriptor is left.
-    pub async fn read_small(&self, digest: &Digest, size: u64) -> io::Result<Option<Bytes>> {
-        let (path, digest) = (self.blob_path(digest), *digest);
+    /// The disk failed, the pool is missing, or no descriptor is left.
+    pub async fn read_small(
+        &self,
+        pool: u8,
+        digest: &Digest,
+        size: u64,
+    ) -> io::Result<Option<Bytes>> {
+        let (path, digest) = (self.pool(pool)?.blob_path(digest), *digest);
         let read = blocking(move || {
             let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
             let file = OpenOptions::new().read(true).custom_flags(nofollow).open(path)?;
@@ -227,32 +245,4 @@ impl Store {
             other => other,
         }
     }
-}
-
-fn make_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-fn take_lock(root: &Path) -> Result<std::fs::File, StoreError> {
-    let path = root.join("lock");
-    let lock = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|source| StoreError::Io { path: path.clone(), source })?;
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked { path: root.to_owned() }),
-        Err(errno) => Err(StoreError::Io { path, source: errno.into() }),
-    }
-}
-
-fn sweep(staging: &Path) -> io::Result<usize> {
-    let mut swept = 0;
-    for entry in std::fs::read_dir(staging)? {
-        std::fs::remove_file(entry?.path())?;
-        swept += 1;
-    }
-    Ok(swept)
 }

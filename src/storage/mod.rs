@@ -1,29 +1,41 @@
-//! The store's files: content-addressed blobs, and the staging area where they grow.
+//! The store's files: content-addressed blobs, and the staging area where they grow, in one or more
+//! pools, each on a disk of its own.
 //!
 //! ```text
 //! <root>/lock                           held for the life of the process
 //! <root>/catalog.redb                   names (see `catalog`)
 //! <root>/index/                         the index (see `index`)
-//! <root>/staging/<boot>-<n>             content being received; swept at start
-//! <root>/blobs/<alg>/<2 hex>/<hex>      verified content, whatever its media type
-//! <root>/quarantine/<time>-<n>-<name>   what was found damaged or foreign there; gc removes it
+//! <pool>/pool.json                      which pool of which store this is; in all but the root
+//! <pool>/staging/<boot>-<n>             content being received; swept at start
+//! <pool>/blobs/<alg>/<2 hex>/<hex>      verified content, whatever its media type
+//! <pool>/quarantine/<time>-<n>-<name>   what was found damaged or foreign there; gc removes it
 //! ```
+//!
+//! The root is the pool of number 0. A record of content tells the number of its pool.
 //!
 //! May import: `oci`, `runtime`.
 //!
 //! **Invariant:** a path below `blobs` is only ever made of a parsed [`crate::oci::Digest`], and a file gets
 //! there only by [`Staged::commit`], which has compared the digest.
+//! **Invariant:** a pool is opened only where its mark was found (`mark`): an empty mount point or
+//! another's disk gets nothing. A pool that fails takes nothing with it but itself.
 //! **Invariant:** staging lies on the same file system, so the move is one rename; what is not
 //! committed is removed when its [`Staged`] is dropped, and at the next start after a crash.
 //!
-//! Deliberately absent: knowledge of names, of upstreams, of who may read what.
+//! Deliberately absent: knowledge of names, of upstreams, of who may read what, and the choice of a
+//! pool.
 
 mod inspect;
 mod layout;
+mod mark;
+mod open_pool;
+mod pool;
 mod staged;
 
 pub use inspect::{FileIdentity, FoundFile, Inspection};
-pub use layout::{OpenBlob, Store, StoreError};
+pub use layout::{OpenBlob, ROOT_POOL, Store, StoreError};
+pub use open_pool::{MissingPool, WantedPool};
+pub use pool::Pool;
 pub use staged::{DigestMismatch, StageError, Staged};
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::layout::Store;
+use super::pool::Pool;
 use crate::oci::{Digest, Digester};
 use crate::runtime::{File, spawn};
 
@@ -42,7 +43,7 @@ pub struct DigestMismatch {
 
 /// A file in staging. Dropped without a commit, the file is removed.
 pub struct Staged {
-    store: Arc<Store>,
+    pool: Arc<Pool>,
     path: Option<PathBuf>,
     file: File,
     digest: Digest,
@@ -51,19 +52,20 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// An empty staging file for content of this digest.
+    /// An empty staging file for content of this digest, in the pool of this number.
     ///
     /// # Errors
-    /// The disk refused.
-    pub async fn create(store: Arc<Store>, digest: Digest) -> Result<Self, StageError> {
-        if store.is_poisoned() {
-            let error = io::Error::other("the store is read-only since a sync failed");
-            return Err(io_error(&digest, &error));
+    /// The disk refused, or the pool takes nothing.
+    pub async fn create(store: &Store, pool: u8, digest: Digest) -> Result<Self, StageError> {
+        let pool = store.pool(pool).map_err(|error| io_error(&digest, &error))?.clone();
+        if pool.is_poisoned() {
+            let why = format!("the pool {} is read-only since its disk failed", pool.name());
+            return Err(io_error(&digest, &io::Error::other(why)));
         }
-        let path = store.staging_path();
+        let path = pool.staging_path();
         let file = File::create(path.clone()).await.map_err(|e| io_error(&digest, &e))?;
         let digester = Digester::new(digest.algorithm());
-        Ok(Self { store, path: Some(path), file, digest, digester, size: 0 })
+        Ok(Self { pool, path: Some(path), file, digest, digester, size: 0 })
     }
 
     /// Takes room for `size` bytes from the disk now, so that it cannot run out in the middle.
@@ -87,6 +89,11 @@ impl Staged {
             .map_err(|error| io_error(&self.digest, &error))?;
         self.size += length;
         Ok(())
+    }
+
+    /// The number of the pool it is in.
+    pub fn pool(&self) -> u8 {
+        self.pool.number()
     }
 
     /// Bytes written so far.
@@ -124,10 +131,10 @@ impl Staged {
         self.verify()?;
         let digest = self.digest;
         let failed = |error: io::Error| io_error(&digest, &error);
-        let target = self.store.blob_path(&digest);
+        let target = self.pool.blob_path(&digest);
         if durable {
             self.file.sync_data().await.map_err(|error| {
-                self.store.poison(&error);
+                self.pool.poison(&error);
                 failed(error)
             })?;
         }
@@ -138,7 +145,7 @@ impl Staged {
             && let Some(folder) = target.parent()
             && let Err(error) = File::sync_directory(folder.to_owned()).await
         {
-            self.store.poison(&error);
+            self.pool.poison(&error);
             // Nobody was told that it is there, so it must not be.
             self.path = Some(target);
             return Err(failed(error));

@@ -30,24 +30,27 @@ fn content_is_committed_when_its_digest_matches_and_gone_otherwise() {
                 let store = store.clone();
                 async move {
                     let right = Digest::of(algorithm, b"hello world");
-                    let mut staged = Staged::create(store.clone(), right).await.unwrap();
+                    let mut staged = Staged::create(&store, ROOT_POOL, right).await.unwrap();
                     staged.append(Bytes::from_static(b"hello ")).await.unwrap();
                     assert!(staged.verify().is_err(), "half of it");
                     staged.append(Bytes::from_static(b"world")).await.unwrap();
                     assert_eq!(staged.commit(true).await.unwrap(), 11);
-                    let open = store.open_blob(&right, 11).await.unwrap().unwrap();
+                    let open = store.open_blob(ROOT_POOL, &right, 11).await.unwrap().unwrap();
                     assert_eq!(open.size, 11);
-                    assert!(store.open_blob(&right, 12).await.unwrap().is_none(), "wrong size");
+                    assert!(
+                        store.open_blob(ROOT_POOL, &right, 12).await.unwrap().is_none(),
+                        "wrong size"
+                    );
 
                     let wrong = Digest::of(algorithm, b"something else");
-                    let mut staged = Staged::create(store.clone(), wrong).await.unwrap();
+                    let mut staged = Staged::create(&store, ROOT_POOL, wrong).await.unwrap();
                     staged.append(Bytes::from_static(b"hello")).await.unwrap();
                     let error = staged.commit(false).await.unwrap_err();
                     assert!(
                         matches!(&error, StageError::Digest(mismatch) if mismatch.size == 5),
                         "{error}"
                     );
-                    assert!(store.open_blob(&wrong, 5).await.unwrap().is_none());
+                    assert!(store.open_blob(ROOT_POOL, &wrong, 5).await.unwrap().is_none());
                     // The removal is a task of its own.
                     for _ in 0..100 {
                         crate::runtime::sleep(std::time::Duration::from_millis(10)).await;
@@ -71,4 +74,162 @@ fn a_store_is_opened_once_and_swept_at_the_next_start() {
     let (_store, swept) = Store::open(folder.path()).unwrap();
     assert_eq!(swept, 1);
     assert_eq!(files_below(&folder.path().join("staging")), 0);
+}
+
+// ---- further pools -----------------------------------------------------------------------------
+
+const STORE: [u8; 16] = [7; 16];
+
+/// A store with its folders of pools, `a` and `b`, which is closed when it is dropped.
+struct Pools {
+    folder: tempfile::TempDir,
+    store: Store,
+}
+
+impl Pools {
+    fn new(folder: tempfile::TempDir) -> Self {
+        let (store, _) = Store::open(&folder.path().join("root")).unwrap();
+        Self { folder, store }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn open_as(
+        &mut self,
+        store_id: [u8; 16],
+        number: u8,
+        folder: &str,
+        is_made: bool,
+    ) -> Result<bool, StoreError> {
+        let path = self.path(folder);
+        let name = if number == 1 { "a" } else { "b" };
+        self.store.open_pool(&store_id, WantedPool { number, name, path: &path, is_made })
+    }
+
+    fn open(&mut self, number: u8, folder: &str, is_made: bool) -> Result<bool, StoreError> {
+        self.open_as(STORE, number, folder, is_made)
+    }
+
+    /// As after a restart.
+    fn again(self) -> Self {
+        let Self { folder, store } = self;
+        drop(store);
+        Self::new(folder)
+    }
+}
+
+#[test]
+fn a_pool_is_made_once_and_known_again_wherever_its_folder_is_mounted() {
+    let mut pools = Pools::new(tempfile::tempdir().unwrap());
+    assert!(pools.open(1, "a", false).unwrap());
+    let mode = pools.path("a").metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    // The mark was written, but the catalog did not learn of it: a crash in between.
+    let mut pools = pools.again();
+    assert!(pools.open(1, "a", false).unwrap());
+    std::fs::write(pools.path("a/staging/left-over"), b"half").unwrap();
+    std::fs::rename(pools.path("a"), pools.path("elsewhere")).unwrap();
+    let mut pools = pools.again();
+    assert!(pools.open(1, "elsewhere", true).unwrap());
+    assert_eq!(files_below(&pools.path("elsewhere/staging")), 0, "swept");
+    assert!(pools.open(2, "b", false).unwrap());
+    let names: Vec<_> = pools.store.pools().map(|pool| (pool.number(), pool.name())).collect();
+    assert_eq!(names, [(0, "root"), (1, "a"), (2, "b")]);
+    let free = |pool| pools.store.free_bytes(pool).unwrap();
+    let whole = pools.store.pool(ROOT_POOL).unwrap().disk_free_bytes().unwrap();
+    assert!(free(1) <= whole / 2, "three share a file system: {} of {whole}", free(1));
+}
+
+#[test]
+fn content_goes_into_the_pool_it_was_meant_for_and_is_read_from_there_only() {
+    let mut pools = Pools::new(tempfile::tempdir().unwrap());
+    assert!(pools.open(1, "a", false).unwrap());
+    let path = pools.path("a");
+    let store = Arc::new(pools.store);
+    let poisoned = store.pool(1).unwrap().clone();
+    on_workers(1, crate::runtime::Driver::Epoll, move |_| {
+        let store = store.clone();
+        async move {
+            let digest = Digest::of(Algorithm::Sha256, b"hello");
+            let mut staged = Staged::create(&store, 1, digest).await.unwrap();
+            staged.append(Bytes::from_static(b"hello")).await.unwrap();
+            assert_eq!((staged.pool(), staged.commit(true).await.unwrap()), (1, 5));
+            assert!(store.open_blob(1, &digest, 5).await.unwrap().is_some());
+            assert!(store.open_blob(ROOT_POOL, &digest, 5).await.unwrap().is_none());
+            let missing = store.open_blob(9, &digest, 5).await.unwrap_err().to_string();
+            assert!(missing.contains("number 9) is missing"), "{missing}");
+            // Read-only, and the others go on.
+            store.pool(1).unwrap().poison(&std::io::Error::other("for the test"));
+            let refused = Staged::create(&store, 1, digest).await.err().unwrap().to_string();
+            assert!(refused.contains("pool a is read-only"), "{refused}");
+            assert!(store.open_blob(1, &digest, 5).await.unwrap().is_some());
+            assert!(Staged::create(&store, ROOT_POOL, digest).await.is_ok());
+            assert!(!store.is_poisoned(), "one of two");
+        }
+    });
+    assert!(poisoned.is_poisoned());
+    assert_eq!(files_below(&path.join("blobs")), 1);
+}
+
+#[test]
+fn a_pool_that_lost_its_disk_is_left_out_and_nothing_is_put_into_the_mount_point() {
+    let mut pools = Pools::new(tempfile::tempdir().unwrap());
+    for number in [1, 2] {
+        assert!(pools.open(number, if number == 1 { "a" } else { "b" }, false).unwrap());
+    }
+    let mut pools = pools.again();
+    std::fs::remove_dir_all(pools.path("a")).unwrap();
+    std::fs::remove_dir_all(pools.path("b")).unwrap();
+    std::fs::create_dir(pools.path("b")).unwrap();
+    assert!(!pools.open(1, "a", true).unwrap(), "no folder");
+    assert!(!pools.open(2, "b", true).unwrap(), "an empty one");
+    pools.store.pool_undeclared(3, "c");
+    assert_eq!(files_below(&pools.path("b")), 0);
+    assert!(!pools.path("a").exists());
+    assert!(!pools.store.has_pool(1) && !pools.store.has_pool(2) && pools.store.has_pool(0));
+    let missing: Vec<_> =
+        pools.store.missing().iter().map(|pool| (pool.number, pool.is_declared)).collect();
+    assert_eq!(missing, [(1, true), (2, true), (3, false)]);
+}
+
+#[test]
+fn what_is_not_the_pool_is_refused_in_so_many_words() {
+    let mut pools = Pools::new(tempfile::tempdir().unwrap());
+    assert!(pools.open(1, "a", false).unwrap());
+    assert!(pools.open(2, "b", false).unwrap());
+    let refusal = |found: Result<bool, StoreError>| found.unwrap_err().to_string();
+    let twice = refusal(pools.open(3, "a", false));
+    assert!(twice.contains("found the folder of pool \"a\""), "{twice}");
+    let mut pools = pools.again();
+    for (case, found, words) in [
+        (
+            "swapped",
+            pools.open(1, "b", true),
+            ["pool \"a\", number 1", "found pool \"b\"", "swapped"],
+        ),
+        (
+            "another store's",
+            pools.open_as([8; 16], 1, "a", true),
+            ["this store", "of another store", "`path`"],
+        ),
+        ("the root", pools.open(1, "root", false), ["own", "\"root\"", "another path"]),
+    ] {
+        let text = refusal(found);
+        assert!(words.iter().all(|word| text.contains(word)), "{case}: {text}");
+    }
+    std::fs::write(pools.path("a/pool.json"), b"{").unwrap();
+    let text = refusal(pools.open(1, "a", true));
+    assert!(text.contains("cannot be read") && text.contains("another name"), "{text}");
+    std::fs::create_dir_all(pools.path("old/blobs")).unwrap();
+    let text = refusal(pools.open(3, "old", false));
+    assert!(text.contains("expected an empty folder"), "{text}");
+    let other = Store::open(&pools.path("root2")).unwrap();
+    let mut other = other.0;
+    assert!(pools.open(2, "b", true).unwrap());
+    let path = pools.path("b");
+    let wanted = WantedPool { number: 2, name: "b", path: &path, is_made: true };
+    let held = other.open_pool(&STORE, wanted).unwrap_err();
+    assert!(matches!(held, StoreError::Locked { .. }), "{held}");
 }

@@ -1,13 +1,14 @@
 //! Finding out what the tags of a hosted repository lead to.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
 
 use super::{Collection, PIECE};
-use crate::catalog::{CatalogError, LinkRecord};
+use crate::catalog::{BlobRecord, CatalogError, LinkRecord};
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::oci::{Digest, Manifest, Scope};
-use crate::storage::Store;
+use crate::registry::upkeep::Upkeep;
 
 /// One repository, as gc sees it.
 #[derive(Default)]
@@ -53,7 +54,7 @@ impl Collection<'_> {
         let Repository { links, children, referrers, .. } = &mut repository;
         for link in links {
             let Some(media_type) = &link.media_type else { continue };
-            match read_manifest(&self.upkeep.store, &link.digest, media_type) {
+            match self.upkeep.read_manifest(&link.digest, media_type) {
                 Ok(manifest) => {
                     let found = manifest.descriptors.iter().map(|descriptor| descriptor.digest);
                     children.insert(link.digest, found.collect());
@@ -91,17 +92,24 @@ impl Repository {
     }
 }
 
-/// Reads a stored manifest; the error says why it cannot be used.
-fn read_manifest(store: &Store, digest: &Digest, media_type: &str) -> Result<Manifest, String> {
-    let file = std::fs::File::open(store.blob_path(digest)).map_err(|error| error.to_string())?;
-    let mut bytes = Vec::new();
-    // One more than allowed, to notice what is too large.
-    file.take(MANIFEST_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
-    let found = Digest::of(digest.algorithm(), &bytes);
-    if found != *digest {
-        return Err(format!("its file hashes to {found}; run `ringport verify`"));
+impl Upkeep {
+    /// Reads a stored manifest; the error says why it cannot be used.
+    fn read_manifest(&self, digest: &Digest, media_type: &str) -> Result<Manifest, String> {
+        let record = self.catalog.blob_now(digest).map_err(|error| error.to_string())?;
+        let Some(record) = record else { return Err("it is not stored".to_owned()) };
+        let bytes = self.read_file(&record).map_err(|error| error.to_string())?;
+        let found = Digest::of(digest.algorithm(), &bytes);
+        if found != *digest {
+            return Err(format!("its file hashes to {found}; run `ringport verify`"));
+        }
+        Manifest::check(&bytes, media_type).map_err(|error| error.to_string())
     }
-    Manifest::check(&bytes, media_type).map_err(|error| error.to_string())
+
+    fn read_file(&self, record: &BlobRecord) -> io::Result<Vec<u8>> {
+        let path = self.store.pool(record.pool)?.blob_path(&record.digest);
+        let mut bytes = Vec::new();
+        // One more than allowed, to notice what is too large.
+        File::open(path)?.take(MANIFEST_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
 }

@@ -78,8 +78,8 @@ impl Collection<'_> {
         if self.released.contains(&blob.digest) {
             return true;
         }
-        let store = &self.upkeep.store;
-        let Ok(Some(file)) = store.file_at(&store.blob_path(&blob.digest)) else { return true };
+        let Ok(pool) = self.upkeep.store.pool(blob.pool) else { return false };
+        let Ok(Some(file)) = pool.file_at(&pool.blob_path(&blob.digest)) else { return true };
         let changed = file.changed_at.duration_since(std::time::UNIX_EPOCH);
         self.is_old(changed.unwrap_or(Duration::ZERO).as_secs())
     }
@@ -99,7 +99,7 @@ impl Collection<'_> {
             } else {
                 self.report.unreachable_blobs.add(blob.size);
                 writes.push(Write::RemoveBlob(blob.digest));
-                gone.push(blob.digest);
+                gone.push((blob.pool, blob.digest));
             }
         }
         if self.report.dry_run {
@@ -108,8 +108,12 @@ impl Collection<'_> {
         // The names first: a crash in between leaves files without a name, which the next run
         // finds, and never a name without its file.
         upkeep.catalog.write_blocking(writes, true)?;
-        for digest in gone {
-            if let Err(error) = upkeep.store.remove_blob(&digest) {
+        for (pool, digest) in gone {
+            // In a missing pool it waits as a file without a name for the pool to come back.
+            if !upkeep.store.has_pool(pool) {
+                continue;
+            }
+            if let Err(error) = upkeep.store.remove_blob(pool, &digest) {
                 self.report
                     .problems
                     .add(format!("the file of {digest} cannot be removed: {error}"));

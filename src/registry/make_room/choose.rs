@@ -12,6 +12,7 @@ use crate::runtime::clock;
 pub(super) struct Victim {
     pub(super) digest: Digest,
     pub(super) size: u64,
+    pub(super) pool: u8,
     pub(super) hits: u32,
 }
 
@@ -73,7 +74,7 @@ impl RoomMaker {
                 })
                 .ok()??,
         };
-        let (size, hits) = (drawn.entry.size, drawn.hits);
+        let (size, pool, hits) = (drawn.entry.size, drawn.entry.pool, drawn.hits);
         let sample = eviction::Sample {
             size,
             last_use_minute: u32::try_from(drawn.last_use_minute).unwrap_or(u32::MAX),
@@ -82,7 +83,7 @@ impl RoomMaker {
             is_leased: self.leases.holds(&digest),
             is_needed: self.needs.contains(&digest, now),
         };
-        Some((sample, Victim { digest, size, hits }))
+        Some((sample, Victim { digest, size, pool, hits }))
     }
 }
 

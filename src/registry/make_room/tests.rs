@@ -5,9 +5,10 @@ use futures_channel::oneshot;
 use super::super::eviction;
 use super::super::{Due, IndexFeed, Lease, space};
 use super::*;
-use crate::catalog::BlobRecord;
+use crate::catalog::{BlobRecord, NO_OWNER};
 use crate::index::IndexOptions;
 use crate::oci::{Algorithm, Digest};
+use crate::storage::Pool;
 
 const MIB: u64 = 1 << 20;
 
@@ -53,12 +54,16 @@ impl Rig {
         Self { maker, catalog_thread: Some(thread), _folder: folder }
     }
 
+    fn pool(&self) -> &Arc<Pool> {
+        self.maker.store.pool(ROOT_POOL).unwrap()
+    }
+
     /// Stored content of 1 MiB.
     fn blob(&self, n: u64, is_hosted: bool) -> Digest {
         let bytes = n.to_le_bytes().repeat(MIB as usize / 8);
         let digest = Digest::of(Algorithm::Sha256, &bytes);
-        std::fs::write(self.maker.store.blob_path(&digest), &bytes).unwrap();
-        let record = BlobRecord { digest, size: MIB, pool: 0, is_hosted };
+        std::fs::write(self.pool().blob_path(&digest), &bytes).unwrap();
+        let record = BlobRecord { digest, size: MIB, pool: 0, is_hosted, owner: NO_OWNER };
         let write = Write::PutBlob { record, is_synced: false };
         self.maker.catalog.write_blocking(vec![write], false).unwrap();
         digest
@@ -76,7 +81,7 @@ impl Rig {
     }
 
     fn is_stored(&self, digest: &Digest) -> bool {
-        let is_file = self.maker.store.blob_path(digest).exists();
+        let is_file = self.pool().blob_path(digest).exists();
         assert_eq!(
             is_file,
             self.maker.index.blob(digest).hit().is_some(),

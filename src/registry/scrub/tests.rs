@@ -115,13 +115,13 @@ fn a_successor_of_the_damaged_file_is_not_set_aside() {
     let digest = scratch.blob(b"content", false);
     let record = scratch.upkeep.catalog.blob_now(&digest).unwrap().unwrap();
     fs::write(scratch.path(&digest), b"CONTENT").unwrap();
-    let found = scratch.upkeep.store.inspect(&digest, 7, |_| true).unwrap();
+    let found = scratch.pool().inspect(&digest, 7, |_| true).unwrap();
     // As a fill commits: another file takes the name.
     let staged = scratch.folder.path().join("staging/x");
     fs::write(&staged, b"content").unwrap();
     fs::rename(&staged, scratch.path(&digest)).unwrap();
     let mut report = VerifyReport::default();
-    let looked = scratch.upkeep.judge(&record, found, &mut report).unwrap();
+    let looked = scratch.upkeep.judge(scratch.pool(), &record, found, &mut report).unwrap();
     assert!(matches!(looked, Looked::Changed));
     assert!(scratch.has_name(&digest) && scratch.has_file(&digest));
     assert_eq!((report, scratch.quarantined()), (VerifyReport::default(), 0));

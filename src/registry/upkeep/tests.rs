@@ -4,6 +4,7 @@ use std::thread::JoinHandle;
 use super::*;
 use crate::catalog::{BlobRecord, LinkRecord, NO_OWNER, Subscriber, TagRecord, Tended, Write};
 use crate::oci::{Algorithm, Digest, Namespace, RepositoryName, Scope, Tag};
+use crate::storage::{Pool, ROOT_POOL};
 
 /// Nobody listens to the catalog.
 struct Nobody;
@@ -41,10 +42,14 @@ impl Scratch {
         self.upkeep.catalog.write_blocking(writes, false).unwrap();
     }
 
+    pub(in crate::registry) fn pool(&self) -> &Pool {
+        self.upkeep.store.pool(ROOT_POOL).unwrap()
+    }
+
     /// A file of content, without a name.
     pub(in crate::registry) fn file(&self, bytes: &[u8]) -> Digest {
         let digest = Digest::of(Algorithm::Sha256, bytes);
-        std::fs::write(self.upkeep.store.blob_path(&digest), bytes).unwrap();
+        std::fs::write(self.pool().blob_path(&digest), bytes).unwrap();
         digest
     }
 
@@ -76,7 +81,7 @@ impl Scratch {
     }
 
     pub(in crate::registry) fn path(&self, digest: &Digest) -> std::path::PathBuf {
-        self.upkeep.store.blob_path(digest)
+        self.pool().blob_path(digest)
     }
 
     pub(in crate::registry) fn quarantined(&self) -> usize {
