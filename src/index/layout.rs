@@ -12,7 +12,7 @@ pub(super) use record::{RecordHead, claimed_length};
 pub(super) use slot::{Key, Kind, Slot, Value};
 
 /// Counted up when the meaning of a file changes; another schema is dropped and rebuilt.
-pub(super) const SCHEMA: u64 = 2;
+pub(super) const SCHEMA: u64 = 3;
 /// First word of an index file: `RNGPIDX1` in ASCII.
 pub(super) const INDEX_MAGIC: u64 = u64::from_le_bytes(*b"RNGPIDX1");
 /// First word of a small-object file: `RNGPSML1`.
@@ -87,6 +87,8 @@ const SMALL_SHIFT: u32 = 8;
 /// Offset of the media type in a link's word 3, above the time.
 const MEDIA_SHIFT: u32 = 48;
 const TIME_MASK: u64 = (1 << MEDIA_SHIFT) - 1;
+/// Offset of a blob's owner in word 7, above the checksum.
+const OWNER_SHIFT: u32 = 32;
 /// Offset of a tag's time in word 7, above the checksum.
 const CHECKED_SHIFT: u32 = 32;
 const CHECKSUM_MASK: u64 = u32::MAX as u64;

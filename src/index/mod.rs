@@ -178,6 +178,8 @@ pub struct BlobEntry {
     pub size: u64,
     /// The disk it lies on.
     pub pool: u8,
+    /// Who brought it, as the catalog numbers them; 0 for nobody who is known.
+    pub owner: u16,
     /// Whether it is hosted: then it is never evicted.
     pub is_hosted: bool,
     /// Whether it has to be re-hashed before its first use: it was not synced before the machine

@@ -99,6 +99,17 @@ impl Index {
         self.current.load().is_on_disk()
     }
 
+    /// Calls `tell` with every blob. Reads the whole table: for the writer's thread, or a start.
+    pub fn each_blob(&self, mut tell: impl FnMut(&BlobEntry)) {
+        let current = self.current.load();
+        for number in 0..current.slots() as usize {
+            let value = current.entry(number).map(|(_, value)| value);
+            if let Some(entry) = value.as_ref().and_then(blob_entry) {
+                tell(&entry);
+            }
+        }
+    }
+
     /// How full the table is.
     pub fn counts(&self) -> IndexCounts {
         self.current.load().counts()
@@ -138,8 +149,8 @@ impl Index {
 
 fn blob_entry(value: &Value) -> Option<BlobEntry> {
     match *value {
-        Value::Blob { size, pool, is_hosted, is_unproven, .. } => {
-            Some(BlobEntry { size, pool, is_hosted, is_unproven })
+        Value::Blob { size, pool, owner, is_hosted, is_unproven, .. } => {
+            Some(BlobEntry { size, pool, owner, is_hosted, is_unproven })
         }
         _ => None,
     }

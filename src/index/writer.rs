@@ -46,8 +46,9 @@ impl IndexWriter {
     pub fn set_proven(&mut self, digest: &Digest) {
         let key = Key::blob(digest);
         let Lookup::Hit((_, value)) = self.current.look_up(&key) else { return };
-        if let Value::Blob { size, pool, is_hosted, is_unproven: true, small } = value {
-            self.put(&key, &Value::Blob { size, pool, is_hosted, is_unproven: false, small });
+        if let Value::Blob { size, pool, owner, is_hosted, is_unproven: true, small } = value {
+            let is_unproven = false;
+            self.put(&key, &Value::Blob { size, pool, owner, is_hosted, is_unproven, small });
         }
     }
 
@@ -89,13 +90,15 @@ impl IndexWriter {
         let key = Key::blob(digest);
         let Some(ring) = self.index.ring() else { return };
         let Lookup::Hit((_, value)) = self.current.look_up(&key) else { return };
-        let Value::Blob { size, pool, is_hosted, is_unproven, small } = value else { return };
+        let Value::Blob { size, pool, owner, is_hosted, is_unproven, small } = value else {
+            return;
+        };
         if size != content.len() as u64 || self.is_kept(small, &key) {
             return;
         }
         let Some(line) = ring.append(&key, content) else { return };
         let small = Some(line);
-        self.put(&key, &Value::Blob { size, pool, is_hosted, is_unproven, small });
+        self.put(&key, &Value::Blob { size, pool, owner, is_hosted, is_unproven, small });
     }
 
     /// Notes that all changes up to this group of the catalog are applied. Cheap: one store.
@@ -231,6 +234,6 @@ impl IndexWriter {
 }
 
 fn blob_value(entry: &BlobEntry, small: Option<u64>) -> Value {
-    let BlobEntry { size, pool, is_hosted, is_unproven } = *entry;
-    Value::Blob { size, pool, is_hosted, is_unproven, small }
+    let BlobEntry { size, pool, owner, is_hosted, is_unproven } = *entry;
+    Value::Blob { size, pool, owner, is_hosted, is_unproven, small }
 }

@@ -164,6 +164,7 @@ impl IndexFeed {
                 let entry = BlobEntry {
                     size: record.size,
                     pool: record.pool,
+                    owner: record.owner,
                     is_hosted: record.is_hosted,
                     is_unproven: false,
                 };

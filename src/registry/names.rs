@@ -45,6 +45,7 @@ impl Shared {
         Ok(found.map(|record| BlobEntry {
             size: record.size,
             pool: record.pool,
+            owner: record.owner,
             is_hosted: record.is_hosted,
             is_unproven: false,
         }))

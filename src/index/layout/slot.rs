@@ -2,8 +2,8 @@
 
 use super::{
     CHECKED_SHIFT, CHECKSUM_MASK, FLAG_HOSTED, FLAG_IN_CATALOG, FLAG_SHA512, FLAG_UNPROVEN,
-    FLAGS_SHIFT, KIND_SHIFT, LINE_BYTES, LINE_WORDS, MEDIA_SHIFT, SEQUENCE_MASK, SMALL_SHIFT,
-    TIME_MASK, halves,
+    FLAGS_SHIFT, KIND_SHIFT, LINE_BYTES, LINE_WORDS, MEDIA_SHIFT, OWNER_SHIFT, SEQUENCE_MASK,
+    SMALL_SHIFT, TIME_MASK, halves,
 };
 use crate::oci::{Algorithm, Digest, ScopeKey};
 
@@ -32,6 +32,7 @@ pub(in crate::index) enum Value {
     Blob {
         size: u64,
         pool: u8,
+        owner: u16,
         is_hosted: bool,
         is_unproven: bool,
         /// Position in the small-object ring, counted in lines.
@@ -96,11 +97,12 @@ impl Slot {
         let [a, b, c, d] = key.words;
         let mut set = if key.is_sha512 { FLAG_SHA512 } else { 0 };
         let (kind, payload) = match *value {
-            Value::Blob { size, pool, is_hosted, is_unproven, small } => {
+            Value::Blob { size, pool, owner, is_hosted, is_unproven, small } => {
                 set |= if is_hosted { FLAG_HOSTED } else { 0 };
                 set |= if is_unproven { FLAG_UNPROVEN } else { 0 };
                 let small = small.map_or(0, |line| line.saturating_add(1));
-                (Kind::Blob, [a, b, c, d, size, u64::from(pool) | small << SMALL_SHIFT, 0])
+                let place = u64::from(pool) | small << SMALL_SHIFT;
+                (Kind::Blob, [a, b, c, d, size, place, u64::from(owner) << OWNER_SHIFT])
             }
             Value::Link { media, linked_at } => {
                 set |= if media.is_none() { FLAG_IN_CATALOG } else { 0 };
@@ -137,6 +139,7 @@ impl Slot {
                 Value::Blob {
                     size: w5,
                     pool: (w6 & 0xff) as u8,
+                    owner: (w7 >> OWNER_SHIFT) as u16,
                     is_hosted: set & FLAG_HOSTED != 0,
                     is_unproven: set & FLAG_UNPROVEN != 0,
                     small: (w6 >> SMALL_SHIFT).checked_sub(1),
