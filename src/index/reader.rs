@@ -99,13 +99,18 @@ impl Index {
         self.current.load().is_on_disk()
     }
 
-    /// Calls `tell` with every blob. Reads the whole table: for the writer's thread, or a start.
-    pub fn each_blob(&self, mut tell: impl FnMut(&BlobEntry)) {
+    /// Tells every blob once, beginning at a place chosen by `random`, until `tell` says no. Places
+    /// are hashes, so what comes first is drawn at random, too: for who looks for rare ones, or
+    /// adds up. Reads as much of the table as is needed, so it is not for workers.
+    pub fn walk(&self, random: u64, mut tell: impl FnMut(Sample) -> bool) {
         let current = self.current.load();
-        for number in 0..current.slots() as usize {
-            let value = current.entry(number).map(|(_, value)| value);
-            if let Some(entry) = value.as_ref().and_then(blob_entry) {
-                tell(&entry);
+        let slots = current.slots();
+        let first = random.checked_rem(slots).unwrap_or(0);
+        for number in (first..slots).chain(0..first) {
+            let number = number as usize;
+            let Some((key, value)) = current.entry(number) else { continue };
+            if sampled(&current, number, &key, &value).is_some_and(|sample| !tell(sample)) {
+                return;
             }
         }
     }
@@ -120,16 +125,7 @@ impl Index {
     pub fn sample(&self, random: u64) -> Option<Sample> {
         let current = self.current.load();
         let (number, key, value) = current.sample(random)?;
-        let access = current.access(number);
-        let prefix = bytes_of(key.words);
-        Some(Sample {
-            algorithm: if key.is_sha512 { Algorithm::Sha512 } else { Algorithm::Sha256 },
-            prefix,
-            digest: (!key.is_sha512).then(|| Digest::from_sha256(prefix)),
-            entry: blob_entry(&value)?,
-            last_use_minute: access.minute,
-            hits: access.hits,
-        })
+        sampled(&current, number, &key, &value)
     }
 
     // ---- for the writer ------------------------------------------------------------------------
@@ -145,6 +141,21 @@ impl Index {
     pub(super) fn ring(&self) -> Option<&Small> {
         self.small.as_ref()
     }
+}
+
+/// `None` for what is no blob.
+fn sampled(current: &Generation, number: usize, key: &Key, value: &Value) -> Option<Sample> {
+    let entry = blob_entry(value)?;
+    let access = current.access(number);
+    let prefix = bytes_of(key.words);
+    Some(Sample {
+        algorithm: if key.is_sha512 { Algorithm::Sha512 } else { Algorithm::Sha256 },
+        prefix,
+        digest: (!key.is_sha512).then(|| Digest::from_sha256(prefix)),
+        entry,
+        last_use_minute: access.minute,
+        hits: access.hits,
+    })
 }
 
 fn blob_entry(value: &Value) -> Option<BlobEntry> {

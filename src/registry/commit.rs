@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::space::NoRoom;
 use super::state::Shared;
+use super::take_room::{NoPlace, take_room};
 use super::{Freshness, PullError};
-use crate::catalog::{BlobRecord, LinkRecord, NO_OWNER, TagRecord, Write};
+use crate::catalog::{BlobRecord, LinkRecord, TagRecord, Write};
 use crate::index::{SMALL_BYTES_MAX, TagEntry};
 use crate::oci::{Digest, Scope, Tag};
 use crate::runtime::clock;
-use crate::storage::{ROOT_POOL, Staged};
+use crate::storage::Staged;
 
 /// A manifest that has been checked and is to be kept.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ pub(super) async fn blob(
     let pool = staged.pool();
     let size = staged.commit(false).await?;
     let link = link_write(shared, scope, digest, None).await?;
-    remember(shared, vec![blob_write(digest, size, pool), link]).await;
+    remember(shared, vec![blob_write(shared, scope, digest, (size, pool)), link]).await;
     shared.syncer.committed(digest, pool);
     Ok(())
 }
@@ -62,12 +62,13 @@ pub(super) async fn manifest(
     let mut place = None;
     let mut stored_in = None;
     if shared.find_blob(scope, digest).await?.is_none() {
-        let no_room = |NoRoom| PullError::NoRoom(format!("{scope}@{digest}: no room in the store"));
-        place = Some(shared.space.reserve(bytes.len() as u64).await.map_err(no_room)?);
-        let mut staged = Staged::create(&shared.store, ROOT_POOL, *digest).await?;
+        let taken = take_room(shared, (scope, digest), bytes.len() as u64, None).await;
+        let (mut staged, room) = taken.map_err(|why| no_place(scope, digest, why))?;
+        place = Some(room);
         staged.append(bytes.clone()).await?;
         let pool = staged.pool();
-        writes.push(blob_write(digest, staged.commit(false).await?, pool));
+        let size = staged.commit(false).await?;
+        writes.push(blob_write(shared, scope, digest, (size, pool)));
         stored_in = Some(pool);
     }
     writes.push(link_write(shared, scope, digest, Some(media_type)).await?);
@@ -88,6 +89,13 @@ pub(super) async fn manifest(
         shared.syncer.committed(digest, pool);
     }
     Ok(())
+}
+
+fn no_place(scope: &Scope, digest: &Digest, why: NoPlace) -> PullError {
+    match why {
+        NoPlace::NoRoom => PullError::NoRoom(format!("{scope}@{digest}: no room in the store")),
+        NoPlace::Failed(error) => error.into(),
+    }
 }
 
 /// Records that the upstream has just confirmed a tag's binding.
@@ -119,8 +127,9 @@ async fn remember(shared: &Shared, writes: Vec<Write>) {
     }
 }
 
-fn blob_write(digest: &Digest, size: u64, pool: u8) -> Write {
-    let record = BlobRecord { digest: *digest, size, pool, is_hosted: false, owner: NO_OWNER };
+fn blob_write(shared: &Shared, scope: &Scope, digest: &Digest, (size, pool): (u64, u8)) -> Write {
+    let owner = shared.owner(scope);
+    let record = BlobRecord { digest: *digest, size, pool, is_hosted: false, owner };
     Write::PutBlob { record, is_synced: false }
 }
 

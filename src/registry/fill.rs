@@ -19,6 +19,9 @@ pub struct Fill {
     pub digest: Digest,
     /// For which repository it was started.
     pub scope: Scope,
+    /// The number of the pool that it was decided to go to; another one takes it when that one
+    /// does not. `None`: the store's choice.
+    pub pool: Option<u8>,
     started_at: u64,
     opening: OnceLock<Opening>,
     readable: AtomicU64,
@@ -36,10 +39,11 @@ struct Opening {
 }
 
 impl Fill {
-    pub(super) fn new(digest: Digest, scope: Scope) -> Self {
+    pub(super) fn new(digest: Digest, scope: Scope, pool: Option<u8>) -> Self {
         Self {
             digest,
             scope,
+            pool,
             started_at: clock::unix_seconds(),
             opening: OnceLock::new(),
             readable: AtomicU64::new(0),

@@ -6,10 +6,11 @@ use bytes::Bytes;
 
 use super::space::{NoRoom, Reservation};
 use super::state::Registry;
+use super::take_room::{NoPlace, take_room};
 use super::{Fill, PullError, commit};
 use crate::limits::FILL_TRIES_MAX;
 use crate::runtime::sleep;
-use crate::storage::{ROOT_POOL, StageError, Staged};
+use crate::storage::{StageError, Staged};
 use crate::telemetry::FillOutcome;
 use crate::upstream::{Body, ByteRange, Method, Request, Response, UpstreamError};
 
@@ -99,46 +100,57 @@ async fn download(
     fill: &Fill,
     place: &mut Option<Reservation>,
 ) -> Result<Staged, Lost> {
-    let mut staged = Staged::create(&registry.shared().store, ROOT_POOL, fill.digest).await?;
+    // Made when the upstream has answered: before that nobody knows which pool has the room.
+    let mut staged = None;
     let mut size = None;
     let (mut tries, mut fruitless) = (0, 0);
     loop {
-        let before = staged.size();
+        let before = received(&staged);
         let error = match one_try(registry, fill, &mut staged, &mut size, place).await {
             Ok(()) => break,
             Err(Broken::Final(error)) => return Err(error),
             Err(Broken::Retry(error)) => error,
         };
         // A chunked body may have come whole, and only its last chunk not.
-        if size.is_none() && staged.verify().is_ok() {
-            return Ok(staged);
+        if size.is_none()
+            && let Some(whole) = staged.take_if(|staged| staged.verify().is_ok())
+        {
+            return Ok(whole);
         }
         tries += 1;
-        fruitless = if staged.size() - before >= FRUITFUL_BYTES { 1 } else { fruitless + 1 };
+        let brought = received(&staged) - before;
+        fruitless = if brought >= FRUITFUL_BYTES { 1 } else { fruitless + 1 };
         if fruitless >= FILL_TRIES_MAX || tries >= TRIES_TOTAL_MAX {
             return Err(Lost::from(&error));
         }
         tracing::info!(scope = %fill.scope, digest = %fill.digest, %error,
-            received = staged.size(), tries, "a fill broke off and is resumed");
+            received = received(&staged), tries, "a fill broke off and is resumed");
         registry.metrics().fill_resumed();
         sleep(PAUSE * 2_u32.saturating_pow(fruitless - 1)).await;
     }
+    let Some(staged) = staged else {
+        return Err(Lost::rejected(fill, "it ended before it began"));
+    };
     staged.verify()?;
     Ok(staged)
+}
+
+fn received(staged: &Option<Staged>) -> u64 {
+    staged.as_ref().map_or(0, Staged::size)
 }
 
 /// One upstream request, from where the last one stopped to the end of the content.
 async fn one_try(
     registry: &Registry,
     fill: &Fill,
-    staged: &mut Staged,
+    staged: &mut Option<Staged>,
     size: &mut Option<u64>,
     place: &mut Option<Reservation>,
 ) -> Result<(), Broken> {
     let Some(upstream) = &fill.scope.upstream else {
         return Err(Broken::Final(Lost::rejected(fill, "hosted content is never filled")));
     };
-    let from = staged.size();
+    let from = received(staged);
     let range = (from > 0).then_some(ByteRange { first: from, last: None });
     let path = format!("/v2/{}/blobs/{}", fill.scope.repository, fill.digest);
     let request =
@@ -152,9 +164,20 @@ async fn one_try(
         }
     })?;
     let skip = check_head(registry, fill, &response, from, size)?;
-    if place.is_none() {
-        *place = Some(take_room(registry, fill, staged, size.unwrap_or(0)).await?);
-    }
+    let staged = match staged {
+        Some(staged) => staged,
+        None => {
+            // Before any client is told that content comes.
+            let (shared, bytes) = (registry.shared(), size.unwrap_or(0));
+            let taken = take_room(shared, (&fill.scope, &fill.digest), bytes, fill.pool).await;
+            let (made, room) = taken.map_err(|why| match why {
+                NoPlace::NoRoom => no_room(fill, bytes),
+                NoPlace::Failed(error) => Broken::Final(error.into()),
+            })?;
+            *place = Some(room);
+            staged.insert(made)
+        }
+    };
     if from == 0 {
         // A body of no bytes is complete with its head: its followers wait for the digest.
         fill.opened(size.filter(|&bytes| bytes > 0), staged.shared());
@@ -167,24 +190,6 @@ async fn one_try(
         ))),
         _ => Ok(()),
     }
-}
-
-/// Promises room and takes it from the disk, before any client is told that content comes.
-async fn take_room(
-    registry: &Registry,
-    fill: &Fill,
-    staged: &Staged,
-    bytes: u64,
-) -> Result<Reservation, Broken> {
-    let space = &registry.shared().space;
-    let mut reservation = space.reserve(bytes).await.map_err(|NoRoom| no_room(fill, bytes))?;
-    if let Err(error) = staged.allocate(bytes).await {
-        tracing::warn!(%error, "the disk has no room; content is passed through");
-        space.refused();
-        return Err(no_room(fill, bytes));
-    }
-    reservation.allocated();
-    Ok(reservation)
 }
 
 fn no_room(fill: &Fill, bytes: u64) -> Broken {

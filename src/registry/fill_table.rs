@@ -83,7 +83,7 @@ fn start_here(owner: usize, key: FillKey, scope: Scope) -> Result<Joined, PullEr
         return Ok(Joined::Stored);
     }
     let place = shared.fill_place(&scope)?;
-    let fill = Arc::new(Fill::new(key.digest, scope));
+    let fill = Arc::new(Fill::new(key.digest, scope, None));
     running.insert(key.clone(), fill.clone());
     drop(running);
     shared.fills.active.fetch_add(1, Ordering::Relaxed);

@@ -3,14 +3,16 @@
 //! It also gives the index a larger table when it needs one, a little at a time between writes, and
 //! asks to be told everything again when the index has lost something.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::space::Space;
-use crate::catalog::{Subscriber, Tended, Write};
-use crate::index::{BlobEntry, Index, IndexWriter, LinkEntry, Lookup, Opened, TagEntry};
+use super::space::{Claim, Space};
+use crate::catalog::{BlobRecord, NO_OWNER, Subscriber, Tended, Write};
+use crate::index::{BlobEntry, Index, IndexWriter, LinkEntry, Opened, TagEntry};
 use crate::oci::Digest;
 use crate::runtime::clock;
+use crate::storage::ROOT_POOL;
 
 /// Buckets that are copied at once to a larger table: about a millisecond.
 const BUCKETS_AT_ONCE: u64 = 1000;
@@ -76,7 +78,7 @@ impl IndexFeed {
         (due, group): (Due, u64),
         space: Arc<Space>,
     ) -> Self {
-        space.set_used(index.counts().cached_bytes);
+        account(&index, &space);
         let work = match due {
             Due::Nothing => {
                 writer.rebuilt();
@@ -101,12 +103,9 @@ impl IndexFeed {
         Self { index, writer, space, work, group, grow_after: None, rebuild_after: None }
     }
 
-    /// Bytes of cached content under this digest.
-    fn cached_bytes(&self, digest: &Digest) -> u64 {
-        match self.index.blob(digest) {
-            Lookup::Hit(entry) if !entry.is_hosted => entry.size,
-            _ => 0,
-        }
+    /// What is counted of the content under this digest.
+    fn counted(&self, digest: &Digest) -> Option<Claim> {
+        self.index.blob(digest).hit().as_ref().and_then(claim_of)
     }
 
     /// Begins a larger table, or a fresh one for what is damaged.
@@ -147,7 +146,7 @@ impl IndexFeed {
     /// What the index holds now is what counts, whatever was added up before.
     fn account(&mut self) {
         let counts = self.index.counts();
-        self.space.set_used(counts.cached_bytes);
+        account(&self.index, &self.space);
         tracing::info!(
             blobs = counts.blobs,
             links = counts.links,
@@ -161,14 +160,7 @@ impl IndexFeed {
     fn put(writer: &mut IndexWriter, write: &Write) {
         match write {
             Write::PutBlob { record, .. } => {
-                let entry = BlobEntry {
-                    size: record.size,
-                    pool: record.pool,
-                    owner: record.owner,
-                    is_hosted: record.is_hosted,
-                    is_unproven: false,
-                };
-                writer.put_blob(&record.digest, &entry);
+                writer.put_blob(&record.digest, &entry_of(record));
             }
             Write::RemoveBlob(digest) => writer.remove_blob(digest),
             Write::Synced(_) => {}
@@ -191,12 +183,19 @@ impl Subscriber for IndexFeed {
     fn applied(&mut self, write: &Write) {
         match write {
             Write::PutBlob { record, .. } => {
-                let before = self.cached_bytes(&record.digest);
-                let after = if record.is_hosted { 0 } else { record.size };
-                self.space.add(after);
-                self.space.subtract(before);
+                let before = self.counted(&record.digest);
+                if let Some(after) = claim_of(&entry_of(record)) {
+                    self.space.add(&after);
+                }
+                if let Some(before) = before {
+                    self.space.subtract(&before);
+                }
             }
-            Write::RemoveBlob(digest) => self.space.subtract(self.cached_bytes(digest)),
+            Write::RemoveBlob(digest) => {
+                if let Some(before) = self.counted(digest) {
+                    self.space.subtract(&before);
+                }
+            }
             _ => {}
         }
         if let Some(writer) = &mut self.writer {
@@ -256,6 +255,40 @@ impl Subscriber for IndexFeed {
             tracing::warn!(%error, "the index was not closed");
         }
     }
+}
+
+fn entry_of(record: &BlobRecord) -> BlobEntry {
+    BlobEntry {
+        size: record.size,
+        pool: record.pool,
+        owner: record.owner,
+        is_hosted: record.is_hosted,
+        is_unproven: false,
+    }
+}
+
+/// What is counted of content: nothing of ours.
+fn claim_of(entry: &BlobEntry) -> Option<Claim> {
+    let BlobEntry { size, pool, owner, is_hosted, .. } = *entry;
+    (!is_hosted).then_some(Claim { pool, owner, bytes: size })
+}
+
+/// What the index holds is what counts.
+fn account(index: &Index, space: &Space) {
+    if !space.is_divided() {
+        let bytes = index.counts().cached_bytes;
+        return space.set_used([Claim { pool: ROOT_POOL, owner: NO_OWNER, bytes }]);
+    }
+    // As many as there are pools and upstreams together in use.
+    let mut sums: HashMap<(u8, u16), u64> = HashMap::new();
+    index.walk(0, |sample| {
+        if let Some(Claim { pool, owner, bytes }) = claim_of(&sample.entry) {
+            let sum = sums.entry((pool, owner)).or_default();
+            *sum = sum.saturating_add(bytes);
+        }
+        true
+    });
+    space.set_used(sums.into_iter().map(|((pool, owner), bytes)| Claim { pool, owner, bytes }));
 }
 
 fn is_past(moment: Option<Instant>) -> bool {

@@ -3,9 +3,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::*;
-use crate::catalog::{BlobRecord, Catalog, LinkRecord, NO_OWNER};
-use crate::index::IndexOptions;
+use crate::catalog::{Catalog, LinkRecord};
+use crate::index::{IndexOptions, Lookup};
 use crate::oci::{Algorithm, Namespace, RepositoryName, Scope};
+use crate::registry::SpaceLimits;
+use crate::storage::Store;
 
 /// A catalog with the index that it feeds, in one folder.
 struct Rig {
@@ -29,7 +31,9 @@ impl Rig {
         })
         .unwrap();
         let due = Due::of(&found, opened.group);
-        let (space, _) = Space::new(1 << 40);
+        // The files do not matter here, only which pools there are.
+        let (store, _) = Store::open(tempfile::tempdir().unwrap().path()).unwrap();
+        let (space, _) = Space::new(&store, SpaceLimits { total: 1 << 40, ..Default::default() });
         let feed = IndexFeed::new((index.clone(), writer), (due, opened.group), space.clone());
         let (catalog, thread) = unstarted.start(Box::new(feed)).unwrap();
         if due != Due::Nothing {

@@ -17,12 +17,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::RoomRequest;
 use super::leases::{Detached, Leases};
 use super::needs::Needs;
-use super::space::{Space, Waiting};
+use super::space::{Claim, Limit, Space, Waiting};
 use super::state::Shared;
 use crate::catalog::{Catalog, Write};
 use crate::index::Index;
 use crate::runtime::clock;
-use crate::storage::{ROOT_POOL, Store};
+use crate::storage::Store;
 use choose::{Random, Victim};
 
 /// How often the thread looks around unasked.
@@ -72,7 +72,7 @@ struct RoomMaker {
     queue: VecDeque<Waiting>,
     /// Removed, but still being read: their bytes are on the disk. Each has a reader, so there are
     /// never more than answers in progress.
-    leaving: Vec<(Detached, u64)>,
+    leaving: Vec<(Detached, Claim)>,
     /// When it was last told that nothing may be evicted.
     told_at: Option<Instant>,
     /// When the evictions that the disk has not been asked about began.
@@ -93,54 +93,67 @@ impl RoomMaker {
         }
     }
 
-    /// Gives room to those who wait and evicts for them. A store that was over its limit is then
-    /// emptied to its low watermark.
+    /// Gives room to those who wait and evicts for them. What was over its limit is then emptied to
+    /// its low watermark. Whoever has to wait for an upstream or a pool of which nothing may go
+    /// steps aside for those who want room elsewhere.
     fn make_room(&mut self) {
-        self.look_at_disk();
-        let mut is_emptying = false;
+        self.look_at_disks();
+        let (mut stuck, mut emptied) = (Vec::new(), Vec::new());
+        let mut aside = VecDeque::new();
         loop {
             self.settle();
             self.queue.extend(self.requests.try_iter().filter_map(|RoomRequest(it)| it));
             self.grant_in_order();
-            let lacking = self.space.lacking(self.queue.front().map_or(0, |first| first.bytes));
-            let goal = match lacking {
-                0 if is_emptying => self.space.above_low(),
-                lacking => lacking,
-            };
-            if goal == 0 {
-                return self.tell_stuck(false);
-            }
-            let victims = self.choose(goal);
+            let first = self.queue.front();
+            let lacking = first.and_then(|first| self.space.lacks(&first.claim));
+            let goal = lacking.or_else(|| self.space.exceeded(&stuck)).or_else(|| {
+                let above_low = |limit: &Limit| (*limit, self.space.above_low(*limit));
+                let is_due = |(limit, goal): &(Limit, u64)| *goal > 0 && !stuck.contains(limit);
+                emptied.iter().map(above_low).find(is_due)
+            });
+            let Some((limit, goal)) = goal else { break };
+            let is_stuck = stuck.contains(&limit);
+            let victims = if is_stuck { Vec::new() } else { self.choose(limit, goal) };
             if victims.is_empty() {
-                self.tell_stuck(lacking > 0);
-                return self.grant_what_fits();
+                stuck.push(limit);
+                if lacking.is_some() {
+                    aside.extend(self.queue.pop_front());
+                }
+                continue;
             }
             self.evict(&victims);
-            is_emptying = true;
+            if !emptied.contains(&limit) {
+                emptied.push(limit);
+            }
+        }
+        // The watermark is a wish only.
+        let is_stuck = !aside.is_empty() || self.space.exceeded(&[]).is_some();
+        self.tell_stuck(is_stuck);
+        aside.append(&mut self.queue);
+        self.queue = aside;
+        if is_stuck {
+            self.grant_what_fits();
         }
     }
 
-    /// Asks the file system what it has left. Some tell late of what was removed (until their next
+    /// Asks the file systems what they have left. Some tell late of what was removed (until their next
     /// transaction is written): for a while after an eviction our own arithmetic counts, or one
     /// lack of room would evict all there is.
-    fn look_at_disk(&mut self) {
+    fn look_at_disks(&mut self) {
         if self.evicted_at.is_some_and(|evicted| evicted.elapsed() < LOOK_INTERVAL) {
             return;
         }
         self.evicted_at = None;
-        match self.store.free_bytes(ROOT_POOL) {
-            Ok(free) => self.space.set_disk_free(free),
-            Err(error) => tracing::error!(%error, "cannot tell how much room the disk has"),
-        }
+        self.space.look_at_disks(&self.store);
     }
 
     /// Bytes of evicted content are free once its last reader has closed its file.
     fn settle(&mut self) {
         let space = &self.space;
-        self.leaving.retain(|(reader, bytes)| {
+        self.leaving.retain(|(reader, claim)| {
             let is_held = reader.is_held();
             if !is_held {
-                space.has_left(*bytes);
+                space.has_left(claim);
             }
             is_held
         });
@@ -160,9 +173,9 @@ impl RoomMaker {
         let space = self.space.clone();
         for waiting in std::mem::take(&mut self.queue) {
             match self.grant(waiting) {
-                Err(waiting) if !space.lacks_disk(waiting.bytes) => self.queue.push_back(waiting),
+                Err(waiting) if !space.lacks_disk(&waiting.claim) => self.queue.push_back(waiting),
                 // Dropped, which tells it that there is no room.
-                Err(_) => space.disk_refused(),
+                Err(waiting) => space.disk_refused(waiting.claim.pool),
                 Ok(()) => {}
             }
         }
@@ -173,7 +186,7 @@ impl RoomMaker {
         if waiting.answer.is_canceled() {
             return Ok(());
         }
-        match self.space.try_reserve(waiting.bytes) {
+        match self.space.try_reserve(waiting.claim) {
             // One that has given up in between gives it back by dropping it.
             Some(reservation) => {
                 let _ = waiting.answer.send(reservation);
@@ -209,7 +222,7 @@ impl RoomMaker {
     /// and for so long its bytes are not free.
     fn evict(&mut self, victims: &[Victim]) {
         for victim in victims {
-            self.space.leaves(victim.size);
+            self.space.leaves(&victim.claim);
         }
         let writes = victims.iter().map(|victim| Write::RemoveBlob(victim.digest)).collect();
         if let Err(error) = self.catalog.write_blocking(writes, false) {
@@ -218,11 +231,11 @@ impl RoomMaker {
             tracing::warn!(%error, victims = victims.len(), "evicted, but still in the catalog");
         }
         for victim in victims {
-            let (digest, size) = (&victim.digest, victim.size);
+            let Victim { digest, claim, hits } = victim;
             let reader = self.leases.detach(digest);
             // Its successor may have come already, in the same place.
-            if self.index.blob(digest).hit().is_none_or(|entry| entry.pool != victim.pool)
-                && let Err(error) = self.store.remove_blob(victim.pool, digest)
+            if self.index.blob(digest).hit().is_none_or(|entry| entry.pool != claim.pool)
+                && let Err(error) = self.store.remove_blob(claim.pool, digest)
             {
                 // It goes on counting as there, which it is. `ringport gc` removes files without
                 // a name.
@@ -230,12 +243,12 @@ impl RoomMaker {
                 continue;
             }
             match reader {
-                Some(reader) => self.leaving.push((reader, size)),
-                None => self.space.has_left(size),
+                Some(reader) => self.leaving.push((reader, *claim)),
+                None => self.space.has_left(claim),
             }
             self.evicted_at.get_or_insert_with(clock::now);
-            self.space.count_eviction(size);
-            tracing::debug!(%digest, size, hits = victim.hits, "evicted");
+            self.space.count_eviction(claim.bytes);
+            tracing::debug!(%digest, ?claim, hits, "evicted");
         }
     }
 }

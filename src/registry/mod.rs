@@ -23,6 +23,7 @@
 //!
 //! Deliberately absent: HTTP status codes and headers (`api` maps [`PullError`] to them).
 
+mod account;
 mod collect;
 mod commit;
 mod durability;
@@ -45,9 +46,11 @@ mod pull_manifest;
 mod relay;
 mod relay_referrers;
 mod resting;
+mod rooms;
 mod scrub;
 mod space;
 mod state;
+mod take_room;
 mod upkeep;
 
 pub use collect::{Freed, GRACE_SECONDS, GcReport, QUARANTINE_SECONDS};
@@ -60,7 +63,7 @@ pub use passing::Passing;
 pub use pull_blob::Wanted;
 pub use relay::Relayed;
 pub use scrub::VerifyReport;
-pub use space::{RoomRequest, Space};
+pub use space::{RoomRequest, Space, SpaceLimits};
 pub use state::{Registry, Shared, SharedParts};
 pub use upkeep::{Problems, Progress, ProgressNow, PushGate, Upkeep};
 

@@ -1,48 +1,43 @@
-//! How much the store may hold: what is there, what is promised, and who waits for room.
+//! How much the store may hold: its accounts, what is promised, and who waits for room.
 //!
-//! ```text
-//! held = used       cached content that has a name
-//!      + reserved   promised to downloads in progress
-//!      + leaving    evicted, but its bytes are not free yet: to be removed, or still being read
-//! ```
-//!
-//! **Invariant:** nothing is promised that would bring `held` over the limit, and a byte is counted
-//! in at least one of the three from before it is on the disk until after it has left. What is
-//! counted twice for a moment (content is named before its promise ends) only makes others wait.
+//! Content is held against the limits of the whole store, of its pool, and of the upstream that
+//! brought it, if that has one (`account`); a pool has a disk, too (`rooms`). A store without
+//! further pools and limits has nothing to add up but itself.
 
 mod reservation;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::runtime::clock;
+use super::account::Account;
+use super::rooms::{self, Room};
+use crate::oci::Digest;
+use crate::storage::Store;
 pub use reservation::RoomRequest;
-pub(super) use reservation::{NoRoom, Reservation, Waiting};
+pub(super) use reservation::{Claim, NoRoom, Reservation, Waiting};
 
-/// A store over its limit is emptied by this part of it more than it has to, at most
-/// [`LOW_WATERMARK_BYTES`], so that not every download has to wait for an eviction of its own.
-const LOW_WATERMARK_PARTS: u64 = 20;
-/// More than this frees nobody sooner: a big store need not throw away hours of downloads at once.
-const LOW_WATERMARK_BYTES: u64 = 8 << 30;
-/// Room that is left to the catalog and to others on the same disk.
-const DISK_MARGIN_BYTES: u64 = 4 * 1024 * 1024;
-/// For how long a refusal makes the disk count as full, in seconds.
-const REFUSED_SECONDS: u64 = 3;
+/// What the configuration allows.
+#[derive(Debug, Clone, Default)]
+pub struct SpaceLimits {
+    /// Bytes of cached content, over all pools.
+    pub total: u64,
+    /// The same in pools that have a limit of their own, by their numbers.
+    pub pools: HashMap<u8, u64>,
+    /// The same of owners that have one.
+    pub owners: HashMap<u16, u64>,
+}
 
 /// Bytes of cached content, kept and promised.
 #[derive(Debug)]
 pub struct Space {
-    max: u64,
-    used: AtomicU64,
-    reserved: AtomicU64,
-    leaving: AtomicU64,
-    /// Of what is reserved, bytes that have not been taken from the disk yet.
-    on_the_way: AtomicU64,
-    disk_free: AtomicU64,
-    /// When the disk last had no room for a fill, Unix seconds.
-    refused_at: AtomicU64,
+    total: Account,
+    rooms: Vec<Room>,
+    owners: HashMap<u16, Account>,
+    /// Whether content may be in the index that counts for nobody, or not for all accounts.
+    is_divided: bool,
     no_room: AtomicU64,
     is_stuck: AtomicBool,
     evicted: AtomicU64,
@@ -52,20 +47,43 @@ pub struct Space {
     requests: Sender<RoomRequest>,
 }
 
+/// Whose limit is reached: only what is held against it makes room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    Owner(u16),
+    Pool(u8),
+    Total,
+}
+
+impl Limit {
+    /// Whether this content is held against it.
+    pub(super) fn counts(self, pool: u8, owner: u16) -> bool {
+        match self {
+            Self::Owner(of) => of == owner,
+            Self::Pool(of) => of == pool,
+            Self::Total => true,
+        }
+    }
+}
+
 impl Space {
-    /// Room for `max` bytes, and the end that is told when some is wanted.
-    pub fn new(max: u64) -> (Arc<Self>, Receiver<RoomRequest>) {
+    /// Room in the pools of this store, and the end that is told when some is wanted.
+    pub fn new(store: &Store, limits: SpaceLimits) -> (Arc<Self>, Receiver<RoomRequest>) {
         // Every request belongs to a fill, whose numbers are limited; a hint is only sent where
         // none is waiting.
         let (requests, queue) = crossbeam_channel::unbounded();
+        let room = |pool: &Arc<crate::storage::Pool>| {
+            let max = limits.pools.get(&pool.number()).copied().unwrap_or(u64::MAX);
+            Room::new(pool.clone(), max)
+        };
+        let rooms: Vec<Room> = store.pools().map(room).collect();
+        let owners: HashMap<u16, Account> =
+            limits.owners.into_iter().map(|(owner, max)| (owner, Account::new(max))).collect();
         let space = Self {
-            max,
-            used: AtomicU64::new(0),
-            reserved: AtomicU64::new(0),
-            leaving: AtomicU64::new(0),
-            on_the_way: AtomicU64::new(0),
-            disk_free: AtomicU64::new(u64::MAX),
-            refused_at: AtomicU64::new(0),
+            total: Account::new(limits.total),
+            is_divided: rooms.len() > 1 || !store.missing().is_empty() || !owners.is_empty(),
+            rooms,
+            owners,
             no_room: AtomicU64::new(0),
             is_stuck: AtomicBool::new(false),
             evicted: AtomicU64::new(0),
@@ -76,36 +94,70 @@ impl Space {
         (Arc::new(space), queue)
     }
 
+    fn room(&self, pool: u8) -> Option<&Room> {
+        self.rooms.iter().find(|room| room.pool().number() == pool)
+    }
+
+    /// The accounts of content in this pool; none when the pool is missing, for then its bytes
+    /// are nowhere.
+    fn accounts(&self, claim: &Claim) -> impl Iterator<Item = &Account> {
+        let room = self.room(claim.pool);
+        let owner = room.and_then(|_| self.owners.get(&claim.owner));
+        let total = room.map(|_| &self.total);
+        owner.into_iter().chain(room.map(|room| &room.account)).chain(total)
+    }
+
     // ---- what is there ----
 
+    /// Whether [`Space::set_used`] wants to be told of each content, or just of all at once.
+    pub(super) fn is_divided(&self) -> bool {
+        self.is_divided
+    }
+
     /// What the store holds, told by who has it in writing.
-    pub(super) fn set_used(&self, bytes: u64) {
-        self.used.store(bytes, Ordering::Relaxed);
+    pub(super) fn set_used(&self, claims: impl IntoIterator<Item = Claim>) {
+        let mut total = 0_u64;
+        let mut pools: HashMap<u8, u64> = HashMap::new();
+        let mut owners: HashMap<u16, u64> = HashMap::new();
+        for claim in claims.into_iter().filter(|claim| self.room(claim.pool).is_some()) {
+            total = total.saturating_add(claim.bytes);
+            let pool = pools.entry(claim.pool).or_default();
+            *pool = pool.saturating_add(claim.bytes);
+            if self.owners.contains_key(&claim.owner) {
+                let owner = owners.entry(claim.owner).or_default();
+                *owner = owner.saturating_add(claim.bytes);
+            }
+        }
+        self.total.set_used(total);
+        for room in &self.rooms {
+            room.account.set_used(pools.get(&room.pool().number()).copied().unwrap_or(0));
+        }
+        for (owner, account) in &self.owners {
+            account.set_used(owners.get(owner).copied().unwrap_or(0));
+        }
     }
 
     /// Content has been committed.
-    pub(super) fn add(&self, bytes: u64) {
-        self.used.fetch_add(bytes, Ordering::Relaxed);
+    pub(super) fn add(&self, claim: &Claim) {
+        self.accounts(claim).for_each(|account| account.add(claim.bytes));
     }
 
     /// Content has left the store.
-    pub(super) fn subtract(&self, bytes: u64) {
-        // Never below zero, whatever was counted before a crash. Released after what was added to
-        // `leaving`, so that nobody sees it in neither.
-        let less = |used: u64| Some(used.saturating_sub(bytes));
-        let _ = self.used.fetch_update(Ordering::Release, Ordering::Relaxed, less);
+    pub(super) fn subtract(&self, claim: &Claim) {
+        self.accounts(claim).for_each(|account| account.subtract(claim.bytes));
     }
 
     /// Content is about to lose its name; its bytes are on the disk for a while.
-    pub(super) fn leaves(&self, bytes: u64) {
-        self.leaving.fetch_add(bytes, Ordering::Relaxed);
+    pub(super) fn leaves(&self, claim: &Claim) {
+        self.accounts(claim).for_each(|account| account.leaves(claim.bytes));
     }
 
     /// The bytes of content that lost its name are free.
-    pub(super) fn has_left(&self, bytes: u64) {
-        let more = |free: u64| Some(free.saturating_add(bytes));
-        let _ = self.disk_free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        self.leaving.fetch_sub(bytes, Ordering::Relaxed);
+    pub(super) fn has_left(&self, claim: &Claim) {
+        if let Some(room) = self.room(claim.pool) {
+            room.freed(claim.bytes);
+        }
+        self.accounts(claim).for_each(|account| account.has_left(claim.bytes));
     }
 
     /// Content made room.
@@ -123,22 +175,43 @@ impl Space {
 
     /// Bytes of cached content.
     pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        self.total.used()
     }
 
     /// Bytes promised to downloads in progress.
     pub fn reserved(&self) -> u64 {
-        self.reserved.load(Ordering::Relaxed)
+        self.total.reserved()
     }
 
     /// Bytes of evicted content that are not free yet, because somebody reads them.
     pub fn leaving(&self) -> u64 {
-        self.leaving.load(Ordering::Relaxed)
+        self.total.leaving()
     }
 
     /// Bytes that cached content may have.
     pub fn max(&self) -> u64 {
-        self.max
+        self.total.max()
+    }
+
+    /// Bytes of cached content in a pool; `None` when it is missing.
+    pub fn used_in(&self, pool: u8) -> Option<u64> {
+        self.room(pool).map(|room| room.account.used())
+    }
+
+    /// Bytes that a pool with a limit of its own may have.
+    pub fn max_in(&self, pool: u8) -> Option<u64> {
+        let max = self.room(pool).map(|room| room.account.max());
+        max.filter(|&max| max < u64::MAX)
+    }
+
+    /// Bytes that the disk of a pool has left, as last looked at; `None` when it is missing.
+    pub fn disk_free_in(&self, pool: u8) -> Option<u64> {
+        self.room(pool).map(Room::disk_free)
+    }
+
+    /// Bytes of cached content that an owner with a limit of its own brought, and that limit.
+    pub fn owned(&self, owner: u16) -> Option<(u64, u64)> {
+        self.owners.get(&owner).map(|account| (account.used(), account.max()))
     }
 
     /// Fills that found no room since the start.
@@ -156,57 +229,89 @@ impl Space {
         self.is_stuck.swap(is_stuck, Ordering::Relaxed) != is_stuck
     }
 
-    /// Whether the disk has no room for new content: just now, or for as long as it is full.
+    /// Whether no disk has room for new content: just now, or for as long as it is full.
     pub fn is_full(&self) -> bool {
-        let refused_at = self.refused_at.load(Ordering::Relaxed);
-        clock::unix_seconds().saturating_sub(refused_at) < REFUSED_SECONDS
-            || self.disk_free.load(Ordering::Relaxed) < DISK_MARGIN_BYTES
+        self.rooms.iter().all(Room::is_full)
     }
 
-    /// What the file system has left, as just looked at.
-    pub fn set_disk_free(&self, bytes: u64) {
-        self.disk_free.store(bytes, Ordering::Relaxed);
+    /// Looks at what the disks have left. Blocks.
+    pub fn look_at_disks(&self, store: &Store) {
+        for room in &self.rooms {
+            let pool = room.pool();
+            match store.free_bytes(pool.number()) {
+                Ok(free) => room.set_disk_free(free),
+                Err(error) => {
+                    tracing::error!(%error, pool = pool.name(), "cannot tell what a disk has left");
+                }
+            }
+        }
     }
 
     // ---- making room ----
 
-    fn held(&self) -> u64 {
-        // In the order in which bytes move: whoever sees fewer reserved or used sees where they
-        // have gone.
-        let reserved = self.reserved.load(Ordering::Acquire);
-        let used = self.used.load(Ordering::Acquire);
-        let leaving = self.leaving.load(Ordering::Relaxed);
-        used.saturating_add(reserved).saturating_add(leaving)
+    /// The pool for new content, as [`rooms::choose`] says.
+    pub(super) fn choose_pool(
+        &self,
+        bytes: u64,
+        digest: &Digest,
+        wanted: Option<u8>,
+        tried: &[u8],
+    ) -> Option<u8> {
+        rooms::choose(self.rooms.iter(), bytes, digest, wanted, tried)
     }
 
-    /// How many bytes lack for `bytes` more to fit, into the limit and onto the disk.
-    pub(super) fn lacking(&self, bytes: u64) -> u64 {
-        let wanted = self.on_the_way.load(Ordering::Relaxed).saturating_add(bytes);
-        let on_disk = wanted.saturating_add(DISK_MARGIN_BYTES);
-        let over_disk = on_disk.saturating_sub(self.disk_free.load(Ordering::Relaxed));
-        self.held().saturating_add(bytes).saturating_sub(self.max).max(over_disk)
+    /// What lacks for a claim to fit: whose limit it is, and by how much. The narrowest limit
+    /// first, because what makes room there makes room in the wider ones.
+    pub(super) fn lacks(&self, claim: &Claim) -> Option<(Limit, u64)> {
+        let owner = self.owners.get(&claim.owner).map_or(0, |it| it.lacking(claim.bytes));
+        let pool = self.room(claim.pool).map_or(0, |room| {
+            room.account.lacking(claim.bytes).max(room.disk_lacking(claim.bytes))
+        });
+        let total = self.total.lacking(claim.bytes);
+        let all = [
+            (Limit::Owner(claim.owner), owner),
+            (Limit::Pool(claim.pool), pool),
+            (Limit::Total, total),
+        ];
+        all.into_iter().find(|(_, lacking)| *lacking > 0)
+    }
+
+    /// A limit that is exceeded by what is there already.
+    pub(super) fn exceeded(&self, except: &[Limit]) -> Option<(Limit, u64)> {
+        let owners = self.owners.iter().map(|(owner, it)| (Limit::Owner(*owner), it.lacking(0)));
+        let pools = self.rooms.iter().map(|room| {
+            let lacking = room.account.lacking(0).max(room.disk_lacking(0));
+            (Limit::Pool(room.pool().number()), lacking)
+        });
+        let total = std::iter::once((Limit::Total, self.total.lacking(0)));
+        let mut all = owners.chain(pools).chain(total);
+        all.find(|(limit, lacking)| *lacking > 0 && !except.contains(limit))
+    }
+
+    /// How many bytes are held over the low watermark of a limit.
+    pub(super) fn above_low(&self, limit: Limit) -> u64 {
+        match limit {
+            Limit::Owner(owner) => self.owners.get(&owner).map_or(0, Account::above_low),
+            Limit::Pool(pool) => self.room(pool).map_or(0, |room| room.account.above_low()),
+            Limit::Total => self.total.above_low(),
+        }
     }
 
     /// Whether the disk has no room for these.
-    pub(super) fn lacks_disk(&self, bytes: u64) -> bool {
-        let wanted = self.on_the_way.load(Ordering::Relaxed).saturating_add(bytes);
-        wanted.saturating_add(DISK_MARGIN_BYTES) > self.disk_free.load(Ordering::Relaxed)
+    pub(super) fn lacks_disk(&self, claim: &Claim) -> bool {
+        self.room(claim.pool).is_none_or(|room| room.disk_lacking(claim.bytes) > 0)
     }
 
-    /// How many bytes are held over the low watermark.
-    pub(super) fn above_low(&self) -> u64 {
-        let distance = (self.max / LOW_WATERMARK_PARTS).min(LOW_WATERMARK_BYTES);
-        self.held().saturating_sub(self.max - distance)
-    }
-
-    /// The disk has no room for a fill.
-    pub(super) fn disk_refused(&self) {
-        self.refused_at.store(clock::unix_seconds(), Ordering::Relaxed);
+    /// The disk of a pool has no room for a fill, or fails it.
+    pub(super) fn disk_refused(&self, pool: u8) {
+        if let Some(room) = self.room(pool) {
+            room.refused();
+        }
     }
 
     /// The disk refused bytes that were thought to fit.
-    pub(super) fn refused(&self) {
-        self.disk_refused();
+    pub(super) fn refused(&self, pool: u8) {
+        self.disk_refused(pool);
         self.look();
     }
 

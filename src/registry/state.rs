@@ -17,7 +17,7 @@ use super::pull_blob::ProofKey;
 use super::resting::Resting;
 use super::space::Space;
 use super::{PullError, RoomRequest, make_room};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, NO_OWNER};
 use crate::config::Config;
 use crate::index::Index;
 use crate::oci::{Digest, Namespace, Scope};
@@ -46,12 +46,15 @@ pub struct SharedParts<'a> {
     pub suspects: Vec<Digest>,
     /// How much there may be of it.
     pub space: Arc<Space>,
+    /// The upstreams' numbers as owners of content.
+    pub owners: HashMap<Namespace, u16>,
 }
 
 /// How one upstream's content is treated.
 pub(super) struct UpstreamPolicy {
     pub(super) tag_ttl: Duration,
     pub(super) stale_max: Duration,
+    owner: u16,
     turns: Arc<FillTurns>,
 }
 
@@ -88,11 +91,12 @@ impl Shared {
     /// # Errors
     /// The operating system refused that thread.
     pub fn new(parts: SharedParts<'_>) -> io::Result<Self> {
-        let SharedParts { config, workers, store, index, catalog, suspects, space } = parts;
+        let SharedParts { config, workers, store, index, catalog, suspects, space, owners } = parts;
         let syncer = Syncer::start(store.clone(), catalog.clone())?;
         let policy = |upstream: &crate::config::UpstreamConfig| UpstreamPolicy {
             tag_ttl: upstream.tag_ttl,
             stale_max: upstream.stale_max,
+            owner: owners.get(&upstream.namespace).copied().unwrap_or(NO_OWNER),
             turns: Arc::new(FillTurns::new(upstream.fills_max)),
         };
         Ok(Self {
@@ -137,6 +141,11 @@ impl Shared {
 
     pub(super) fn policy(&self, scope: &Scope) -> Option<&UpstreamPolicy> {
         self.policies.get(scope.upstream.as_ref()?)
+    }
+
+    /// Who brings the content of this repository, as the catalog numbers them.
+    pub(super) fn owner(&self, scope: &Scope) -> u16 {
+        self.policy(scope).map_or(NO_OWNER, |policy| policy.owner)
     }
 
     /// A place in the queue for the fills that may run at a time from one upstream.

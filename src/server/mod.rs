@@ -36,6 +36,7 @@ mod send;
 mod start;
 mod state;
 mod stopped;
+mod store_metrics;
 
 pub use maintenance_runs::{RunState, RunStatus};
 pub use start::{ServeError, serve};

@@ -1,14 +1,15 @@
 //! Opening the store at start: files, catalog, and the index that is fed by it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::start::ServeError;
-use crate::catalog::{Catalog, Unstarted};
+use crate::catalog::{Catalog, NO_OWNER, Unstarted};
 use crate::config::{Config, Pool};
 use crate::index::{Index, IndexOptions, Opened};
-use crate::oci::Digest;
-use crate::registry::{Due, IndexFeed, RoomRequest, Space};
+use crate::oci::{Digest, Namespace};
+use crate::registry::{Due, IndexFeed, RoomRequest, Space, SpaceLimits};
 use crate::runtime::clock;
 use crate::storage::{Store, WantedPool};
 
@@ -21,6 +22,8 @@ pub(super) struct OpenStore {
     /// Content that a power cut has made doubtful.
     pub(super) suspects: Vec<Digest>,
     pub(super) space: Arc<Space>,
+    /// The upstreams' numbers as owners of content.
+    pub(super) owners: HashMap<Namespace, u16>,
     /// Told when room is wanted.
     pub(super) room_wanted: crossbeam_channel::Receiver<RoomRequest>,
 }
@@ -48,11 +51,9 @@ pub(super) fn open_store(config: &Config) -> Result<OpenStore, ServeError> {
     let mut options = IndexOptions::sized(store.index_path(), opened.store_id, blobs_expected);
     options.slots_min = options.slots_min.max(opened.records.saturating_mul(2));
     let (index, writer, found) = Index::open(options)?;
-    let (space, room_wanted) = Space::new(max_size);
-    match store.free_bytes(0) {
-        Ok(free) => space.set_disk_free(free),
-        Err(error) => tracing::warn!(%error, "cannot tell how much room the disk has"),
-    }
+    let owners = unstarted.number_owners(config.namespaces())?;
+    let (space, room_wanted) = Space::new(&store, limits(config, &store, &owners));
+    space.look_at_disks(&store);
     let due = Due::of(&found, opened.group);
     let feed = IndexFeed::new((index.clone(), writer), (due, opened.group), space.clone());
     let (catalog, catalog_thread) = unstarted.start(Box::new(feed))?;
@@ -76,8 +77,27 @@ pub(super) fn open_store(config: &Config) -> Result<OpenStore, ServeError> {
         catalog_thread,
         suspects: opened.suspects,
         space,
+        owners,
         room_wanted,
     })
+}
+
+/// How much there may be, by the numbers that the catalog gave.
+fn limits(config: &Config, store: &Store, owners: &HashMap<Namespace, u16>) -> SpaceLimits {
+    let pools = store.pools().filter_map(|pool| {
+        let declared = config.storage.pools.iter().find(|one| one.name == pool.name())?;
+        Some((pool.number(), declared.max_size?))
+    });
+    let owners = config
+        .upstreams
+        .iter()
+        .filter_map(|upstream| Some((*owners.get(&upstream.namespace)?, upstream.max_size?)));
+    SpaceLimits {
+        total: config.storage.max_size,
+        pools: pools.collect(),
+        // Without a number of its own it would be limited together with all that have none.
+        owners: owners.filter(|(owner, _)| *owner != NO_OWNER).collect(),
+    }
 }
 
 /// Opens the pools beside the root. That a disk is gone stops nobody from being served.

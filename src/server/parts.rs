@@ -1,6 +1,7 @@
 //! What the workers are made from, and how one is made.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -17,7 +18,7 @@ use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::index::Index;
 use crate::limits;
-use crate::oci::Digest;
+use crate::oci::{Digest, Namespace};
 use crate::plugin::WorkerChain;
 use crate::registry::{Registry, RoomRequest, Shared, SharedParts, Space};
 use crate::runtime::{self, TcpListener, WorkerContext, Workers};
@@ -37,6 +38,7 @@ pub(super) struct Parts {
     pub(super) registry: Mutex<Option<Arc<Shared>>>,
     pub(super) suspects: Vec<Digest>,
     pub(super) space: Arc<Space>,
+    pub(super) owners: HashMap<Namespace, u16>,
     pub(super) room_wanted: crossbeam_channel::Receiver<RoomRequest>,
     pub(super) store: Arc<Store>,
     pub(super) catalog: Catalog,
@@ -62,6 +64,7 @@ impl Parts {
             catalog: self.catalog.clone(),
             suspects: self.suspects.clone(),
             space: self.space.clone(),
+            owners: self.owners.clone(),
         };
         let refused = |source| ServeError::System { what: "a thread of the store", source };
         let shared = Shared::new(parts).map(Arc::new).map_err(refused)?;

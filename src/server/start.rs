@@ -11,8 +11,9 @@ use super::accept::Service;
 use super::drain::{on_all_workers, wait_and_drain};
 use super::lifecycle::Lifecycle;
 use super::maintenance::Maintenance;
-use super::open_store::{OpenStore, open_store};
+use super::open_store::open_store;
 use super::parts::Parts;
+use super::store_metrics;
 use crate::catalog::CatalogError;
 use crate::config::{self, Config};
 use crate::index::IndexError;
@@ -99,11 +100,11 @@ pub fn serve(
     let access_log = AccessLog::start(&config.log.access)?;
     let metrics = make_metrics(&config, worker_count, driver, &access_log, log_dropped);
     let opened = open_store(&config)?;
-    attach_store(&metrics, &opened);
+    store_metrics::attach(&metrics, &opened);
     let (store, catalog) = (opened.store.clone(), opened.catalog.clone());
     let upkeep = Upkeep::new(store.clone(), catalog.clone(), Arc::<PushGate>::default());
     let (maintenance, maintenance_thread) = Maintenance::start(upkeep, &config.storage)?;
-    count_maintenance(&metrics, &maintenance);
+    store_metrics::count_maintenance(&metrics, &maintenance);
     let lifecycle = Arc::<Lifecycle>::default();
     let chains = (0..worker_count)
         .map(|worker| chain.start_worker(worker).map(Some))
@@ -121,6 +122,7 @@ pub fn serve(
         registry: Mutex::default(),
         suspects: opened.suspects,
         space: opened.space,
+        owners: opened.owners,
         room_wanted: opened.room_wanted,
         store: opened.store.clone(),
         catalog: opened.catalog.clone(),
@@ -191,62 +193,6 @@ fn make_metrics(
         runtime::panic_count,
     );
     metrics
-}
-
-/// Figures of the store, read when somebody asks.
-fn attach_store(metrics: &Metrics, opened: &OpenStore) {
-    let space = || opened.space.clone();
-    let (used, max, evicted, evicted_bytes) = (space(), space(), space(), space());
-    let help = "Bytes of cached content in the store";
-    metrics.attach_gauge("ringport_store_bytes", help, move || used.used());
-    let help = "Bytes that cached content may have";
-    metrics.attach_gauge("ringport_store_max_bytes", help, move || max.max());
-    let help = "Contents that made room for others";
-    metrics.attach_counter("ringport_evictions", help, move || evicted.evictions().0);
-    let help = "Bytes of content that made room for others";
-    metrics.attach_counter("ringport_evicted_bytes", help, move || evicted_bytes.evictions().1);
-    let (reserved, leaving, stuck, no_room) = (space(), space(), space(), space());
-    let help = "Bytes promised to downloads in progress";
-    metrics.attach_gauge("ringport_store_reserved_bytes", help, move || reserved.reserved());
-    let help = "Bytes of evicted content that is still being read";
-    metrics.attach_gauge("ringport_store_leaving_bytes", help, move || leaving.leaving());
-    let help = "1 while room lacks and nothing may be evicted";
-    metrics.attach_gauge("ringport_store_stuck", help, move || u64::from(stuck.is_stuck()));
-    let help = "Downloads that found no room and were passed through";
-    metrics.attach_counter("ringport_fills_without_room", help, move || no_room.no_room());
-    let (store, catalog, index) =
-        (opened.store.clone(), opened.catalog.clone(), opened.index.clone());
-    let help = "1 when the store is read-only since a sync failed";
-    metrics.attach_gauge("ringport_store_poisoned", help, move || u64::from(store.is_poisoned()));
-    let help = "1 when the catalog does not take writes";
-    metrics.attach_gauge("ringport_catalog_failing", help, move || u64::from(catalog.is_failing()));
-    let (filled, slots, on_disk) = (index.clone(), index.clone(), index.clone());
-    let help = "1 while a miss in the index has to ask the catalog";
-    metrics.attach_gauge("ringport_index_cold", help, move || u64::from(index.may_miss()));
-    let help = "Blobs, links and tags in the index";
-    metrics.attach_gauge("ringport_index_entries", help, move || {
-        let counts = filled.counts();
-        counts.blobs + counts.links + counts.tags
-    });
-    let help = "Entries that the index has room for; it grows by itself";
-    metrics.attach_gauge("ringport_index_slots", help, move || slots.counts().slots);
-    let help = "1 when the index lies in a file, 0 when it ends with the process";
-    metrics.attach_gauge("ringport_index_on_disk", help, move || u64::from(on_disk.is_on_disk()));
-}
-
-fn count_maintenance(metrics: &Metrics, maintenance: &Arc<Maintenance>) {
-    let counted = maintenance.clone();
-    metrics.attach_counter(
-        "ringport_verified_blobs",
-        "Stored contents that a scrub has looked at",
-        move || counted.verified(),
-    );
-    let counted = maintenance.clone();
-    metrics.attach_counter(
-        "ringport_damaged_blobs",
-        "Stored contents that a scrub has found damaged",
-        move || counted.damaged(),
-    );
 }
 
 /// Starts the workers and returns when all of them listen.

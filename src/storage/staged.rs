@@ -29,6 +29,13 @@ pub enum StageError {
     },
 }
 
+impl StageError {
+    /// Whether it is only that the disk is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { full: true, .. })
+    }
+}
+
 /// Content that is not what its digest promises.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("content of {size} bytes hashes to {found}, expected {expected}; nothing was kept")]

@@ -114,6 +114,19 @@ impl Metrics {
         self.attach(Box::new(exposition::ReadValue { name, help, is_counter: false, read }));
     }
 
+    /// Adds a gauge with one label, whose values and figures are told by `read`. The values must
+    /// be a closed set.
+    pub fn attach_gauges(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        read: impl Fn() -> Vec<(String, u64)> + Send + Sync + 'static,
+    ) {
+        let read = Box::new(read);
+        self.attach(Box::new(exposition::ReadValues { name, help, label, read }));
+    }
+
     /// Everything in the OpenMetrics text format ([`METRICS_CONTENT_TYPE`]). Reads `/proc` and
     /// takes the registry's lock: call it on the blocking pool, not on a worker.
     pub fn render(&self) -> String {

@@ -3,31 +3,30 @@
 use std::collections::HashSet;
 
 use super::super::eviction::{self, Choice, ROUNDS_MAX, SAMPLES};
-use super::{BATCH_MAX, RoomMaker};
-use crate::index;
+use super::{BATCH_MAX, Claim, Limit, RoomMaker};
+use crate::index::{self, BlobEntry};
 use crate::oci::Digest;
 use crate::runtime::clock;
 
 /// Content that may go.
 pub(super) struct Victim {
     pub(super) digest: Digest,
-    pub(super) size: u64,
-    pub(super) pool: u8,
+    pub(super) claim: Claim,
     pub(super) hits: u32,
 }
 
 impl RoomMaker {
-    /// Contents of together at least `goal` bytes, the ones worth least first, as far as there are
-    /// so many that may go.
-    pub(super) fn choose(&mut self, goal: u64) -> Vec<Victim> {
+    /// Contents of together at least `goal` bytes that are held against this limit, the ones worth
+    /// least first, as far as there are so many that may go.
+    pub(super) fn choose(&mut self, limit: Limit, goal: u64) -> Vec<Victim> {
         let mut victims = Vec::new();
         let (mut chosen, mut bytes) = (HashSet::new(), 0);
         let mut rounds = ROUNDS_MAX;
         while bytes < goal && victims.len() < BATCH_MAX {
-            let Some((victim, is_spared)) = self.choose_one(&chosen, rounds) else { break };
+            let Some((victim, is_spared)) = self.choose_one(limit, &chosen, rounds) else { break };
             // That nothing better is left has just been found out.
             rounds = if is_spared { 1 } else { ROUNDS_MAX };
-            bytes += victim.size;
+            bytes += victim.claim.bytes;
             chosen.insert(victim.digest);
             victims.push(victim);
         }
@@ -35,15 +34,19 @@ impl RoomMaker {
     }
 
     /// One of those that may go, and whether it should rather stay.
-    fn choose_one(&mut self, chosen: &HashSet<Digest>, rounds: usize) -> Option<(Victim, bool)> {
+    fn choose_one(
+        &mut self,
+        limit: Limit,
+        chosen: &HashSet<Digest>,
+        rounds: usize,
+    ) -> Option<(Victim, bool)> {
         let now = clock::unix_seconds();
         let now_minute = u32::try_from(now / 60).unwrap_or(u32::MAX);
         let mut fallback: Option<(f64, Victim)> = None;
         for _ in 0..rounds {
-            let draws: [u64; SAMPLES] = std::array::from_fn(|_| self.random.next());
-            let (samples, mut victims): (Vec<_>, Vec<_>) = draws
+            let (samples, mut victims): (Vec<_>, Vec<_>) = self
+                .draw(limit)
                 .into_iter()
-                .filter_map(|random| self.index.sample(random))
                 .filter_map(|drawn| self.judge(&drawn, now))
                 .filter(|(_, victim)| !chosen.contains(&victim.digest))
                 .unzip();
@@ -61,6 +64,29 @@ impl RoomMaker {
         fallback.map(|(_, victim)| (victim, true))
     }
 
+    /// [`SAMPLES`] contents drawn at random from those that are held against a limit. Where these
+    /// are few of many, or fewer than that, all are looked through for them.
+    fn draw(&mut self, limit: Limit) -> Vec<index::Sample> {
+        let Self { index, store, random, .. } = self;
+        // What is in a missing pool frees nothing.
+        let counts = |drawn: &index::Sample| {
+            let BlobEntry { pool, owner, is_hosted, .. } = drawn.entry;
+            !is_hosted && limit.counts(pool, owner) && store.has_pool(pool)
+        };
+        if limit == Limit::Total {
+            let draws = (0..SAMPLES).filter_map(|_| index.sample(random.next()));
+            return draws.filter(counts).collect();
+        }
+        let mut drawn = Vec::with_capacity(SAMPLES);
+        index.walk(random.next(), |sample| {
+            if counts(&sample) {
+                drawn.push(sample);
+            }
+            drawn.len() < SAMPLES
+        });
+        drawn
+    }
+
     /// What the policy has to know of content that was drawn.
     fn judge(&self, drawn: &index::Sample, now: u64) -> Option<(eviction::Sample, Victim)> {
         let digest = match drawn.digest {
@@ -74,16 +100,17 @@ impl RoomMaker {
                 })
                 .ok()??,
         };
-        let (size, pool, hits) = (drawn.entry.size, drawn.entry.pool, drawn.hits);
+        let BlobEntry { size, pool, owner, is_hosted, .. } = drawn.entry;
+        let hits = drawn.hits;
         let sample = eviction::Sample {
             size,
             last_use_minute: u32::try_from(drawn.last_use_minute).unwrap_or(u32::MAX),
             hits,
-            is_hosted: drawn.entry.is_hosted,
+            is_hosted,
             is_leased: self.leases.holds(&digest),
             is_needed: self.needs.contains(&digest, now),
         };
-        Some((sample, Victim { digest, size, pool, hits }))
+        Some((sample, Victim { digest, claim: Claim { pool, owner, bytes: size }, hits }))
     }
 }
 

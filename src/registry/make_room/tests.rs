@@ -3,14 +3,18 @@ use std::thread::JoinHandle;
 use futures_channel::oneshot;
 
 use super::super::eviction;
-use super::super::{Due, IndexFeed, Lease, space};
+use super::super::{Due, IndexFeed, Lease, SpaceLimits, space};
 use super::*;
 use crate::catalog::{BlobRecord, NO_OWNER};
 use crate::index::IndexOptions;
 use crate::oci::{Algorithm, Digest};
-use crate::storage::Pool;
+use crate::storage::{ROOT_POOL, WantedPool};
 
 const MIB: u64 = 1 << 20;
+
+fn claim(mebibytes: u64) -> Claim {
+    Claim { pool: ROOT_POOL, owner: NO_OWNER, bytes: mebibytes * MIB }
+}
 
 /// A store of at most 16 MiB with a room maker that is called by hand.
 struct Rig {
@@ -21,8 +25,18 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::with(SpaceLimits { total: 16 * MIB, ..Default::default() })
+    }
+
+    /// The same with pools and upstreams that have limits of their own.
+    fn with(limits: SpaceLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(folder.path()).unwrap();
+        let (mut store, _) = Store::open(folder.path()).unwrap();
+        for &number in limits.pools.keys() {
+            let path = folder.path().join("pool");
+            let wanted = WantedPool { number, name: "a", path: &path, is_made: false };
+            assert!(store.open_pool(&[1; 16], wanted).unwrap());
+        }
         let unstarted = Catalog::open(&store.catalog_path()).unwrap();
         let opened = unstarted.opened().clone();
         let (index, writer, _) = Index::open(IndexOptions {
@@ -32,7 +46,7 @@ impl Rig {
             small_bytes: 0,
         })
         .unwrap();
-        let (space, requests) = Space::new(16 * MIB);
+        let (space, requests) = Space::new(&store, limits);
         let due = (Due::First, opened.group);
         let feed = IndexFeed::new((index.clone(), writer), due, space.clone());
         let (catalog, thread) = unstarted.start(Box::new(feed)).unwrap();
@@ -54,16 +68,17 @@ impl Rig {
         Self { maker, catalog_thread: Some(thread), _folder: folder }
     }
 
-    fn pool(&self) -> &Arc<Pool> {
-        self.maker.store.pool(ROOT_POOL).unwrap()
-    }
-
     /// Stored content of 1 MiB.
     fn blob(&self, n: u64, is_hosted: bool) -> Digest {
+        self.blob_in(n, is_hosted, ROOT_POOL, NO_OWNER)
+    }
+
+    fn blob_in(&self, n: u64, is_hosted: bool, pool: u8, owner: u16) -> Digest {
         let bytes = n.to_le_bytes().repeat(MIB as usize / 8);
         let digest = Digest::of(Algorithm::Sha256, &bytes);
-        std::fs::write(self.pool().blob_path(&digest), &bytes).unwrap();
-        let record = BlobRecord { digest, size: MIB, pool: 0, is_hosted, owner: NO_OWNER };
+        let path = self.maker.store.pool(pool).unwrap().blob_path(&digest);
+        std::fs::write(path, &bytes).unwrap();
+        let record = BlobRecord { digest, size: MIB, pool, is_hosted, owner };
         let write = Write::PutBlob { record, is_synced: false };
         self.maker.catalog.write_blocking(vec![write], false).unwrap();
         digest
@@ -75,13 +90,18 @@ impl Rig {
 
     /// Asks for room as a fill does that has to wait.
     fn wait_for(&mut self, mebibytes: u64) -> oneshot::Receiver<space::Reservation> {
+        self.wait_for_claim(claim(mebibytes))
+    }
+
+    fn wait_for_claim(&mut self, claim: Claim) -> oneshot::Receiver<space::Reservation> {
         let (answer, granted) = oneshot::channel();
-        self.maker.queue.push_back(Waiting { bytes: mebibytes * MIB, answer });
+        self.maker.queue.push_back(Waiting { claim, answer });
         granted
     }
 
     fn is_stored(&self, digest: &Digest) -> bool {
-        let is_file = self.pool().blob_path(digest).exists();
+        let mut pools = self.maker.store.pools();
+        let is_file = pools.any(|pool| pool.blob_path(digest).exists());
         assert_eq!(
             is_file,
             self.maker.index.blob(digest).hit().is_some(),
@@ -124,18 +144,18 @@ fn bytes_that_are_still_read_are_not_promised_to_others() {
     let mut rig = Rig::new();
     let all: Vec<_> = (0..16).map(|n| rig.blob(n, false)).collect();
     // Opened between the choice and the removal.
-    let victims = rig.maker.choose(2 * MIB);
+    let victims = rig.maker.choose(Limit::Total, 2 * MIB);
     let lease = rig.lease(&victims[0].digest);
     rig.maker.evict(&victims);
     assert_eq!((rig.maker.space.used(), rig.maker.space.leaving()), (14 * MIB, MIB));
     // Its successor has a lease of its own.
     let _successor = rig.lease(&victims[0].digest);
-    assert!(rig.maker.space.try_reserve(2 * MIB).is_none());
-    let promised = rig.maker.space.try_reserve(MIB).unwrap();
+    assert!(rig.maker.space.try_reserve(claim(2)).is_none());
+    let promised = rig.maker.space.try_reserve(claim(1)).unwrap();
     drop(lease);
     rig.maker.settle();
     assert_eq!(rig.maker.space.leaving(), 0);
-    assert!(rig.maker.space.try_reserve(MIB).is_some());
+    assert!(rig.maker.space.try_reserve(claim(1)).is_some());
     drop(promised);
     assert_eq!(all.iter().filter(|digest| rig.is_stored(digest)).count(), 14);
     assert_eq!(rig.maker.space.reserved(), 0);
@@ -179,4 +199,52 @@ fn the_index_counts_uses_as_the_policy_was_measured_with() {
             assert_eq!(index, policy, "{hits} hits, {last} to {now}");
         }
     }
+}
+
+#[test]
+fn an_upstream_over_its_limit_loses_its_own_content_only() {
+    let owners = [(1, 4 * MIB)].into();
+    let mut rig = Rig::with(SpaceLimits { total: 16 * MIB, owners, ..Default::default() });
+    let own: Vec<_> = (0..6).map(|n| rig.blob_in(n, false, ROOT_POOL, 1)).collect();
+    let others: Vec<_> = (6..12).map(|n| rig.blob_in(n, false, ROOT_POOL, 2)).collect();
+    assert_eq!(rig.maker.space.owned(1), Some((6 * MIB, 4 * MIB)));
+    rig.maker.make_room();
+    assert_eq!(own.iter().filter(|digest| rig.is_stored(digest)).count(), 3, "the low watermark");
+    assert!(others.iter().all(|digest| rig.is_stored(digest)));
+    // A download of it makes room among its own, one of another upstream among all.
+    let mut more = rig.wait_for_claim(Claim { owner: 1, ..claim(4) });
+    rig.maker.make_room();
+    let more = more.try_recv().unwrap().unwrap();
+    assert!(others.iter().all(|digest| rig.is_stored(digest)));
+    assert!(!own.iter().any(|digest| rig.is_stored(digest)));
+    assert!(rig.maker.space.try_reserve(Claim { owner: 1, ..claim(1) }).is_none());
+    assert!(rig.maker.space.try_reserve(Claim { owner: 2, ..claim(6) }).is_some());
+    drop(more);
+    assert!(rig.maker.space.try_reserve(Claim { owner: 1, ..claim(4) }).is_some());
+}
+
+#[test]
+fn whoever_waits_for_a_limit_that_is_stuck_holds_up_nobody_else() {
+    let limits = SpaceLimits {
+        total: 16 * MIB,
+        owners: [(1, 4 * MIB)].into(),
+        pools: [(1, 4 * MIB)].into(),
+    };
+    let mut rig = Rig::with(limits);
+    let own: Vec<_> = (0..4).map(|n| rig.blob_in(n, false, ROOT_POOL, 1)).collect();
+    let leases: Vec<_> = own.iter().map(|digest| rig.lease(digest)).collect();
+    let in_pool: Vec<_> = (4..8).map(|n| rig.blob_in(n, false, 1, 2)).collect();
+    let in_root: Vec<_> = (8..16).map(|n| rig.blob_in(n, false, ROOT_POOL, 2)).collect();
+    let mut stuck = rig.wait_for_claim(Claim { owner: 1, ..claim(1) });
+    let mut pool = rig.wait_for_claim(Claim { pool: 1, ..claim(2) });
+    rig.maker.make_room();
+    assert!(stuck.try_recv().unwrap().is_none() && rig.maker.space.is_stuck());
+    let pool = pool.try_recv().unwrap().expect("room in the pool");
+    assert!(in_root.iter().all(|digest| rig.is_stored(digest)), "nothing lacked there");
+    assert_eq!(in_pool.iter().filter(|digest| rig.is_stored(digest)).count(), 1);
+    assert_eq!(rig.maker.space.used_in(1), Some(MIB));
+    assert!(own.iter().all(|digest| rig.is_stored(digest)), "all of it is being read");
+    drop((leases, pool));
+    rig.maker.make_room();
+    assert!(stuck.try_recv().unwrap().is_some() && !rig.maker.space.is_stuck());
 }

@@ -6,18 +6,26 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 
-use super::{DISK_MARGIN_BYTES, Space};
+use super::Space;
 use crate::runtime::timeout;
 
 /// How long a fill waits for room before it is passed through instead.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Bytes, the pool that they are in, and who brought them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::registry) struct Claim {
+    pub(in crate::registry) pool: u8,
+    pub(in crate::registry) owner: u16,
+    pub(in crate::registry) bytes: u64,
+}
 
 /// What the thread that makes room is told.
 pub struct RoomRequest(pub(in crate::registry) Option<Waiting>);
 
 /// A fill that waits for room.
 pub(in crate::registry) struct Waiting {
-    pub(in crate::registry) bytes: u64,
+    pub(in crate::registry) claim: Claim,
     pub(in crate::registry) answer: oneshot::Sender<Reservation>,
 }
 
@@ -29,32 +37,32 @@ pub(in crate::registry) struct NoRoom;
 #[derive(Debug)]
 pub(in crate::registry) struct Reservation {
     space: Arc<Space>,
-    bytes: u64,
+    claim: Claim,
     /// Of these, not taken from the disk yet.
     on_the_way: u64,
 }
 
 impl Space {
-    /// Promises `bytes` to a fill, after room has been made if need be: first come, first served.
+    /// Promises bytes to a fill, after room has been made if need be: first come, first served.
     ///
     /// # Errors
-    /// [`NoRoom`]: it is larger than the store, or nothing could be evicted in time.
+    /// [`NoRoom`]: it is larger than a limit, or nothing could be evicted in time.
     pub(in crate::registry) async fn reserve(
         self: &Arc<Self>,
-        bytes: u64,
+        claim: Claim,
     ) -> Result<Reservation, NoRoom> {
-        if bytes > self.max {
+        if self.accounts(&claim).any(|account| claim.bytes > account.max()) {
             self.no_room.fetch_add(1, Ordering::Relaxed);
             return Err(NoRoom);
         }
         if self.waiting.load(Ordering::Relaxed) == 0
-            && let Some(reservation) = self.try_reserve(bytes)
+            && let Some(reservation) = self.try_reserve(claim)
         {
             return Ok(reservation);
         }
         let (answer, granted) = oneshot::channel();
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let found = if self.requests.send(RoomRequest(Some(Waiting { bytes, answer }))).is_ok() {
+        let found = if self.requests.send(RoomRequest(Some(Waiting { claim, answer }))).is_ok() {
             timeout(ROOM_TIMEOUT, granted).await
         } else {
             Ok(Err(oneshot::Canceled))
@@ -70,38 +78,36 @@ impl Space {
     }
 
     /// The same at once or not at all.
-    pub(in crate::registry) fn try_reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
-        let more = |reserved: u64| {
-            let used = self.used.load(Ordering::Acquire);
-            let held = used.saturating_add(self.leaving.load(Ordering::Relaxed));
-            let all = held.saturating_add(reserved).saturating_add(bytes);
-            (all <= self.max).then(|| reserved.saturating_add(bytes))
-        };
-        let free = self.disk_free.load(Ordering::Relaxed).saturating_sub(DISK_MARGIN_BYTES);
-        let fits_disk = |wanted: u64| Some(wanted.saturating_add(bytes)).filter(|&all| all <= free);
-        let relaxed = Ordering::Relaxed;
-        self.on_the_way.fetch_update(relaxed, relaxed, fits_disk).ok()?;
-        if self.reserved.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
-            self.on_the_way.fetch_sub(bytes, Ordering::Relaxed);
+    pub(in crate::registry) fn try_reserve(self: &Arc<Self>, claim: Claim) -> Option<Reservation> {
+        let room = self.room(claim.pool)?;
+        if !room.reserve(claim.bytes) {
             return None;
         }
-        Some(Reservation { space: self.clone(), bytes, on_the_way: bytes })
+        let owner = self.owners.get(&claim.owner);
+        let is_owned = owner.is_none_or(|account| account.reserve(claim.bytes));
+        if is_owned && self.total.reserve(claim.bytes) {
+            return Some(Reservation { space: self.clone(), claim, on_the_way: claim.bytes });
+        }
+        room.release(claim.bytes, claim.bytes);
+        if let Some(owner) = owner.filter(|_| is_owned) {
+            owner.release(claim.bytes);
+        }
+        None
     }
 }
 
 impl Reservation {
     /// Bytes promised.
     pub(in crate::registry) fn bytes(&self) -> u64 {
-        self.bytes
+        self.claim.bytes
     }
 
-    /// What is promised has been taken from the disk. Until the disk is looked at again, it has
-    /// that much less.
+    /// What is promised has been taken from the disk.
     pub(in crate::registry) fn allocated(&mut self) {
         let bytes = std::mem::take(&mut self.on_the_way);
-        let less = |free: u64| Some(free.saturating_sub(bytes));
-        let _ = self.space.disk_free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-        self.space.on_the_way.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(room) = self.space.room(self.claim.pool) {
+            room.allocated(bytes);
+        }
     }
 
     /// Promises `bytes` more, for content whose size nobody has told.
@@ -109,12 +115,13 @@ impl Reservation {
     /// # Errors
     /// As [`Space::reserve`].
     pub(in crate::registry) async fn grow(&mut self, bytes: u64) -> Result<(), NoRoom> {
-        if self.bytes.saturating_add(bytes) > self.space.max {
+        let whole = Claim { bytes: self.claim.bytes.saturating_add(bytes), ..self.claim };
+        if self.space.accounts(&whole).any(|account| whole.bytes > account.max()) {
             return Err(NoRoom);
         }
-        let mut more = self.space.reserve(bytes).await?;
+        let mut more = self.space.reserve(Claim { bytes, ..self.claim }).await?;
         // Neither of the two may give it back twice.
-        self.bytes += std::mem::take(&mut more.bytes);
+        self.claim.bytes += std::mem::take(&mut more.claim.bytes);
         self.on_the_way += std::mem::take(&mut more.on_the_way);
         Ok(())
     }
@@ -122,9 +129,14 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.space.on_the_way.fetch_sub(self.on_the_way, Ordering::Relaxed);
-        // Released after the content was counted as used.
-        self.space.reserved.fetch_sub(self.bytes, Ordering::Release);
+        let Claim { pool, owner, bytes } = self.claim;
+        if let Some(room) = self.space.room(pool) {
+            room.release(bytes, self.on_the_way);
+        }
+        if let Some(owner) = self.space.owners.get(&owner) {
+            owner.release(bytes);
+        }
+        self.space.total.release(bytes);
         if self.space.waiting.load(Ordering::Relaxed) > 0 {
             self.space.look();
         }

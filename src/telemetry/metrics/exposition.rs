@@ -55,6 +55,33 @@ pub(super) struct ReadValue {
     pub read: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
+/// A gauge that someone else keeps, for each value of a label.
+pub(super) struct ReadValues {
+    pub name: &'static str,
+    pub help: &'static str,
+    pub label: &'static str,
+    pub read: Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
+}
+
+impl fmt::Debug for ReadValues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ReadValues").field(&self.name).finish()
+    }
+}
+
+impl Collector for ReadValues {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let gauge = MetricType::Gauge;
+        let mut family = encoder.encode_descriptor(self.name, self.help, None, gauge)?;
+        for (value, figure) in (self.read)() {
+            let labels = [(self.label, value.as_str())];
+            let figure = i64::try_from(figure).unwrap_or(i64::MAX);
+            family.encode_family(&labels)?.encode_gauge(&figure)?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Debug for ReadValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ReadValue").field(&self.name).finish()
