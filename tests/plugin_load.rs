@@ -3,7 +3,6 @@
 
 mod plugin_support;
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use plugin_support::{Installed, config, plugin_entry, pull};
@@ -83,21 +82,28 @@ fn the_pin_decides() {
 }
 
 #[test]
-fn a_file_that_changed_under_the_running_process_is_refused() {
+fn a_file_that_was_replaced_or_overwritten_is_loaded_anew_beside_the_old_code() {
+    let status = |worker: &WorkerChain| worker.resolve(&pull("a")).map_err(|error| error.status);
     let file = Installed::compiled("faulty/faulty.c", "0");
-    start(&file.path);
-    start(&file.path);
-    // Replaced by rename, the linker would go by the path and hand out the old code.
+    let old = start(&file.path);
     let other = Installed::compiled("faulty/faulty.c", "UNKNOWN_STATUS");
-    std::fs::rename(&other.path, &file.path).unwrap();
-    refused(load(&file.path, ""), &["another file from this path", "another file name"]);
-    // Changed in place, it would go by the inode. (Appended: truncating a file that is mapped as
-    // code takes its pages away, and this process with them.)
-    let file = Installed::compiled("faulty/faulty.c", "0");
-    start(&file.path);
-    let mut bytes = std::fs::OpenOptions::new().append(true).open(&file.path).unwrap();
-    bytes.write_all(b"one more byte").unwrap();
-    refused(load(&file.path, ""), &["changed in place", "restart"]);
+    let replacements: [&dyn Fn(); 2] = [
+        &|| std::fs::rename(&other.path, &file.path).unwrap(),
+        // Overwritten in place, its pages are no longer those of the code that runs.
+        &|| {
+            std::fs::write(&file.path, b"").unwrap();
+            let denied = Installed::compiled("faulty/faulty.c", "BAD_UTF8");
+            std::fs::write(&file.path, std::fs::read(&denied.path).unwrap()).unwrap();
+        },
+    ];
+    for (replace, expected) in
+        replacements.iter().zip([ResolveStatus::Internal, ResolveStatus::Denied])
+    {
+        replace();
+        let new = start(&file.path);
+        assert_eq!(status(&new).unwrap_err(), expected);
+        assert_eq!(status(&old).unwrap().plugin, "standard");
+    }
 }
 
 #[test]

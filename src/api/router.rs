@@ -1,5 +1,6 @@
 //! From a request head to the use case that answers it.
 
+use std::cell::{Ref, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +12,9 @@ use super::{content, relay};
 use crate::http::{Method, RequestHead};
 use crate::limits::FIRST_BYTE_TIMEOUT;
 use crate::oci::{Endpoint, ErrorCode, Namespace, PathName, Reference, Scope, Target};
-use crate::plugin::{RequestKind, Resolution, ResolveRequest, ResolveStatus, Route, WorkerChain};
+use crate::plugin::{
+    RequestKind, Resolution, ResolveRequest, ResolveStatus, Route, WorkerChain, WorkerLink,
+};
 use crate::registry::{Pull, PullError, Registry, Wanted};
 use crate::runtime::timeout;
 use crate::telemetry::{RouteKind, WorkerMetrics};
@@ -19,7 +22,8 @@ use crate::telemetry::{RouteKind, WorkerMetrics};
 /// The API as one worker serves it.
 pub struct Api {
     registry: Rc<Registry>,
-    chain: WorkerChain,
+    /// Borrowed for a decision, never over a wait.
+    chain: RefCell<WorkerChain>,
     counters: WorkerMetrics,
 }
 
@@ -34,12 +38,28 @@ enum Ask<'a> {
 impl Api {
     /// Answers with this registry what this chain routes.
     pub fn new(registry: Rc<Registry>, chain: WorkerChain, counters: WorkerMetrics) -> Self {
-        Self { registry, chain, counters }
+        Self { registry, chain: RefCell::new(chain), counters }
     }
 
-    /// The chain, for explanations.
-    pub fn chain(&self) -> &WorkerChain {
-        &self.chain
+    /// The chain, for explanations; to be given back before the next wait.
+    pub fn chain(&self) -> Ref<'_, WorkerChain> {
+        self.chain.borrow()
+    }
+
+    /// Routes by this chain from now on. Gives back the one before, to be dropped elsewhere: its
+    /// plugins may take a moment to stop.
+    pub fn replace_chain(&self, chain: WorkerChain) -> WorkerChain {
+        self.chain.replace(chain)
+    }
+
+    /// Routes by this link of the chain from now on. Gives back the one before.
+    pub fn replace_link(&self, link: WorkerLink) -> WorkerLink {
+        self.chain.borrow_mut().replace_link(link)
+    }
+
+    /// What the answers are made from.
+    pub fn registry(&self) -> &Rc<Registry> {
+        &self.registry
     }
 
     /// Answers a request of a client. Never fails: every error is an answer too.
@@ -108,7 +128,7 @@ impl Api {
             principal: None,
             head: Some(head),
         };
-        let resolved = self.chain.resolve(&request);
+        let resolved = self.chain.borrow().resolve(&request);
         if resolved.as_ref().is_err_and(|error| error.status == ResolveStatus::Invalid) {
             self.counters.route_conflict();
         }

@@ -56,19 +56,23 @@ fn end(ended: io::Result<Exit>) -> ExitCode {
 /// Serves until told to stop. The process must end right after: the workers' rings are never
 /// dropped, because operations may still be in flight on them.
 fn serve(args: &ServeArgs) -> Exit {
-    let overridden = load(args.config.as_deref()).and_then(|mut config| {
-        config.override_with(args.listen.clone(), args.data.clone()).map(|()| config)
-    });
-    let mut config = match overridden {
+    let of_read = args.clone();
+    // A reload reads the file again, under the same options.
+    let read = move || {
+        let mut config = load(of_read.config.as_deref())?;
+        config.override_with(of_read.listen.clone(), of_read.data.clone())?;
+        if let Some(driver) = of_read.driver {
+            config.server.driver = driver.into();
+        }
+        Ok::<_, ConfigError>(config)
+    };
+    let config = match read() {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");
             return Exit::Failed;
         }
     };
-    if let Some(driver) = args.driver {
-        config.server.driver = driver.into();
-    }
     let log = match telemetry::log::start(&config.log) {
         Ok(log) => log,
         Err(error) => {
@@ -76,7 +80,7 @@ fn serve(args: &ServeArgs) -> Exit {
             return Exit::Failed;
         }
     };
-    let served = server::serve(config, log.dropped_counter());
+    let served = server::serve(config, Box::new(read), log.dropped_counter());
     if let Err(error) = &served {
         tracing::error!(%error, "stopped");
     }

@@ -24,6 +24,22 @@ pub struct Chain {
     figures: Arc<Figures>,
 }
 
+/// The figures of a chain and of all that came after it.
+#[derive(Clone, Debug)]
+pub struct ChainObserver(Arc<Figures>);
+
+impl ChainObserver {
+    /// See [`Chain::stats`].
+    pub fn stats(&self) -> Vec<PluginStats> {
+        self.0.snapshot()
+    }
+
+    /// See [`Chain::remembered`].
+    pub fn remembered(&self) -> u64 {
+        self.0.remembered_sum()
+    }
+}
+
 /// The successor of one link, made by [`Chain::refresh`].
 #[derive(Debug)]
 pub struct Refreshed {
@@ -121,15 +137,26 @@ impl Chain {
         Chain { links, declared, figures }
     }
 
-    /// The figures of every resolver on every worker that ever started: those of this chain in its
-    /// order, then those of resolvers that a reload has taken out.
+    /// Whether both chains have the same instance at this place.
+    pub fn has_link_of(&self, other: &Chain, index: usize) -> bool {
+        let links = self.links.get(index).zip(other.links.get(index));
+        links.is_some_and(|(own, other)| Arc::ptr_eq(own, other))
+    }
+
+    /// The figures of every resolver on every worker that ever started, also of those that a
+    /// reload has taken out, in the order in which they came.
     pub fn stats(&self) -> Vec<PluginStats> {
-        self.figures.snapshot(self.names())
+        self.figures.snapshot()
     }
 
     /// Answers given without a call, over all workers.
     pub fn remembered(&self) -> u64 {
         self.figures.remembered_sum()
+    }
+
+    /// Reads the figures of this chain and all of its successors, for as long as it is wanted.
+    pub fn observer(&self) -> ChainObserver {
+        ChainObserver(Arc::clone(&self.figures))
     }
 
     /// The resolvers' names in the order in which they are asked.

@@ -60,17 +60,9 @@ pub enum Fault {
     )]
     WrongDigest { expected: String, found: String },
     #[error(
-        "the file was changed in place since this process loaded it (sha256 then {loaded}, now \
-         {found}); the old code is still mapped: install plugins by rename (mv), and restart"
+        "no private copy of it can be made in memory: {0}; the server needs memfd_create and /proc"
     )]
-    ChangedInPlace { loaded: String, found: String },
-    #[error("the file was replaced while it was being loaded; try again")]
-    Replaced,
-    #[error(
-        "this process has loaded another file from this path, and the linker would hand out the \
-         old code; install the new one under another file name, or restart"
-    )]
-    OldCodeAtPath,
+    NoCopy(#[source] io::Error),
     #[error("the dynamic linker refused it: {0}; is it a shared object for this machine?")]
     NotLoadable(String),
     #[error(

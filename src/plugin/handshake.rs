@@ -42,11 +42,6 @@ impl Entry {
     pub(super) unsafe fn new(function: abi::EntryFn) -> Entry {
         Entry(function)
     }
-
-    /// Whether both are the same code.
-    pub(super) fn is_same(self, other: Entry) -> bool {
-        std::ptr::fn_addr_eq(self.0, other.0)
-    }
 }
 
 /// Asks a loaded library's entry function for its table and checks it.

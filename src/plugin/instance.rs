@@ -171,11 +171,6 @@ impl WorkerInstance {
         self.raw.borrow().as_ref().is_some_and(RawWorker::can_place)
     }
 
-    /// From now on this is what the worker asks: a predecessor's failure is over.
-    pub(super) fn take_over(&self) {
-        self.stats.set_poisoned(self.is_poisoned.get());
-    }
-
     /// Asks the plugin, measures, and checks what it says.
     pub(super) fn resolve(&self, request: &ResolveRequest<'_>, view: &View<'_>) -> Asked {
         let mut raw = self.raw.borrow_mut();
@@ -301,7 +296,7 @@ impl WorkerInstance {
             _ => format!("it returned the unknown status {status}"),
         };
         self.is_poisoned.set(true);
-        self.stats.set_poisoned(true);
+        self.stats.add_poisoned();
         tracing::error!(
             plugin = %self.name(), worker = self.stats.worker(), reason,
             "a resolver failed; this worker does not call it again until a reload or restart"
@@ -330,6 +325,9 @@ impl Drop for WorkerInstance {
         let mut running = self.instance.running.lock().unwrap_or_else(PoisonError::into_inner);
         // Stops the plugin's worker under the lock that serialises starts and stops.
         self.raw.get_mut().take();
+        if self.is_poisoned.get() {
+            self.stats.end_poisoned();
+        }
         let number = self.stats.worker();
         running.retain(|other| *other != number);
     }

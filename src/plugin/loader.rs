@@ -1,21 +1,28 @@
 //! From a path in the configuration to a library in memory. The only user of libloading.
 //!
+//! What is loaded is a private copy of the file's bytes, sealed in memory: the linker knows
+//! libraries by path and inode, and would hand out the old code for a file that was replaced; and
+//! a file that is overwritten in place would take the running code's pages away.
+//!
 //! **Invariant:** nothing is loaded whose file others than root and the server's user own or may
-//! write to, or whose bytes differ from the pin.
+//! write to, or whose bytes differ from the pin. The bytes that were hashed are those that run.
 //! **Invariant:** a library is never unloaded: destructors of thread-locals, and any pointer that
-//! escaped, would outlive its code.
+//! escaped, would outlive its code. So each new version costs its size, and one descriptor, until
+//! the process ends; the same bytes are loaded once.
 //!
 //! What this can't see: who may write to the folders above the file. They are the operator's.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use ringport_plugin_abi as abi;
+use rustix::fs::{MemfdFlags, SealFlags};
 use sha2::{Digest as _, Sha256};
 
 use super::error::Fault;
@@ -24,14 +31,8 @@ use super::handshake::Entry;
 /// Far above any plugin; a bound on what is read and hashed.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// What was loaded, by device and inode: the linker compares these, not the bytes, so for a file
-/// that was overwritten in place it would hand out the old code under the new digest.
-static LOADED: Mutex<Option<HashMap<(u64, u64), LoadedFile>>> = Mutex::new(None);
-
-struct LoadedFile {
-    sha256: String,
-    entry: Entry,
-}
+/// The entry functions of what was loaded, by the sha256 of its bytes.
+static LOADED: Mutex<Option<HashMap<String, Entry>>> = Mutex::new(None);
 
 /// A plugin file in memory.
 #[derive(Clone, Debug)]
@@ -41,7 +42,7 @@ pub(super) struct Loaded {
     pub(super) sha256: String,
 }
 
-/// Checks and loads one file. A file that is loaded already is checked again and reused.
+/// Checks and loads one file. Bytes that are loaded already are used again.
 pub(super) fn load(path: &Path, pin: Option<&str>) -> Result<Loaded, Fault> {
     if !path.is_absolute() {
         return Err(Fault::RelativePath);
@@ -52,35 +53,35 @@ pub(super) fn load(path: &Path, pin: Option<&str>) -> Result<Loaded, Fault> {
     let metadata = file.metadata().map_err(Fault::Unreadable)?;
     expect_file(&metadata)?;
     expect_trusted(&metadata)?;
-    let sha256 = hash(&file, metadata.len())?;
+    let bytes = read(&file)?;
+    let sha256: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
     if let Some(expected) = pin.filter(|pin| !pin.eq_ignore_ascii_case(&sha256)) {
         return Err(Fault::WrongDigest { expected: expected.to_owned(), found: sha256 });
     }
-    let identity = (metadata.dev(), metadata.ino());
-    // Held over the load: two threads must not load one file with different ideas of its bytes.
+    // Held over the load, so that the same bytes are loaded once.
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     let loaded = loaded.get_or_insert_default();
-    if let Some(before) = loaded.get(&identity) {
-        if before.sha256 != sha256 {
-            let loaded = before.sha256.clone();
-            return Err(Fault::ChangedInPlace { loaded, found: sha256 });
-        }
-        return Ok(Loaded { entry: before.entry, sha256 });
+    if let Some(entry) = loaded.get(&sha256) {
+        return Ok(Loaded { entry: *entry, sha256 });
     }
-    let library = open(path)?;
-    // `file` is still open, so its inode can't have been given to another file meanwhile.
-    let now = std::fs::metadata(path).map_err(Fault::Unreadable)?;
-    if (now.dev(), now.ino()) != identity {
-        return Err(Fault::Replaced);
-    }
+    let copy = private_copy(path, &bytes).map_err(Fault::NoCopy)?;
+    let library = open(format!("/proc/self/fd/{}", copy.as_raw_fd()).as_ref())?;
+    // Never closed: the linker would take the next library by the same number for this one.
+    std::mem::forget(copy);
     let entry = find_entry(&library)?;
-    // The linker compares paths before inodes: for a new file under a path that it has loaded
-    // before, it hands out the old library.
-    if loaded.values().any(|other| other.entry.is_same(entry)) {
-        return Err(Fault::OldCodeAtPath);
-    }
-    loaded.insert(identity, LoadedFile { sha256: sha256.clone(), entry });
+    loaded.insert(sha256.clone(), entry);
     Ok(Loaded { entry, sha256 })
+}
+
+/// The bytes in a sealed file in memory, which nobody else can name or change.
+fn private_copy(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let name = path.file_name().unwrap_or_default();
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = File::from(rustix::fs::memfd_create(name, flags)?);
+    file.write_all(bytes)?;
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file)
 }
 
 fn expect_file(metadata: &Metadata) -> Result<(), Fault> {
@@ -107,27 +108,12 @@ fn expect_trusted(metadata: &Metadata) -> Result<(), Fault> {
     }
 }
 
-/// The file's sha256 in hex.
-fn hash(file: &File, length: u64) -> Result<String, Fault> {
-    if length > FILE_BYTES_MAX {
-        return Err(Fault::TooLarge { max: FILE_BYTES_MAX, found: length });
-    }
-    let mut hasher = Sha256::new();
-    io::copy(&mut file.take(FILE_BYTES_MAX), &mut HashWriter(&mut hasher))
-        .map_err(Fault::Unreadable)?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+fn read(file: &File) -> Result<Vec<u8>, Fault> {
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(Fault::Unreadable)?;
+    match bytes.len() as u64 {
+        found if found > FILE_BYTES_MAX => Err(Fault::TooLarge { max: FILE_BYTES_MAX, found }),
+        _ => Ok(bytes),
     }
 }
 

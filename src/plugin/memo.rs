@@ -5,7 +5,7 @@
 //! others need, and never too coarse. Each key has one slot and the latest stays, so the memory is
 //! bounded whatever clients ask for.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher as _};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -33,20 +33,24 @@ pub(super) struct Memo {
     depends_on: u64,
     /// Empty until the first answer comes.
     slots: Vec<Option<Entry>>,
-    /// The key of the request at hand.
-    key: Vec<u8>,
-    hash: u64,
+    /// The request's fields that `depends_on` names; room that is used again.
+    more: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct Entry {
     hash: u64,
+    /// Where the parts of `key` end.
+    ends: [u16; PARTS],
     key: Box<[u8]>,
     outcome: Outcome,
 }
 
+/// The parts of a key: `ns`, the header's namespace, the name, and all else.
+const PARTS: usize = 4;
+
 impl Memo {
-    /// What was answered to an equal request. The key is kept for [`Memo::remember`].
+    /// What was answered to an equal request.
     pub(super) fn find(
         &mut self,
         request: &ResolveRequest<'_>,
@@ -55,13 +59,14 @@ impl Memo {
         if self.slots.is_empty() {
             return None;
         }
-        self.make_key(request, wanted);
-        let entry = self.slots.get(slot_of(self.hash))?.as_ref()?;
-        (entry.hash == self.hash && *entry.key == *self.key).then_some(&entry.outcome)
+        self.read_more(request, wanted);
+        let parts = self.parts(request);
+        let hash = self.hash(&parts);
+        let entry = self.slots.get(slot_of(hash))?.as_ref()?;
+        (entry.hash == hash && entry.is_of(&parts)).then_some(&entry.outcome)
     }
 
-    /// Remembers an answer that depends on these bits, and on no other field of the request that
-    /// [`Memo::find`] has just seen.
+    /// Remembers an answer that depends on these bits, and on nothing else but namespaces and name.
     pub(super) fn remember(
         &mut self,
         request: &ResolveRequest<'_>,
@@ -80,59 +85,87 @@ impl Memo {
             self.slots.fill_with(|| None);
             self.depends_on |= depends_on;
         }
-        self.make_key(request, wanted);
-        if self.key.len() > KEY_BYTES_MAX {
+        self.read_more(request, wanted);
+        let parts = self.parts(request);
+        let key: Box<[u8]> = parts.concat().into();
+        if key.len() > KEY_BYTES_MAX {
             return;
         }
-        if let Some(slot) = self.slots.get_mut(slot_of(self.hash)) {
-            let (hash, key) = (self.hash, self.key.as_slice().into());
-            *slot = Some(Entry { hash, key, outcome: outcome.clone() });
+        let mut end = 0;
+        let ends = parts.map(|part| {
+            end += part.len();
+            u16::try_from(end).unwrap_or(u16::MAX)
+        });
+        let hash = self.hash(&parts);
+        if let Some(slot) = self.slots.get_mut(slot_of(hash)) {
+            *slot = Some(Entry { hash, ends, key, outcome: outcome.clone() });
         }
     }
 
     /// Forgets everything: a plugin has a successor, or has failed.
     pub(super) fn clear(&mut self) {
         self.slots = Vec::new();
+        self.more.clear();
         self.depends_on = 0;
     }
 
-    /// Each field behind its length, so that no two requests share a key.
-    fn make_key(&mut self, request: &ResolveRequest<'_>, wanted: &[String]) {
-        let key = &mut self.key;
-        key.clear();
+    fn parts<'a>(&'a self, request: &ResolveRequest<'a>) -> [&'a [u8]; PARTS] {
+        let namespace = |ns: Option<&'a crate::oci::Namespace>| {
+            ns.map_or(&b""[..], |ns| ns.as_str().as_bytes())
+        };
+        [namespace(request.ns), namespace(request.header), request.name.as_bytes(), &self.more]
+    }
+
+    /// Equal parts have equal hashes, that is all it needs: they are compared too.
+    fn hash(&self, parts: &[&[u8]; PARTS]) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            hasher.write(part);
+        }
+        hasher.finish()
+    }
+
+    /// Each field behind its length, so that no two requests share them all.
+    fn read_more(&mut self, request: &ResolveRequest<'_>, wanted: &[String]) {
+        if self.depends_on == 0 {
+            return;
+        }
+        let more = &mut self.more;
+        more.clear();
         let by = |bit: u64| self.depends_on & bit != 0;
-        let namespace = |ns: Option<&crate::oci::Namespace>| ns.map_or(0, |ns| ns.as_str().len());
-        push_length(key, namespace(request.ns));
-        push_length(key, namespace(request.header));
-        for ns in [request.ns, request.header].into_iter().flatten() {
-            key.extend_from_slice(ns.as_str().as_bytes());
+        if by(abi::BY_KIND) {
+            more.push(kind_number(request.kind));
         }
-        push(key, request.name.as_bytes());
-        if self.depends_on != 0 {
-            if by(abi::BY_KIND) {
-                key.push(kind_number(request.kind));
-            }
-            if by(abi::BY_METHOD) {
-                push(key, request.method.as_bytes());
-            }
-            if by(abi::BY_REFERENCE) {
-                push(key, request.reference.as_bytes());
-            }
-            if by(abi::BY_CLIENT) {
-                match request.client {
-                    None => push(key, b""),
-                    Some(IpAddr::V4(address)) => push(key, &address.octets()),
-                    Some(IpAddr::V6(address)) => push(key, &address.octets()),
-                }
-            }
-            if by(abi::BY_PRINCIPAL) {
-                push(key, request.principal.unwrap_or_default().as_bytes());
-            }
-            if by(abi::BY_HEADERS) {
-                push_headers(key, request, wanted);
+        if by(abi::BY_METHOD) {
+            push(more, request.method.as_bytes());
+        }
+        if by(abi::BY_REFERENCE) {
+            push(more, request.reference.as_bytes());
+        }
+        if by(abi::BY_CLIENT) {
+            match request.client {
+                None => push(more, b""),
+                Some(IpAddr::V4(address)) => push(more, &address.octets()),
+                Some(IpAddr::V6(address)) => push(more, &address.octets()),
             }
         }
-        self.hash = self.hasher.hash_one(key.as_slice());
+        if by(abi::BY_PRINCIPAL) {
+            push(more, request.principal.unwrap_or_default().as_bytes());
+        }
+        if by(abi::BY_HEADERS) {
+            push_headers(more, request, wanted);
+        }
+    }
+}
+
+impl Entry {
+    fn is_of(&self, parts: &[&[u8]; PARTS]) -> bool {
+        let mut start = 0;
+        self.ends.iter().zip(parts).all(|(end, part)| {
+            let own = self.key.get(start..usize::from(*end));
+            start = usize::from(*end);
+            own == Some(*part)
+        })
     }
 }
 

@@ -51,7 +51,7 @@ use std::time::Duration;
 use crate::http::RequestHead;
 use crate::oci::{Namespace, RepositoryName};
 
-pub use chain::{Chain, Refreshed};
+pub use chain::{Chain, ChainObserver, Refreshed};
 pub use error::{Fault, PluginError};
 pub use explain::{Explanation, Step};
 pub use placement::{PlaceRequest, Placement, RemotePurpose, RemoteRequest, StorageClass};

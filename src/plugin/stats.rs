@@ -1,6 +1,6 @@
 //! Counters and times of every plugin on every worker. The worker writes, a scrape reads.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -98,7 +98,8 @@ pub(super) struct CallStats {
     place: HookCounters,
     broken_answers: Counter,
     refused_calls: Counter,
-    is_poisoned: AtomicBool,
+    /// Instances that failed and have not ended; more than one for a moment only.
+    poisoned: AtomicUsize,
     over_budget: Counter,
     budget_breaches: Counter,
     window_calls: Counter,
@@ -157,8 +158,14 @@ impl CallStats {
         self.refused_calls.add(1);
     }
 
-    pub(super) fn set_poisoned(&self, is_poisoned: bool) {
-        self.is_poisoned.store(is_poisoned, Ordering::Relaxed);
+    /// An instance failed on this worker.
+    pub(super) fn add_poisoned(&self) {
+        self.poisoned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One that had failed has ended.
+    pub(super) fn end_poisoned(&self) {
+        self.poisoned.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(super) fn snapshot(&self, plugin: &Arc<str>) -> PluginStats {
@@ -169,7 +176,7 @@ impl CallStats {
             place: self.place.snapshot(),
             broken_answers: self.broken_answers.get(),
             refused_calls: self.refused_calls.get(),
-            is_poisoned: self.is_poisoned.load(Ordering::Relaxed),
+            is_poisoned: self.poisoned.load(Ordering::Relaxed) > 0,
             over_budget: self.over_budget.get(),
             budget_breaches: self.budget_breaches.get(),
         }
@@ -237,14 +244,9 @@ impl Figures {
         all.iter().map(|(_, counter)| counter.get()).sum()
     }
 
-    /// Of the named plugins first, in their order; then of those that are no more.
-    pub(super) fn snapshot<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<PluginStats> {
+    pub(super) fn snapshot(&self) -> Vec<PluginStats> {
         let all = self.of_plugins.lock().unwrap_or_else(PoisonError::into_inner);
-        let names: Vec<&str> = names.collect();
-        let place = |plugin: &str| names.iter().position(|name| *name == plugin);
-        let mut stats: Vec<_> = all.iter().map(|(name, stats)| stats.snapshot(name)).collect();
-        stats.sort_by_key(|one| (place(&one.plugin).unwrap_or(usize::MAX), one.worker));
-        stats
+        all.iter().map(|(name, stats)| stats.snapshot(name)).collect()
     }
 }
 
@@ -295,17 +297,20 @@ mod tests {
     }
 
     #[test]
-    fn figures_outlive_instances_and_stand_in_the_order_of_the_chain() {
+    fn figures_outlive_instances() {
         let figures = Figures::default();
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         figures.of_plugin(&a, 0).record_broken_answer();
-        figures.of_plugin(&b, 0);
+        figures.of_plugin(&b, 0).add_poisoned();
         assert_eq!(figures.of_plugin(&a, 0).record_broken_answer(), 2);
-        let names = |order: [&'static str; 1]| {
-            let stats = figures.snapshot(order.into_iter());
-            stats.iter().map(|one| one.plugin.to_string()).collect::<Vec<_>>()
-        };
-        assert_eq!(names(["b"]), ["b", "a"]);
+        let poisoned = || figures.snapshot().iter().map(|one| one.is_poisoned).collect::<Vec<_>>();
+        assert_eq!(poisoned(), [false, true]);
+        // The successor fails too, before its predecessor has ended.
+        figures.of_plugin(&b, 0).add_poisoned();
+        figures.of_plugin(&b, 0).end_poisoned();
+        assert_eq!(poisoned(), [false, true]);
+        figures.of_plugin(&b, 0).end_poisoned();
+        assert_eq!(poisoned(), [false, false]);
         figures.remembered(1).add(2);
         figures.remembered(0).add(1);
         assert_eq!(figures.remembered_sum(), 3);

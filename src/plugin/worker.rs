@@ -80,6 +80,17 @@ impl WorkerChain {
         outcome
     }
 
+    /// The same decision without what is remembered; nothing is added to that either.
+    ///
+    /// # Errors
+    /// As for [`WorkerChain::resolve`].
+    pub fn resolve_anew(
+        &self,
+        request: &ResolveRequest<'_>,
+    ) -> Result<Arc<Resolution>, ResolveError> {
+        self.ask(request, |_| {}).0
+    }
+
     /// The same decision, with each resolver's part in it and where the content would go. Nothing
     /// remembered is used.
     pub fn explain(&self, request: &ResolveRequest<'_>) -> Explanation {
@@ -108,21 +119,13 @@ impl WorkerChain {
         self.links.iter().any(WorkerInstance::can_place)
     }
 
-    /// Says that this chain is what its worker asks from now on.
-    pub fn take_over(&self) {
-        self.links.iter().for_each(WorkerInstance::take_over);
-    }
-
     /// Puts a refreshed link in the place of the one before, and forgets what was remembered. What
     /// comes back is to be dropped elsewhere: the one before, or `link` if it does not belong here.
     pub fn replace_link(&mut self, link: WorkerLink) -> WorkerLink {
         let WorkerLink { index, link } = link;
         let belongs = |before: &&mut WorkerInstance| before.name() == link.name();
         let before = match self.links.get_mut(index).filter(belongs) {
-            Some(before) => {
-                link.take_over();
-                std::mem::replace(before, link)
-            }
+            Some(before) => std::mem::replace(before, link),
             None => link,
         };
         self.memo.get_mut().clear();

@@ -33,10 +33,14 @@ pub(super) enum State {
 impl Freshness {
     /// The configured bounds for a repository; no bound at all for hosted ones, which we own.
     pub(super) fn of(shared: &Shared, scope: &Scope) -> Self {
-        shared.policy(scope).map_or(
-            Self { tag_ttl: Duration::MAX, stale_max: Duration::MAX },
-            |policy| Self { tag_ttl: policy.tag_ttl, stale_max: policy.stale_max },
-        )
+        match (&scope.upstream, shared.policy(scope)) {
+            (None, _) => Self { tag_ttl: Duration::MAX, stale_max: Duration::MAX },
+            (Some(_), Some(policy)) => {
+                Self { tag_ttl: policy.tag_ttl, stale_max: policy.stale_max }
+            }
+            // A reload has taken the upstream away under a request.
+            (Some(_), None) => Self { tag_ttl: Duration::ZERO, stale_max: Duration::ZERO },
+        }
     }
 
     pub(super) fn state(&self, entry: &TagEntry, is_resting: bool, now: u64) -> State {

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use super::durability::{Suspects, Syncer};
 use super::fetch_manifest::{FetchKey, FetchOutcome};
 use super::fill_table::FillTable;
@@ -18,7 +20,7 @@ use super::resting::Resting;
 use super::space::Space;
 use super::{PullError, RoomRequest, make_room};
 use crate::catalog::{Catalog, NO_OWNER};
-use crate::config::Config;
+use crate::config::{Config, UpstreamConfig};
 use crate::index::Index;
 use crate::oci::{Digest, Namespace, Scope};
 use crate::runtime::{SingleFlight, Workers};
@@ -55,7 +57,22 @@ pub(super) struct UpstreamPolicy {
     pub(super) tag_ttl: Duration,
     pub(super) stale_max: Duration,
     owner: u16,
+    fills_max: usize,
     turns: Arc<FillTurns>,
+}
+
+impl UpstreamPolicy {
+    /// `same`: the one before, whose turns go on.
+    fn new(upstream: &UpstreamConfig, owner: u16, same: Option<&Arc<UpstreamPolicy>>) -> Self {
+        let turns = || Arc::new(FillTurns::new(upstream.fills_max));
+        Self {
+            tag_ttl: upstream.tag_ttl,
+            stale_max: upstream.stale_max,
+            owner,
+            fills_max: upstream.fills_max,
+            turns: same.map_or_else(turns, |same| same.turns.clone()),
+        }
+    }
 }
 
 /// State of the registry that all workers share.
@@ -82,7 +99,10 @@ pub struct Shared {
     pub(super) fills: FillTable,
     pub(super) fetches: SingleFlight<FetchKey, FetchOutcome>,
     pub(super) proofs: SingleFlight<ProofKey, Result<u64, PullError>>,
-    policies: HashMap<Namespace, UpstreamPolicy>,
+    /// By canonical namespace.
+    policies: ArcSwap<HashMap<Namespace, Arc<UpstreamPolicy>>>,
+    /// As of the start: what an upstream brings that came with a reload counts for the store alone.
+    owners: HashMap<Namespace, u16>,
 }
 
 impl Shared {
@@ -93,13 +113,7 @@ impl Shared {
     pub fn new(parts: SharedParts<'_>) -> io::Result<Self> {
         let SharedParts { config, workers, store, index, catalog, suspects, space, owners } = parts;
         let syncer = Syncer::start(store.clone(), catalog.clone())?;
-        let policy = |upstream: &crate::config::UpstreamConfig| UpstreamPolicy {
-            tag_ttl: upstream.tag_ttl,
-            stale_max: upstream.stale_max,
-            owner: owners.get(&upstream.namespace).copied().unwrap_or(NO_OWNER),
-            turns: Arc::new(FillTurns::new(upstream.fills_max)),
-        };
-        Ok(Self {
+        let shared = Self {
             store,
             index,
             catalog,
@@ -114,13 +128,12 @@ impl Shared {
             fills: FillTable::new(workers.count()),
             fetches: SingleFlight::new(workers.clone()),
             proofs: SingleFlight::new(workers.clone()),
-            policies: config
-                .upstreams
-                .iter()
-                .map(|upstream| (upstream.namespace.clone(), policy(upstream)))
-                .collect(),
+            policies: ArcSwap::default(),
+            owners,
             workers,
-        })
+        };
+        shared.set_upstreams(config);
+        Ok(shared)
     }
 
     /// Starts the thread that makes room, which is told through `requests` when some lacks.
@@ -139,8 +152,23 @@ impl Shared {
         self.fills.active()
     }
 
-    pub(super) fn policy(&self, scope: &Scope) -> Option<&UpstreamPolicy> {
-        self.policies.get(scope.upstream.as_ref()?)
+    pub(super) fn policy(&self, scope: &Scope) -> Option<Arc<UpstreamPolicy>> {
+        self.policies.load().get(scope.upstream.as_ref()?.base()).cloned()
+    }
+
+    /// Goes on with the upstreams of another configuration. Fills that wait for their turn at an
+    /// upstream whose `fills_max` is the same go on waiting in the same queue; those from one that
+    /// is no more go on as they began.
+    pub fn set_upstreams(&self, config: &Config) {
+        let mut policies = HashMap::clone(&self.policies.load());
+        for upstream in &config.upstreams {
+            let same = policies.get(&upstream.namespace);
+            let same = same.filter(|before| before.fills_max == upstream.fills_max);
+            let owner = self.owners.get(&upstream.namespace).copied().unwrap_or(NO_OWNER);
+            let policy = Arc::new(UpstreamPolicy::new(upstream, owner, same));
+            policies.insert(upstream.namespace.clone(), policy);
+        }
+        self.policies.store(Arc::new(policies));
     }
 
     /// Who brings the content of this repository, as the catalog numbers them.
@@ -164,13 +192,14 @@ thread_local! {
 /// The registry as one worker has it.
 pub struct Registry {
     shared: Arc<Shared>,
-    client: Client,
+    client: RefCell<Client>,
     metrics: WorkerMetrics,
 }
 
 impl Registry {
     /// Makes the worker's registry and remembers it for the work other workers send here.
     pub fn install(shared: Arc<Shared>, client: Client, metrics: WorkerMetrics) -> Rc<Self> {
+        let client = RefCell::new(client);
         let registry = Rc::new(Self { shared, client, metrics });
         CURRENT.with(|current| *current.borrow_mut() = Some(registry.clone()));
         registry
@@ -188,8 +217,13 @@ impl Registry {
         &self.shared
     }
 
-    pub(super) fn client(&self) -> &Client {
-        &self.client
+    /// Asks upstreams through `client` from now on; what is under way goes on with the one before.
+    pub fn set_client(&self, client: Client) {
+        *self.client.borrow_mut() = client;
+    }
+
+    pub(super) fn client(&self) -> Client {
+        self.client.borrow().clone()
     }
 
     pub(super) fn metrics(&self) -> &WorkerMetrics {

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::maintenance_admin;
 use super::state::WorkerState;
+use super::{maintenance_admin, plugins};
 use crate::api::{self, Answer, Facts, Question, Refusal};
 use crate::http::{Method, RequestHead};
 use crate::oci::ErrorCode;
@@ -19,6 +19,9 @@ pub(super) async fn answer(worker: &WorkerState, head: &RequestHead) -> Answer {
     if let Some(answer) = maintenance_admin::answer(worker, head) {
         return if head.method == Method::Head { answer.without_body() } else { answer };
     }
+    if head.path() == "/reload" {
+        return super::reload_admin::answer(worker, head).await;
+    }
     if !head.method.reads() {
         return Refusal::read_only(head.method.as_str()).answer(facts());
     }
@@ -29,8 +32,10 @@ pub(super) async fn answer(worker: &WorkerState, head: &RequestHead) -> Answer {
         "/explain" => explain(worker, head),
         "/" => Answer::new(200, facts()).memory("text/html; charset=utf-8", page(worker)),
         path => {
-            let message =
-                format!("no {path} here; there are /healthz /readyz /metrics /explain /verify /gc");
+            let message = format!(
+                "no {path} here; there are /healthz /readyz /metrics /explain /verify /gc \
+                     /reload"
+            );
             Refusal::new(404, ErrorCode::Unsupported, message).answer(facts())
         }
     };
@@ -49,10 +54,16 @@ fn ready(worker: &WorkerState) -> Answer {
         reasons.push("disk: full, new content is passed through and not stored; free some space");
     }
     let facts = Facts::of(RouteKind::Other);
+    let failed = plugins::failed(&worker.plugins.stats());
+    let (everywhere, warnings): (Vec<_>, Vec<_>) =
+        failed.iter().partition(|failed| failed.is_everywhere);
+    reasons.extend(everywhere.iter().map(|failed| failed.text.as_str()));
+    let warning = |failed: &&plugins::Failed| format!("warning: {}\n", failed.text);
+    let warnings: String = warnings.iter().map(warning).collect();
     if reasons.is_empty() {
-        return Answer::new(200, facts).memory(TEXT, &b"ready\n"[..]);
+        return Answer::new(200, facts).memory(TEXT, format!("ready\n{warnings}"));
     }
-    Answer::new(503, facts).memory(TEXT, format!("{}\n", reasons.join("\n")))
+    Answer::new(503, facts).memory(TEXT, format!("{}\n{warnings}", reasons.join("\n")))
 }
 
 async fn metrics(worker: &WorkerState) -> Answer {
@@ -90,7 +101,7 @@ fn explain(worker: &WorkerState, head: &RequestHead) -> Answer {
     };
     let question =
         Question { method: &method, target: &path, ns: ns.as_deref(), headers: &headers };
-    match api::explain(worker.api.chain(), &worker.config, &question) {
+    match api::explain(&worker.api.chain(), &worker.config.borrow(), &question) {
         Ok(text) => Answer::new(200, facts).memory(TEXT, text),
         Err(refusal) => refusal.answer(facts),
     }

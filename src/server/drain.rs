@@ -4,21 +4,31 @@ use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use signal_hook::consts::SIGHUP;
+
 use super::accept;
 use super::lifecycle::Lifecycle;
+use super::reload::Reloader;
 use super::start::ServeError;
 use super::state::WorkerState;
 use crate::config::Config;
 use crate::runtime::{Workers, clock};
 
-/// Waits for a signal, then lets requests in flight finish. A second signal ends at once.
+/// Waits for a signal to stop (one to reload is obeyed meanwhile), then lets requests in flight finish. A second signal ends at once.
 pub(super) fn wait_and_drain(
     config: &Config,
     mut signals: signal_hook::iterator::Signals,
     workers: &Workers,
     lifecycle: &Arc<Lifecycle>,
+    reloader: &Arc<Reloader>,
 ) -> Result<(), ServeError> {
-    let signal = signals.forever().next();
+    let signal = signals.forever().find(|signal| match *signal {
+        SIGHUP => {
+            reloader.reload_soon();
+            false
+        }
+        _ => true,
+    });
     let limit = config.server.drain_timeout;
     tracing::info!(signal, connections = lifecycle.connections(), drain_timeout = ?limit,
         "told to stop; draining");
@@ -32,7 +42,7 @@ pub(super) fn wait_and_drain(
         if clock::now() >= deadline {
             return Err(ServeError::Drain { connections: lifecycle.connections(), limit });
         }
-        if signals.pending().next().is_some() {
+        if signals.pending().any(|signal| signal != SIGHUP) {
             tracing::warn!(connections = lifecycle.connections(), "told to stop again; stopping");
             return Ok(());
         }

@@ -64,7 +64,7 @@ fn start_gc(worker: &WorkerState, head: &RequestHead) -> Result<(), Refusal> {
 
 /// A page in the operator's browser can send a POST to loopback addresses, too; browsers tell by
 /// this header that it was a page.
-fn refuse_pages(head: &RequestHead) -> Result<(), Refusal> {
+pub(super) fn refuse_pages(head: &RequestHead) -> Result<(), Refusal> {
     match head.header("origin") {
         None => Ok(()),
         Some(_) => {

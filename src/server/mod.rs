@@ -6,7 +6,8 @@
 //! accept      one listener a worker and address; backs off when descriptors run out
 //! connection  keep-alive loop: head → answer → body → next, with every bound on the way
 //! send        an answer becomes bytes on the socket, or is cut short by FIN
-//! admin       /healthz /readyz /metrics /explain
+//! admin       /healthz /readyz /metrics /explain /reload
+//! reload      another configuration, or a plugin's successor, while serving
 //! maintenance /verify /gc: a thread that looks after the store; `stopped`: without a server
 //! ```
 //!
@@ -32,6 +33,9 @@ mod maintenance_runs;
 mod observer;
 mod open_store;
 mod parts;
+mod plugins;
+mod reload;
+mod reload_admin;
 mod send;
 mod start;
 mod state;
@@ -39,5 +43,6 @@ mod stopped;
 mod store_metrics;
 
 pub use maintenance_runs::{RunState, RunStatus};
+pub use reload::ReadConfig;
 pub use start::{ServeError, serve};
 pub use stopped::StoppedStore;

@@ -11,6 +11,7 @@ use super::accept::{self, Service};
 use super::lifecycle::Lifecycle;
 use super::maintenance::Maintenance;
 use super::observer::UpstreamCounters;
+use super::reload::Reloader;
 use super::start::ServeError;
 use super::state::{ConnectionLimits, Serving, WorkerState};
 use crate::api::Api;
@@ -19,7 +20,7 @@ use crate::config::Config;
 use crate::index::Index;
 use crate::limits;
 use crate::oci::{Digest, Namespace};
-use crate::plugin::WorkerChain;
+use crate::plugin::{ChainObserver, WorkerChain};
 use crate::registry::{Registry, RoomRequest, Shared, SharedParts, Space};
 use crate::runtime::{self, TcpListener, WorkerContext, Workers};
 use crate::storage::Store;
@@ -43,6 +44,9 @@ pub(super) struct Parts {
     pub(super) store: Arc<Store>,
     pub(super) catalog: Catalog,
     pub(super) index: Arc<Index>,
+    /// Set when all workers serve.
+    pub(super) reloader: Arc<OnceLock<Arc<Reloader>>>,
+    pub(super) plugins: ChainObserver,
     pub(super) chains: Mutex<Vec<Option<WorkerChain>>>,
     pub(super) listen: Vec<SocketAddr>,
     pub(super) admin: Option<SocketAddr>,
@@ -51,7 +55,7 @@ pub(super) struct Parts {
 
 impl Parts {
     /// The registry's shared state, made by the first worker that asks.
-    fn shared(&self, workers: &Workers) -> Result<Arc<Shared>, ServeError> {
+    pub(super) fn shared(&self, workers: &Workers) -> Result<Arc<Shared>, ServeError> {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shared) = &*registry {
             return Ok(shared.clone());
@@ -98,7 +102,9 @@ impl Parts {
         let server = &self.config.server;
         let state = WorkerState {
             api: Api::new(registry, chain, counters.clone()),
-            config: self.config.clone(),
+            config: RefCell::new(self.config.clone()),
+            reloader: self.reloader.clone(),
+            plugins: self.plugins.clone(),
             shared: shared.clone(),
             metrics: self.metrics.clone(),
             maintenance: self.maintenance.clone(),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::accept::Service;
 use super::drain::{on_all_workers, wait_and_drain};
@@ -13,12 +13,14 @@ use super::lifecycle::Lifecycle;
 use super::maintenance::Maintenance;
 use super::open_store::open_store;
 use super::parts::Parts;
+use super::plugins::attach_plugins;
+use super::reload::{ReadConfig, ReloadParts, Reloader};
 use super::store_metrics;
 use crate::catalog::CatalogError;
 use crate::config::{self, Config};
 use crate::index::IndexError;
 use crate::plugin::{Chain, PluginError};
-use crate::registry::{PushGate, Upkeep};
+use crate::registry::{PushGate, Shared, Upkeep};
 use crate::runtime::{self, BlockingPool, Driver, StartError, Workers, clock};
 use crate::storage::StoreError;
 use crate::telemetry::{AccessLog, AccessLogError, Metrics};
@@ -78,7 +80,8 @@ pub enum ServeError {
     },
 }
 
-/// Serves until SIGTERM or SIGINT, then drains. `log_dropped` tells how many log lines were lost.
+/// Serves until SIGTERM or SIGINT, then drains. On SIGHUP, and when the admin address is told to,
+/// `read` gives another configuration. `log_dropped` tells how many log lines were lost.
 /// Returns after an orderly end; the caller exits the process without dropping the workers'
 /// threads.
 ///
@@ -86,6 +89,7 @@ pub enum ServeError {
 /// [`ServeError`], before serving or when the drain took too long.
 pub fn serve(
     config: Config,
+    read: ReadConfig,
     log_dropped: impl Fn() -> u64 + Send + Sync + 'static,
 ) -> Result<(), ServeError> {
     let started = clock::now();
@@ -93,7 +97,7 @@ pub fn serve(
     let worker_count = worker_count(&config);
     let driver = choose_driver(&config)?;
     raise_descriptor_limit(&config, worker_count);
-    let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
+    let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|source| ServeError::System { what: "signal handlers", source })?;
     let upstreams = Arc::new(UpstreamSet::build(&config)?);
     let chain = Chain::load(&config)?;
@@ -109,15 +113,19 @@ pub fn serve(
     let chains = (0..worker_count)
         .map(|worker| chain.start_worker(worker).map(Some))
         .collect::<Result<Vec<_>, _>>()?;
+    let reloader = Arc::<OnceLock<Arc<Reloader>>>::default();
+    attach_plugins(&metrics, chain.observer());
     let parts = Parts {
+        reloader: reloader.clone(),
+        plugins: chain.observer(),
         listen: config.server.listen.iter().map(|a| reserve(*a)).collect::<Result<_, _>>()?,
         admin: config.server.admin.map(reserve).transpose()?,
         config: config.clone(),
         lifecycle: lifecycle.clone(),
-        metrics,
+        metrics: metrics.clone(),
         maintenance: maintenance.clone(),
         access_log: access_log.clone(),
-        upstreams,
+        upstreams: upstreams.clone(),
         upstream_shared: OnceLock::new(),
         registry: Mutex::default(),
         suspects: opened.suspects,
@@ -131,11 +139,15 @@ pub fn serve(
         worker_count,
     };
     let (listen, admin) = (parts.listen.clone(), parts.admin);
-    let workers = start_workers(parts, driver)?;
+    let (workers, registry) = start_workers(parts, driver)?;
+    let parts = ReloadParts { workers: workers.clone(), registry, metrics };
+    let running = (config.clone(), upstreams, chain);
+    let running = Reloader::start(read, running, parts)?;
+    let reloader = reloader.get_or_init(|| running);
     lifecycle.set_serving();
     tracing::info!(listen = ?listen, admin = ?admin, workers = worker_count,
         driver = driver.as_str(), start_ms = started.elapsed().as_millis(), "serving");
-    let drained = wait_and_drain(&config, signals, &workers, &lifecycle);
+    let drained = wait_and_drain(&config, signals, &workers, &lifecycle, reloader);
     // The admin side has answered during the drain; now it ends too.
     on_all_workers(&workers, |state| state.stop_listening(Service::Admin));
     maintenance.stop();
@@ -196,15 +208,16 @@ fn make_metrics(
 }
 
 /// Starts the workers and returns when all of them listen.
-fn start_workers(parts: Parts, driver: Driver) -> Result<Workers, ServeError> {
+fn start_workers(parts: Parts, driver: Driver) -> Result<(Workers, Arc<Shared>), ServeError> {
     let worker_count = parts.worker_count;
     let pool = BlockingPool::start(BLOCKING_THREADS, BLOCKING_QUEUE)
         .map_err(|source| ServeError::System { what: "threads for blocking calls", source })?;
     let (listening, listened) = mpsc::channel();
     let failed = listening.clone();
     let parts = Arc::new(parts);
+    let of_workers = parts.clone();
     let main = move |context| {
-        let (parts, listening) = (parts.clone(), listening.clone());
+        let (parts, listening) = (of_workers.clone(), listening.clone());
         async move {
             // The receiver is gone when another worker failed; then the process is ending.
             let _ = listening.send(parts.make_worker(&context));
@@ -220,7 +233,8 @@ fn start_workers(parts: Parts, driver: Driver) -> Result<Workers, ServeError> {
             Err(ServeError::System { what: "a worker", source: io::Error::other(source) })
         })?;
     }
-    Ok(workers)
+    let registry = parts.shared(&workers)?;
+    Ok((workers, registry))
 }
 
 /// Raises the soft limit on descriptors to the hard one and tells when even that is too little.

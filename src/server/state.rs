@@ -2,15 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::accept::Service;
 use super::lifecycle::Lifecycle;
 use super::maintenance::Maintenance;
+use super::reload::Reloader;
 use crate::api::Api;
 use crate::config::Config;
 use crate::http::DateCache;
+use crate::plugin::ChainObserver;
 use crate::registry::Shared;
 use crate::runtime::{TcpListener, deadline};
 use crate::telemetry::{AccessLog, Metrics, RequestIds, WorkerMetrics};
@@ -43,7 +45,9 @@ pub(super) struct Serving {
 pub(super) struct WorkerState {
     pub(super) serving: Serving,
     pub(super) api: Api,
-    pub(super) config: Arc<Config>,
+    pub(super) config: RefCell<Arc<Config>>,
+    pub(super) reloader: Arc<OnceLock<Arc<Reloader>>>,
+    pub(super) plugins: ChainObserver,
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) maintenance: Arc<Maintenance>,

@@ -7,6 +7,7 @@
 mod cells;
 mod exposition;
 mod labels;
+mod plugins;
 mod process;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -23,6 +25,10 @@ use prometheus_client::registry::Registry;
 use crate::oci::Namespace;
 use cells::Cells;
 pub use labels::{CacheResult, FillOutcome, RouteKind};
+pub use plugins::{HookFigures, PLUGIN_COUNTERS, PluginFigures};
+
+/// Upstreams that reloads may add before a restart; each costs its counters on every worker.
+const NAMESPACES_SPARE: usize = 32;
 
 /// The `Content-Type` of what [`Metrics::render`] returns.
 pub const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -39,7 +45,8 @@ pub struct Metrics {
 struct Shared {
     /// One per worker, then one for the threads that are no workers.
     cells: Vec<Arc<CachePadded<Cells>>>,
-    namespaces: Vec<Namespace>,
+    namespaces: ArcSwap<Vec<Namespace>>,
+    namespaces_max: usize,
     driver: OnceLock<&'static str>,
     started_unix_seconds: f64,
 }
@@ -55,10 +62,12 @@ impl Metrics {
     /// order in which [`WorkerMetrics::upstream_answered`] and its siblings number them).
     pub fn new(workers: usize, namespaces: impl IntoIterator<Item = Namespace>) -> Arc<Metrics> {
         let namespaces: Vec<Namespace> = namespaces.into_iter().collect();
-        let new_cells = |_| Arc::new(CachePadded::new(Cells::new(namespaces.len())));
+        let namespaces_max = namespaces.len() + NAMESPACES_SPARE;
+        let new_cells = |_| Arc::new(CachePadded::new(Cells::new(namespaces_max)));
         let shared = Arc::new(Shared {
             cells: (0..=workers).map(new_cells).collect(),
-            namespaces,
+            namespaces: ArcSwap::from_pointee(namespaces),
+            namespaces_max,
             driver: OnceLock::new(),
             started_unix_seconds: process::unix_seconds(),
         });
@@ -77,9 +86,29 @@ impl Metrics {
         WorkerMetrics { cells }
     }
 
-    /// The number under which the calls to an upstream are counted.
+    /// Goes on with these upstreams too (a reload). At most 32 more than at the start are counted,
+    /// since each worker's cells are fixed; gives back those that are not.
+    pub fn add_namespaces(
+        &self,
+        namespaces: impl IntoIterator<Item = Namespace>,
+    ) -> Vec<Namespace> {
+        let mut known = self.shared.namespaces.load().as_ref().clone();
+        let mut left_out = Vec::new();
+        for namespace in namespaces.into_iter().collect::<Vec<_>>() {
+            match known.contains(&namespace) {
+                true => {}
+                false if known.len() < self.shared.namespaces_max => known.push(namespace),
+                false => left_out.push(namespace),
+            }
+        }
+        self.shared.namespaces.store(Arc::new(known));
+        left_out
+    }
+
+    /// The number under which the calls to an upstream are counted, scoped or not.
     pub fn namespace_index(&self, namespace: &Namespace) -> Option<usize> {
-        self.shared.namespaces.iter().position(|known| known == namespace)
+        let namespaces = self.shared.namespaces.load();
+        namespaces.iter().position(|known| known.as_str() == namespace.base())
     }
 
     /// Says which driver the workers run on ("io_uring" or "epoll"). The first word counts.
@@ -125,6 +154,11 @@ impl Metrics {
     ) {
         let read = Box::new(read);
         self.attach(Box::new(exposition::ReadValues { name, help, label, read }));
+    }
+
+    /// Adds the figures of plugins, which `read` tells.
+    pub fn attach_plugins(&self, read: impl Fn() -> Vec<PluginFigures> + Send + Sync + 'static) {
+        self.attach(Box::new(plugins::Plugins { read: Box::new(read) }));
     }
 
     /// Everything in the OpenMetrics text format ([`METRICS_CONTENT_TYPE`]). Reads `/proc` and

@@ -24,7 +24,8 @@ pub mod secret;
 pub use access_log::{AccessEntry, AccessLog, AccessLogError};
 pub use log::{LogError, LogGuard};
 pub use metrics::{
-    CacheResult, FillOutcome, METRICS_CONTENT_TYPE, Metrics, RouteKind, WorkerMetrics,
+    CacheResult, FillOutcome, HookFigures, METRICS_CONTENT_TYPE, Metrics, PLUGIN_COUNTERS,
+    PluginFigures, RouteKind, WorkerMetrics,
 };
 pub use request_id::{RequestId, RequestIds};
 pub use secret::{Secret, redact_url};

@@ -287,8 +287,8 @@ fn address_of(
         .filter(|pair| !pair.is_empty() && !is_ns(pair))
         .map(str::to_owned)
         .collect();
-    if upstream.forward_ns {
-        let ns = utf8_percent_encode(upstream.namespace.as_str(), NS_VALUE);
+    if let Some(namespace) = &upstream.forward_ns {
+        let ns = utf8_percent_encode(namespace.as_str(), NS_VALUE);
         pairs.push(format!("ns={ns}"));
     }
     let mark = if pairs.is_empty() { "" } else { "?" };

@@ -1,6 +1,7 @@
 //! The declared upstreams, ready to be asked: the closed world of this module.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::credentials::Credentials;
 use super::error::{Site, UpstreamError};
 use super::tls::{TlsContexts, TlsError, system_roots};
 use super::url::{Host, Origin, Url};
-use crate::config::{Config, EndpointUrl, UpstreamConfig};
+use crate::config::{Config, CredentialConfig, EndpointUrl, UpstreamConfig};
 use crate::oci::Namespace;
 
 /// All upstreams, by canonical namespace and alias. Immutable; a reload builds another.
@@ -23,12 +24,15 @@ pub struct UpstreamSet {
 
 /// One upstream with all that is needed to speak to it.
 pub struct Upstream {
+    /// Canonical, or scoped: with the credential and the namespace to forward that it stands for.
+    /// All that is remembered of an upstream is kept by this, tokens and connections too.
     pub(super) namespace: Namespace,
-    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) endpoints: Arc<[Endpoint]>,
     pub(super) credentials: Credentials,
     pub(super) addresses: AddressPolicy,
     pub(super) token_realms: Vec<String>,
-    pub(super) forward_ns: bool,
+    /// Sent along as `ns=`.
+    pub(super) forward_ns: Option<Namespace>,
     pub(super) timeouts: Timeouts,
     tls: TlsContexts,
 }
@@ -99,9 +103,13 @@ impl UpstreamSet {
         let roots = Arc::new(system_roots(speaks_tls));
         let mut set = Self { upstreams: Vec::new(), by_name: HashMap::new() };
         for declared in &config.upstreams {
-            let upstream = Arc::new(Upstream::build(declared, &roots)?);
+            let upstream = Upstream::build(declared, &roots)?;
+            for scoped in upstream.scoped(declared, config)? {
+                set.by_name.insert(scoped.namespace.clone(), set.upstreams.len());
+                set.upstreams.push(Arc::new(scoped));
+            }
             let index = set.upstreams.len();
-            set.upstreams.push(upstream);
+            set.upstreams.push(Arc::new(upstream));
             for name in std::iter::once(&declared.namespace).chain(&declared.aliases) {
                 if set.by_name.insert(name.clone(), index).is_some_and(|other| other != index) {
                     return Err(UpstreamSetError::Duplicate { namespace: name.clone() });
@@ -111,7 +119,19 @@ impl UpstreamSet {
         Ok(set)
     }
 
-    /// The upstream that `name` (canonical or alias) stands for.
+    /// This set and, behind it, the upstreams of `before` that are not in it: what is under way
+    /// from them can end, although nobody is routed to them any more.
+    pub fn keeping(mut self, before: &UpstreamSet) -> Self {
+        for upstream in &before.upstreams {
+            if !self.by_name.contains_key(&upstream.namespace) {
+                self.by_name.insert(upstream.namespace.clone(), self.upstreams.len());
+                self.upstreams.push(upstream.clone());
+            }
+        }
+        self
+    }
+
+    /// The upstream that `name` (canonical, scoped or alias) stands for.
     pub fn find(&self, name: &Namespace) -> Option<&Arc<Upstream>> {
         self.upstreams.get(*self.by_name.get(name)?)
     }
@@ -131,17 +151,8 @@ impl Upstream {
         let client = config.client_cert.as_deref().zip(config.client_key.as_deref());
         let tls = TlsContexts::build(roots, config.ca_file.as_deref(), client)
             .map_err(|source| UpstreamSetError::Tls { namespace: namespace.clone(), source })?;
-        let credentials = match (&config.username, &config.password_file, &config.token_file) {
-            (Some(username), Some(file), _) => {
-                Credentials::Password { username: username.as_str().into(), file: file.clone() }
-            }
-            (_, _, Some(file)) => Credentials::Token { file: file.clone() },
-            _ => Credentials::Anonymous,
-        };
-        credentials.check().map_err(|error| UpstreamSetError::Secret {
-            namespace: namespace.clone(),
-            reason: error.to_string(),
-        })?;
+        let login = (&config.username, &config.password_file, &config.token_file);
+        let credentials = checked_login(&namespace, login)?;
         let endpoints: Result<_, _> =
             config.endpoints.iter().map(|url| Endpoint::build(&namespace, url)).collect();
         Ok(Self {
@@ -149,7 +160,7 @@ impl Upstream {
             credentials,
             addresses: AddressPolicy::new(&config.allow_private),
             token_realms: config.token_realms.clone(),
-            forward_ns: config.forward_ns,
+            forward_ns: config.forward_ns.then(|| namespace.clone()),
             timeouts: Timeouts {
                 connect: config.connect_timeout,
                 first_byte: config.first_byte_timeout,
@@ -160,7 +171,41 @@ impl Upstream {
         })
     }
 
-    /// The canonical namespace.
+    /// The same upstream with each of its named credentials and, if it is a namespace-aware proxy,
+    /// each declared namespace to forward: all that a resolver may choose.
+    fn scoped(
+        &self,
+        declared: &UpstreamConfig,
+        config: &Config,
+    ) -> Result<Vec<Upstream>, UpstreamSetError> {
+        let mut logins = vec![(None, self.credentials.clone())];
+        for CredentialConfig { name, username, password_file, token_file } in &declared.credentials
+        {
+            let namespace = self.namespace.scoped(Some(name), None);
+            let login = checked_login(&namespace, (username, password_file, token_file))?;
+            logins.push((Some(name.as_str()), login));
+        }
+        let forwarded = config.namespaces().filter(|_| declared.forward_ns).map(Some);
+        let forwarded: Vec<_> = std::iter::once(None).chain(forwarded).collect();
+        let mut scoped = Vec::new();
+        for (credential, login) in &logins {
+            for forward_ns in forwarded.iter().filter(|ns| credential.is_some() || ns.is_some()) {
+                scoped.push(Upstream {
+                    namespace: self.namespace.scoped(*credential, *forward_ns),
+                    endpoints: self.endpoints.clone(),
+                    credentials: login.clone(),
+                    addresses: self.addresses.clone(),
+                    token_realms: self.token_realms.clone(),
+                    forward_ns: forward_ns.cloned().or_else(|| self.forward_ns.clone()),
+                    timeouts: self.timeouts,
+                    tls: self.tls.clone(),
+                });
+            }
+        }
+        Ok(scoped)
+    }
+
+    /// The canonical namespace, or what [`Namespace::scoped`] made of it.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
@@ -186,6 +231,25 @@ impl Upstream {
     pub(super) fn internal(&self, reason: impl ToString) -> UpstreamError {
         UpstreamError::Internal { upstream: self.namespace.clone(), reason: reason.to_string() }
     }
+}
+
+/// `username`, `password_file` and `token_file`, whose files are read once to find mistakes.
+fn checked_login(
+    namespace: &Namespace,
+    login: (&Option<String>, &Option<PathBuf>, &Option<PathBuf>),
+) -> Result<Credentials, UpstreamSetError> {
+    let credentials = match login {
+        (Some(username), Some(file), _) => {
+            Credentials::Password { username: username.as_str().into(), file: file.clone() }
+        }
+        (_, _, Some(file)) => Credentials::Token { file: file.clone() },
+        _ => Credentials::Anonymous,
+    };
+    credentials.check().map_err(|error| UpstreamSetError::Secret {
+        namespace: namespace.clone(),
+        reason: error.to_string(),
+    })?;
+    Ok(credentials)
 }
 
 impl Endpoint {

@@ -29,6 +29,7 @@ pub enum TlsError {
 }
 
 /// The two ways an upstream's hosts are spoken to.
+#[derive(Clone)]
 pub(super) struct TlsContexts {
     /// To its endpoints: with the client certificate, if there is one.
     pub(super) endpoint: TlsConnector,

@@ -5,7 +5,12 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::panic, reason = "it is what this plugin is for")]
 
-use ringport_plugin_sdk::{Answer, Refusal, Request, Resolver, Setup, Verdict};
+use std::time::Duration;
+
+use ringport_plugin_sdk::{
+    Answer, By, Candidate, Class, Header, PlaceAnswer, PlaceRequest, Placement, Purpose, Refusal,
+    Remote, Request, Resolver, Setup, Verdict,
+};
 
 ringport_plugin_sdk::export!(Faulty);
 
@@ -16,12 +21,20 @@ pub struct Config {
     /// Hook that fails: `configure`, `worker_start`; behind `panic:` it panics instead.
     #[serde(default)]
     fail: String,
+    /// Request headers to ask for.
+    #[serde(default)]
+    headers: Vec<String>,
+    /// Interval of refreshes in milliseconds; each makes a successor, unless `fail = 'refresh'`.
+    #[serde(default)]
+    refresh_ms: Option<u64>,
 }
 
 /// One configured instance.
 #[derive(Debug)]
 pub struct Faulty {
     fail: String,
+    headers: Vec<Header>,
+    generation: u32,
 }
 
 impl Resolver for Faulty {
@@ -29,13 +42,21 @@ impl Resolver for Faulty {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     type Config = Config;
     type Worker = ();
+    const PLACES: bool = true;
+    const REFRESHES: bool = true;
 
-    fn configure(_setup: &Setup<'_>, config: Config) -> Result<Faulty, Refusal> {
+    fn configure(setup: &Setup<'_>, config: Config) -> Result<Faulty, Refusal> {
         match config.fail.as_str() {
-            "configure" => Err(Refusal::invalid("key `fail`: as you wish")),
+            "configure" => return Err(Refusal::invalid("key `fail`: as you wish")),
             "panic:configure" => panic!("in configure"),
-            _ => Ok(Faulty { fail: config.fail }),
+            _ => {}
         }
+        if let Some(interval) = config.refresh_ms {
+            setup.want_refresh(Duration::from_millis(interval))?;
+        }
+        let headers = config.headers.iter().map(|name| setup.want_header(name));
+        let headers = headers.collect::<Result<_, _>>()?;
+        Ok(Faulty { fail: config.fail, headers, generation: 1 })
     }
 
     fn start_worker(&self, number: u32) -> Result<(), Refusal> {
@@ -59,6 +80,51 @@ impl Resolver for Faulty {
             "panic" => panic!("at the {} of its life", "height"),
             "internal" => return Err(Refusal::internal("lost its table")),
             "unavailable" => return Err(Refusal::unavailable("")),
+            "generation" => {
+                answer.cacheable(By::NAME);
+                answer.hosted(&format!("g{}", self.generation));
+            }
+            "headers" => {
+                answer.cacheable(By::HEADERS);
+                let values = self.headers.iter().map(|header| request.header(*header));
+                answer.rule(&format!("{:?}", values.collect::<Vec<_>>()));
+                answer.hosted("a");
+            }
+            "ns" => {
+                answer.cacheable(By::NAME);
+                answer.rule(&format!("{:?} {:?}", request.ns_source, request.ns));
+                answer.hosted("a");
+            }
+            "reference" => {
+                answer.cacheable(By::REFERENCE | By::KIND);
+                answer.rule(request.reference);
+                answer.hosted("a");
+            }
+            "remembered-denial" => {
+                answer.cacheable(By::NAME);
+                return Err(Refusal::denied("by policy"));
+            }
+            "remembered-outage" => {
+                answer.cacheable(By::NAME);
+                return Err(Refusal::unavailable("for a while"));
+            }
+            "immutable" => {
+                answer.immutable();
+                answer.hosted("a");
+            }
+            "credential" | "other-credential" | "forward" | "forward-undeclared"
+            | "both-scopes" | "not-forwarding" => {
+                let of =
+                    |names: &[&str], value: &'static str| names.contains(&fault).then_some(value);
+                let credential = of(&["credential", "both-scopes"], "team-a");
+                let forwarded = of(&["forward", "both-scopes", "not-forwarding"], "hub.example");
+                answer.candidate(&Candidate {
+                    upstream: if fault == "not-forwarding" { "ghcr.io" } else { "proxy.example" },
+                    repository: "a",
+                    credential: credential.or(of(&["other-credential"], "team-b")),
+                    forward_ns: forwarded.or(of(&["forward-undeclared"], "quay.io")),
+                });
+            }
             "undeclared" => answer.upstream("169.254.169.254", "latest/meta-data"),
             "bad-name" => answer.hosted("Not A Name"),
             "traversal" => answer.hosted("a/../../etc"),
@@ -84,5 +150,67 @@ impl Resolver for Faulty {
             _ => {}
         }
         Ok(Verdict::Answered)
+    }
+
+    fn place(
+        &self,
+        _worker: &mut (),
+        request: &PlaceRequest<'_>,
+        answer: &mut PlaceAnswer<'_>,
+    ) -> Result<Verdict, Refusal> {
+        let Some(fault) = request.repository.strip_prefix("faulty/") else {
+            return Ok(Verdict::Decline);
+        };
+        let remote = Remote {
+            purpose: Purpose::Read,
+            method: "GET",
+            url: "https://s3.example/bucket/key?signature=secret",
+            headers: &[("x-amz-date", "today")],
+            expires_unix_ms: Some(1_900_000_000_000),
+        };
+        let placement = Placement { pool: Some("nvme"), ..Placement::default() };
+        match fault {
+            "panic" => panic!("in place"),
+            "unavailable" => return Err(Refusal::unavailable("the policy is being loaded")),
+            "pool" => answer.placement(&Placement { pool: Some("floppy"), ..placement }),
+            "priority" => answer.placement(&Placement { priority: 11, ..placement }),
+            "pass" => answer.placement(&Placement { class: Class::PassThrough, ..placement }),
+            "pass-and-remote" => {
+                answer.placement(&Placement { class: Class::PassThrough, ..placement });
+                answer.remote(&remote);
+            }
+            "elsewhere" => answer.remote(&Remote { url: "https://s3.example.org/key", ..remote }),
+            "user-info" => answer.remote(&Remote { url: "https://s3.example@evil/key", ..remote }),
+            "method" => answer.remote(&Remote { method: "DELETE", ..remote }),
+            "moment" => answer.remote(&Remote { purpose: Purpose::Write, method: "PUT", ..remote }),
+            "host" => answer.remote(&Remote { headers: &[("Host", "evil")], ..remote }),
+            "crlf" => answer.remote(&Remote { headers: &[("x-a", "1\r\nx-b: 2")], ..remote }),
+            "headers" => answer.remote(&Remote { headers: &[("x-a", "1"); 20], ..remote }),
+            "remotes" => (0..5).for_each(|_| answer.remote(&remote)),
+            _ => {
+                answer.rule("to the fast disk, or from the bucket");
+                answer.remote(&remote);
+                let ttl = Some(Duration::from_secs(60));
+                answer.placement(&Placement {
+                    class: Class::Pinned,
+                    ttl,
+                    priority: 2,
+                    ..placement
+                });
+            }
+        }
+        Ok(Verdict::Answered)
+    }
+
+    fn refresh(&self) -> Result<Option<Faulty>, Refusal> {
+        match self.fail.as_str() {
+            "refresh" => Err(Refusal::unavailable("the directory is away")),
+            "panic:refresh" => panic!("in refresh"),
+            _ => Ok(Some(Faulty {
+                fail: self.fail.clone(),
+                headers: self.headers.clone(),
+                generation: self.generation + 1,
+            })),
+        }
     }
 }

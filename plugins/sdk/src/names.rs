@@ -4,19 +4,35 @@
 /// (`[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*`) of at most 255
 /// bytes. What is not must not be emitted: the host would answer 500.
 pub fn is_repository_name(name: &str) -> bool {
-    name.len() <= ringport_plugin_abi::REPOSITORY_BYTES_MAX && name.split('/').all(is_component)
+    // One pass: what may follow depends on the run of separators being read, and nothing else.
+    let mut gap = Gap::Start;
+    for byte in name.bytes() {
+        gap = match (byte, gap) {
+            (b'a'..=b'z' | b'0'..=b'9', _) => Gap::None,
+            (b'/', Gap::None) => Gap::Start,
+            (b'.', Gap::None) => Gap::Closed,
+            (b'_', Gap::None) => Gap::Underscore,
+            (b'_', Gap::Underscore) => Gap::Closed,
+            (b'-', Gap::None | Gap::Hyphens) => Gap::Hyphens,
+            _ => return false,
+        };
+    }
+    gap == Gap::None && name.len() <= ringport_plugin_abi::REPOSITORY_BYTES_MAX
 }
 
-/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
-fn is_component(component: &str) -> bool {
-    let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let bytes = component.as_bytes();
-    let ends_are_words =
-        bytes.first().is_some_and(|b| is_word(*b)) && bytes.last().is_some_and(|b| is_word(*b));
-    ends_are_words
-        && bytes
-            .split(|b| is_word(*b))
-            .all(|gap| matches!(gap, b"" | b"." | b"_" | b"__") || gap.iter().all(|b| *b == b'-'))
+/// What stands between the last letter or digit of a name and the byte at hand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gap {
+    /// Nothing: any separator may follow.
+    None,
+    /// A slash, or the name's beginning: only a letter or digit may follow.
+    Start,
+    /// A dot or two underscores: likewise.
+    Closed,
+    /// One underscore: another may follow.
+    Underscore,
+    /// Hyphens: more of them may follow.
+    Hyphens,
 }
 
 /// A repository name put together without allocating, for `resolve`.

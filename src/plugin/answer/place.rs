@@ -101,9 +101,14 @@ impl Answer {
                 ));
             }
         };
-        if (purpose == RemotePurpose::Write) != is_stored {
-            let when = if is_stored { "before it is stored" } else { "when it is stored" };
-            return Err(format!("it reads from or writes to a remote tier only {when}"));
+        match (purpose, is_stored) {
+            (RemotePurpose::Read, false) | (RemotePurpose::Write, true) => {}
+            (RemotePurpose::Read, true) => {
+                return Err("it reads from a remote tier what is stored already".to_owned());
+            }
+            (RemotePurpose::Write, false) => {
+                return Err("it writes to a remote tier what is not stored yet".to_owned());
+            }
         }
         let url = shorter_than(remote.url, abi::REMOTE_BYTES_MAX)
             .filter(|url| url.bytes().all(|b| b.is_ascii_graphic() && b != b'#'))

@@ -12,6 +12,7 @@ use prometheus_client::registry::Unit;
 use super::Shared;
 use super::cells::{Cell, Cells, FIRST_BYTE_BOUNDS_US, Times, UpstreamCells};
 use super::labels::{CacheResult, FillOutcome, RouteKind, STATUS_COUNT, status_word};
+use crate::oci::Namespace;
 
 /// A counter without labels: name, unit, help and where it is kept.
 type Sum = (&'static str, Option<Unit>, &'static str, fn(&Cells) -> &Cell);
@@ -182,14 +183,14 @@ impl Exposition {
     }
 
     /// Each declared upstream with what `read` finds in its cells, over all workers.
-    fn per_upstream(
-        &self,
-        read: impl Fn(&UpstreamCells) -> u64,
-    ) -> impl Iterator<Item = (&str, u64)> {
-        self.shared.namespaces.iter().enumerate().map(move |(index, namespace)| {
+    fn per_upstream(&self, read: impl Fn(&UpstreamCells) -> u64) -> Vec<(Namespace, u64)> {
+        let namespaces = self.shared.namespaces.load();
+        let numbered = namespaces.iter().cloned().enumerate();
+        let read = |(index, namespace)| {
             let own = |cells: &Cells| cells.upstreams.get(index).map_or(0, &read);
-            (namespace.as_str(), self.sum(own))
-        })
+            (namespace, self.sum(own))
+        };
+        numbered.map(read).collect()
     }
 
     fn upstreams(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -200,7 +201,7 @@ impl Exposition {
         for status in 0..STATUS_COUNT {
             let answered = |cells: &UpstreamCells| cells.statuses.at(status).map_or(0, Cell::read);
             for (namespace, count) in self.per_upstream(answered) {
-                let labels = [("namespace", namespace), ("status", status_word(status))];
+                let labels = [("namespace", namespace.as_str()), ("status", status_word(status))];
                 encode_happened(&mut family, &labels, count)?;
             }
         }
@@ -208,17 +209,17 @@ impl Exposition {
         let help = "Body bytes received from upstreams";
         let mut family = encoder.encode_descriptor("ringport_upstream", help, unit, counter)?;
         for (namespace, count) in self.per_upstream(|cells| cells.bytes.read()) {
-            encode_count(&mut family.encode_family(&[("namespace", namespace)])?, count)?;
+            encode_count(&mut family.encode_family(&[("namespace", namespace.as_str())])?, count)?;
         }
         let help = "Tokens asked for, by upstream and outcome";
         let mut family =
             encoder.encode_descriptor("ringport_token_requests", help, None, counter)?;
         for (namespace, count) in self.per_upstream(|cells| cells.tokens_granted.read()) {
-            let labels = [("namespace", namespace), ("outcome", "granted")];
+            let labels = [("namespace", namespace.as_str()), ("outcome", "granted")];
             encode_happened(&mut family, &labels, count)?;
         }
         for (namespace, count) in self.per_upstream(|cells| cells.tokens_refused.read()) {
-            let labels = [("namespace", namespace), ("outcome", "refused")];
+            let labels = [("namespace", namespace.as_str()), ("outcome", "refused")];
             encode_happened(&mut family, &labels, count)?;
         }
         Ok(())

@@ -14,11 +14,20 @@ use crate::setup::{Setup, Upstream};
 /// # Safety
 /// As for [`abi::Str::as_bytes`].
 unsafe fn text<'a>(string: abi::Str, what: &str) -> Result<&'a str, Refusal> {
+    if string.len == 0 {
+        return Ok("");
+    }
     // SAFETY: the caller's promise.
     let bytes = unsafe { string.as_bytes() };
-    bytes
-        .and_then(|bytes| std::str::from_utf8(bytes).ok())
-        .ok_or_else(|| Refusal::invalid(format!("{what} is not UTF-8 text")))
+    match bytes.map(std::str::from_utf8) {
+        Some(Ok(text)) => Ok(text),
+        _ => Err(not_text(what)),
+    }
+}
+
+#[cold]
+fn not_text(what: &str) -> Refusal {
+    Refusal::invalid(format!("{what} is not UTF-8 text"))
 }
 
 fn none_if_empty(text: &str) -> Option<&str> {
