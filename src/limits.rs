@@ -90,6 +90,12 @@ pub const FILL_TRIES_MAX: u32 = 5;
 /// containerd >= 2.3 gives up after 30 s without headers.
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(25);
 
+// ---- plugins -------------------------------------------------------------------------------
+
+/// What 99 of 100 calls of a plugin should take at most, unless its `budget` says otherwise; what
+/// the ABI promises plugin authors.
+pub const PLUGIN_BUDGET: Duration = Duration::from_micros(20);
+
 const _: () = {
     assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX, "a legal target leaves room for headers");
     assert!(HEAD_BYTES_MAX <= u16::MAX as usize, "a head is addressed by 16-bit offsets");

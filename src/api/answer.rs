@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::oci::{Namespace, Reference, RepositoryName};
 use crate::registry::{Fill, Lease, Passing};
-use crate::telemetry::{CacheResult, RouteKind};
+use crate::telemetry::{CacheResult, Decision, RouteKind};
 
 /// Status, headers and where the body comes from.
 #[derive(Debug)]
@@ -69,8 +69,10 @@ pub struct Facts {
     pub repository: Option<RepositoryName>,
     /// Tag or digest.
     pub reference: Option<Reference>,
-    /// Which rule of which resolver decided.
-    pub rule: Option<Arc<str>>,
+    /// The registry that the header `X-Dragonfly-Registry` named.
+    pub header_ns: Option<Namespace>,
+    /// What the resolvers decided; `None` when they were not asked.
+    pub decision: Option<Arc<dyn Decision>>,
 }
 
 impl Facts {
@@ -82,7 +84,8 @@ impl Facts {
             upstream: None,
             repository: None,
             reference: None,
-            rule: None,
+            header_ns: None,
+            decision: None,
         }
     }
 }

@@ -13,7 +13,8 @@ use crate::http::{Method, RequestHead};
 use crate::limits::FIRST_BYTE_TIMEOUT;
 use crate::oci::{Endpoint, ErrorCode, Namespace, PathName, Reference, Scope, Target};
 use crate::plugin::{
-    RequestKind, Resolution, ResolveRequest, ResolveStatus, Route, WorkerChain, WorkerLink,
+    RequestKind, Resolution, ResolveError, ResolveRequest, ResolveStatus, Route, WorkerChain,
+    WorkerLink,
 };
 use crate::registry::{Pull, PullError, Registry, Wanted};
 use crate::runtime::timeout;
@@ -94,11 +95,30 @@ impl Api {
         };
         let mut facts = Facts::of(kind);
         facts.reference = ask.reference();
-        let resolution = match self.resolve(head, &endpoint, name, request_kind, &ask, client) {
-            Ok(resolution) => resolution,
+        facts.header_ns = match registry_header(head) {
+            Ok(header_ns) => header_ns,
             Err(refusal) => return refusal.answer(facts),
         };
-        facts.rule = Some(Arc::from(resolution.rule.as_str()));
+        let reference = facts.reference.as_ref().map(|r| r.to_string()).unwrap_or_default();
+        let resolved = self.resolve(&ResolveRequest {
+            method: head.method.as_str(),
+            kind: request_kind,
+            ns: endpoint.ns.as_ref(),
+            header: facts.header_ns.as_ref(),
+            name: name.as_str(),
+            reference: &reference,
+            client: Some(client),
+            principal: None,
+            head: Some(head),
+        });
+        let resolution = match resolved {
+            Ok(resolution) => resolution,
+            Err(error) => {
+                facts.decision = Some(error.clone());
+                return Refusal::from(error).answer(facts);
+            }
+        };
+        facts.decision = Some(resolution.clone());
         let answer = self.ask_candidates(head, &endpoint, name, &ask, &resolution, facts).await;
         match endpoint.ns_received() {
             Some(ns) if resolution.scoped_by_ns => answer.header("OCI-Namespace", ns.to_owned()),
@@ -106,33 +126,12 @@ impl Api {
         }
     }
 
-    fn resolve(
-        &self,
-        head: &RequestHead,
-        endpoint: &Endpoint,
-        name: &PathName,
-        kind: RequestKind,
-        ask: &Ask<'_>,
-        client: IpAddr,
-    ) -> Result<Arc<Resolution>, Refusal> {
-        let header = registry_header(head)?;
-        let reference = ask.reference().map(|r| r.to_string()).unwrap_or_default();
-        let request = ResolveRequest {
-            method: head.method.as_str(),
-            kind,
-            ns: endpoint.ns.as_ref(),
-            header: header.as_ref(),
-            name: name.as_str(),
-            reference: &reference,
-            client: Some(client),
-            principal: None,
-            head: Some(head),
-        };
-        let resolved = self.chain.borrow().resolve(&request);
+    fn resolve(&self, request: &ResolveRequest<'_>) -> Result<Arc<Resolution>, Arc<ResolveError>> {
+        let resolved = self.chain.borrow().resolve(request);
         if resolved.as_ref().is_err_and(|error| error.status == ResolveStatus::Invalid) {
             self.counters.route_conflict();
         }
-        Ok(resolved?)
+        resolved
     }
 
     /// Asks the candidates of the route in order; the next one only when an upstream failed.

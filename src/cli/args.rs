@@ -34,6 +34,12 @@ pub enum Command {
     Check(CheckArgs),
     /// Tell where a request would go, and why
     Explain(ExplainArgs),
+    /// Tell which recorded requests would now be answered otherwise
+    ///
+    /// Reads an access log and asks the resolvers of a configuration, or a new plugin among them,
+    /// each request of it again. Nothing is fetched. Exit status 0 when every answer would be the
+    /// same, 1 when one would not.
+    Replay(ReplayArgs),
     /// Read everything in the store and compare it with its digests
     ///
     /// What is damaged goes to the folder quarantine; cached content is fetched again when it is
@@ -89,6 +95,36 @@ pub struct ExplainArgs {
     /// The request's path, such as /v2/library/alpine/manifests/latest
     #[arg(value_name = "PATH")]
     pub path: String,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct ReplayArgs {
+    /// Configuration whose resolvers are asked; without it, the embedded one
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Plugin file to take the place of the configured plugin NAME; NAME may be left out when there
+    /// is only one. One that is not configured is asked first; may be repeated
+    #[arg(long = "plugin", value_name = "[NAME=]FILE", value_parser = parse_plugin)]
+    pub plugins: Vec<PluginArg>,
+    /// Examples to show of each kind of change
+    #[arg(long, value_name = "COUNT", default_value_t = 3,
+        value_parser = clap::value_parser!(u16).range(0..=100))]
+    pub examples: u16,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// The access log; "-" = standard input
+    #[arg(value_name = "FILE")]
+    pub log: PathBuf,
+}
+
+/// One `--plugin`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginArg {
+    /// Whose place it takes.
+    pub name: Option<String>,
+    /// The file.
+    pub path: PathBuf,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -206,6 +242,21 @@ fn parse_header(text: &str) -> Result<HeaderArg, String> {
     Ok(HeaderArg { name: name.to_owned(), value: value.trim().to_owned() })
 }
 
+fn parse_plugin(text: &str) -> Result<PluginArg, String> {
+    let is_name = |name: &str| {
+        let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
+        !name.is_empty() && name.bytes().all(known)
+    };
+    let (name, path) = match text.split_once('=').filter(|(name, _)| is_name(name)) {
+        Some((name, path)) => (Some(name.to_owned()), path),
+        None => (None, text),
+    };
+    if path.is_empty() {
+        return Err("expected a file, or NAME=FILE".to_owned());
+    }
+    Ok(PluginArg { name, path: path.into() })
+}
+
 fn parse_rate(text: &str) -> Result<u64, String> {
     match parse_size(text)? {
         0 => Err("a rate of nothing never ends".to_owned()),
@@ -267,6 +318,18 @@ mod tests {
     }
 
     #[test]
+    fn replay_takes_plugins_with_a_name_or_without() {
+        let line = "replay --plugin a=b/c.so --plugin ./d=e.so access.log";
+        let Ok(Command::Replay(replay)) = parse(line) else { panic!("{line}") };
+        let plugin = |name: Option<&str>, path: &str| PluginArg {
+            name: name.map(str::to_owned),
+            path: path.into(),
+        };
+        assert_eq!(replay.plugins, [plugin(Some("a"), "b/c.so"), plugin(None, "./d=e.so")]);
+        assert_eq!((replay.log, replay.examples), ("access.log".into(), 3));
+    }
+
+    #[test]
     fn verify_and_gc_take_a_store() {
         let line = "verify --config a.toml --data d --rate 5MiB --json";
         let Ok(Command::Verify(verify)) = parse(line) else { panic!("{line}") };
@@ -292,6 +355,9 @@ mod tests {
             "verify --rate 0B",
             "verify --rate 5",
             "gc --rate 5MiB",
+            "replay",
+            "replay --plugin a= b",
+            "replay --examples 101 b",
         ];
         for line in misuses {
             let error = parse(line).expect_err(line);

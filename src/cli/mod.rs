@@ -1,7 +1,7 @@
 //! The command line: its grammar, and the commands that need no server.
 //!
 //! `args` is the grammar (clap), `check` prints what a configuration amounts to, `hosts` prints the
-//! configuration of a client, `verify` and `gc` look after the store, themselves or by asking the
+//! configuration of a client, `replay` asks recorded requests again, `verify` and `gc` look after the store, themselves or by asking the
 //! server that holds it. `main` parses, hands each command to its function here or in
 //! `server`, and turns the outcome into the exit status.
 //!
@@ -18,6 +18,7 @@ pub mod args;
 pub mod check;
 pub mod gc;
 pub mod hosts;
+pub mod replay;
 mod run;
 mod store_command;
 pub mod verify;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::args::{Args, Command, ExplainArgs, ServeArgs, write_completions};
-use super::{Exit, check, gc, hosts, verify};
+use super::{Exit, check, gc, hosts, replay, verify};
 use crate::api::{self, Question};
 use crate::config::{Config, ConfigError};
 use crate::plugin::Chain;
@@ -25,6 +25,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args.config, &mut out, &mut remarks)
             .and_then(|exit| load_parts(exit, &args.config, &mut remarks)),
         Command::Explain(args) => explain(&args, &mut out, &mut remarks),
+        Command::Replay(args) => replay::run(&args, &mut out, &mut remarks),
         // They work on threads of their own, which may have something to say, too.
         Command::Verify(args) => {
             drop((out, remarks));

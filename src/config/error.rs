@@ -23,6 +23,14 @@ pub enum ConfigError {
         /// The address that both want.
         admin: std::net::SocketAddr,
     },
+    /// A plugin file is to take a configured one's place, and nobody says which one's.
+    #[error("--plugin {file}: expected NAME={file} with one of the configured plugins: {known}")]
+    WhichPlugin {
+        /// The file as it was named.
+        file: String,
+        /// The names there are.
+        known: String,
+    },
     /// The text was read and refused; never empty. One line per problem.
     #[error("{}", Lines(.0))]
     Invalid(Vec<Problem>),

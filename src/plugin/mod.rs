@@ -6,7 +6,8 @@
 //! `worker` (one worker's resolvers, and in `memo` what it remembers of them).
 //! The linked-in standard resolver enters at `handshake` and takes the same way from there on.
 //!
-//! May import: `oci`, `http`, `config`, `limits`, `runtime::clock`, and the crates
+//! May import: `oci`, `http`, `config`, `limits`, `telemetry` (what its log says of a decision),
+//! `runtime::clock`, and the crates
 //! `ringport-plugin-abi` and `ringport-plugin-standard` (its table only).
 //!
 //! **Invariant:** a [`Resolution`] names declared upstreams by their canonical namespace (with a
@@ -29,6 +30,7 @@
 mod answer;
 mod call;
 mod chain;
+mod decision;
 mod declared;
 mod error;
 mod explain;

@@ -110,7 +110,8 @@ impl Exchange<'_> {
             cache: facts.cache,
             user_agent: head.user_agent().map(str::to_owned),
             worker: self.serving.worker,
-            rule: facts.rule,
+            header_ns: facts.header_ns,
+            decision: facts.decision,
         });
     }
 }

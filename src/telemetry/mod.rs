@@ -2,7 +2,7 @@
 //!
 //! `metrics` are per-worker counters that are added up when someone asks; `access_log` writes one
 //! JSON object for each request from its own thread; `log` sets `tracing` up; `request_id` names
-//! requests; `secret` is how a secret is held without ever being shown.
+//! requests; `decision` is what the log says of a route; `secret` is how a secret is held without ever being shown.
 //!
 //! May import: `oci`, `config`, `limits`; prometheus-client, crossbeam, tracing, serde, zeroize.
 //!
@@ -16,12 +16,14 @@
 //! Absent on purpose: tracing of single requests over services, and sampling.
 
 pub mod access_log;
+pub mod decision;
 pub mod log;
 pub mod metrics;
 pub mod request_id;
 pub mod secret;
 
 pub use access_log::{AccessEntry, AccessLog, AccessLogError};
+pub use decision::Decision;
 pub use log::{LogError, LogGuard};
 pub use metrics::{
     CacheResult, FillOutcome, HookFigures, METRICS_CONTENT_TYPE, Metrics, PLUGIN_COUNTERS,

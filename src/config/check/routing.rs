@@ -10,12 +10,11 @@ use crate::config::model::{PluginConfig, Routing, UpstreamConfig};
 use crate::config::parse::nearest;
 use crate::config::schema::{PluginTable, RoutingTable, Value, Values};
 use crate::config::text::As;
+use crate::limits::PLUGIN_BUDGET;
 use crate::oci::Namespace;
 
 /// Longest hosted pattern, as long as the longest repository name.
 const PATTERN_BYTES_MAX: usize = 255;
-/// What the ABI promises plugin authors.
-const BUDGET: Duration = Duration::from_micros(20);
 const BUDGET_MAX: Duration = Duration::from_secs(1);
 
 impl Checker<'_> {
@@ -124,7 +123,7 @@ impl Checker<'_> {
     }
 
     fn budget(&mut self, value: Value<As<Duration>>) -> Duration {
-        let Some(value) = value else { return BUDGET };
+        let Some(value) = value else { return PLUGIN_BUDGET };
         let budget = value.get_ref().0;
         if budget.is_zero() || budget > BUDGET_MAX {
             let found = crate::config::format_duration(budget);

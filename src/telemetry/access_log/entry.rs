@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::oci::{Namespace, Reference, RepositoryName};
+use crate::telemetry::decision::Decision;
 use crate::telemetry::metrics::{CacheResult, RouteKind};
 use crate::telemetry::request_id::RequestId;
 
@@ -54,8 +55,10 @@ pub struct AccessEntry {
     pub user_agent: Option<String>,
     /// The worker that answered.
     pub worker: usize,
-    /// The rule that routed the request, as its resolver named it.
-    pub rule: Option<Arc<str>>,
+    /// The registry that the header `X-Dragonfly-Registry` named.
+    pub header_ns: Option<Namespace>,
+    /// How it was routed; `None` when it was not.
+    pub decision: Option<Arc<dyn Decision>>,
 }
 
 /// The line's form; the fields' order is the line's.
@@ -84,7 +87,13 @@ struct Line<'a> {
     user_agent: Option<&'a str>,
     worker: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
+    header_ns: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resolver: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<String>,
 }
 
 impl AccessEntry {
@@ -92,6 +101,7 @@ impl AccessEntry {
     /// line is a line whatever the client sent.
     pub(super) fn write_line(&self, into: &mut Vec<u8>) {
         let start = into.len();
+        let decision = self.decision.as_deref();
         let line = Line {
             time: humantime::format_rfc3339_millis(UNIX_EPOCH + self.unix_time).to_string(),
             request_id: self.request_id,
@@ -109,7 +119,10 @@ impl AccessEntry {
             cache: self.cache.as_str(),
             user_agent: self.user_agent.as_deref().map(|agent| cut(agent, USER_AGENT_BYTES_MAX)),
             worker: self.worker,
-            rule: self.rule.as_deref(),
+            header_ns: self.header_ns.as_ref().map(Namespace::as_str),
+            resolver: decision.map(Decision::resolver).filter(|name| !name.is_empty()),
+            rule: decision.map(Decision::rule).filter(|rule| !rule.is_empty()),
+            decision: decision.map(Decision::in_words),
         };
         match serde_json::to_writer(&mut *into, &line) {
             Ok(()) => into.push(b'\n'),

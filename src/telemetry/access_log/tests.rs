@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::oci::{Namespace, Reference, RepositoryName};
-use crate::telemetry::{CacheResult, RequestIds, RouteKind};
+use crate::telemetry::{CacheResult, Decision, RequestIds, RouteKind};
 
 fn entry() -> AccessEntry {
     AccessEntry {
@@ -25,7 +25,25 @@ fn entry() -> AccessEntry {
         cache: CacheResult::Revalidated,
         user_agent: Some("x".repeat(1000)),
         worker: 1,
-        rule: Some("ns".into()),
+        header_ns: Some(Namespace::parse("quay.io").unwrap()),
+        decision: Some(Arc::new(Routed)),
+    }
+}
+
+#[derive(Debug)]
+struct Routed;
+
+impl Decision for Routed {
+    fn resolver(&self) -> &str {
+        "standard"
+    }
+
+    fn rule(&self) -> &str {
+        "ns"
+    }
+
+    fn in_words(&self) -> String {
+        "docker.io library/a".to_owned()
     }
 }
 
@@ -43,7 +61,8 @@ fn each_entry_is_one_line_of_json() {
         reference: None,
         first_byte: None,
         user_agent: None,
-        rule: None,
+        header_ns: None,
+        decision: None,
         ..entry()
     };
     log.record(entry());
@@ -64,6 +83,9 @@ fn each_entry_is_one_line_of_json() {
     assert_eq!(full["ttfb_ms"], 0.75);
     assert_eq!(full["cache"], "revalidated");
     assert_eq!(full["user_agent"].as_str().map(str::len), Some(256));
+    assert_eq!(full["header_ns"], "quay.io");
+    assert_eq!((&full["resolver"], &full["rule"]), (&"standard".into(), &"ns".into()));
+    assert_eq!(full["decision"], "docker.io library/a");
     assert!(full["request_id"].as_str().is_some_and(|id| id.contains("-1-")));
     assert!(lines[1].get("upstream").is_none() && lines[1].get("ttfb_ms").is_none());
     assert!(!text.contains("hunter2"));
