@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -16,13 +17,13 @@ use super::parts::Parts;
 use super::plugins::attach_plugins;
 use super::reload::{ReadConfig, ReloadParts, Reloader};
 use super::store_metrics;
-use crate::catalog::CatalogError;
+use crate::catalog::{Catalog, CatalogError};
 use crate::config::{self, Config};
 use crate::index::IndexError;
 use crate::plugin::{Chain, PluginError};
 use crate::registry::{PushGate, Shared, Upkeep};
 use crate::runtime::{self, BlockingPool, Driver, StartError, Workers, clock};
-use crate::storage::StoreError;
+use crate::storage::{Store, StoreError};
 use crate::telemetry::{AccessLog, AccessLogError, Metrics};
 use crate::upstream::{UpstreamSet, UpstreamSetError};
 
@@ -150,20 +151,29 @@ pub fn serve(
     let drained = wait_and_drain(&config, signals, &workers, &lifecycle, reloader);
     // The admin side has answered during the drain; now it ends too.
     on_all_workers(&workers, |state| state.stop_listening(Service::Admin));
+    end_maintenance(&maintenance, maintenance_thread);
+    leave_store(&store, &catalog, opened.catalog_thread);
+    access_log.flush(Duration::from_secs(2));
+    drained
+}
+
+fn end_maintenance(maintenance: &Maintenance, thread: JoinHandle<()>) {
     maintenance.stop();
-    if maintenance_thread.join().is_err() {
+    if thread.join().is_err() {
         tracing::error!("the maintenance thread ended by a panic");
     }
+}
+
+/// Makes everything durable and leaves the store in good order.
+fn leave_store(store: &Store, catalog: &Catalog, catalog_thread: JoinHandle<()>) {
     let synced = store.sync();
     if let Err(error) = &synced {
         tracing::error!(%error, "not all content reached the disk; it is checked at the next start");
     }
     catalog.close(synced.is_ok());
-    if opened.catalog_thread.join().is_err() {
+    if catalog_thread.join().is_err() {
         tracing::error!("the catalog thread ended by a panic");
     }
-    access_log.flush(Duration::from_secs(2));
-    drained
 }
 
 fn choose_driver(config: &Config) -> Result<Driver, ServeError> {
