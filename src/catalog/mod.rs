@@ -128,7 +128,7 @@ pub trait Subscriber: Send {
     /// [`Tended::Rebuild`].
     fn rebuilt(&mut self);
     /// Time for a short piece of work of its own, a millisecond or so. Called after each group,
-    /// and again at once while it says [`Tended::Busy`].
+    /// once a minute when there is none, and again at once while it says [`Tended::Busy`].
     fn tend(&mut self) -> Tended;
     /// The catalog closes; nothing more will be told.
     fn closed(&mut self);
@@ -137,7 +137,7 @@ pub trait Subscriber: Send {
 /// What [`Subscriber::tend`] wants next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tended {
-    /// Nothing before the next write.
+    /// Nothing before the next write, or the next minute.
     Idle,
     /// More of the same, as soon as waiting writes have been served.
     Busy,

@@ -18,6 +18,8 @@ use crate::runtime::clock;
 const GROUP_MAX: usize = 256;
 /// After a failure to read the catalog out, the next try is made after this long.
 const REBUILD_PAUSE: Duration = Duration::from_secs(10);
+/// How long the subscriber is left without a chance to tend its things when nothing is written.
+const TEND_INTERVAL: Duration = Duration::from_secs(60);
 
 type Answer = oneshot::Sender<Result<(), CatalogError>>;
 
@@ -133,10 +135,8 @@ impl Writer {
             return queue.recv_timeout(Duration::ZERO);
         }
         let flush_at = self.unflushed_since.map(|since| since + FLUSH_INTERVAL);
-        match flush_at.into_iter().chain(self.rebuild_again_at).min() {
-            None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(at) => queue.recv_deadline(at),
-        }
+        let others = [flush_at, self.rebuild_again_at].into_iter().flatten();
+        queue.recv_deadline(others.fold(clock::now() + TEND_INTERVAL, Ord::min))
     }
 
     /// Applies a group, tells the subscriber, answers.

@@ -12,15 +12,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::file::{Gates, IndexFile};
 use super::layout::{
-    ACCESS_MINUTE_MAX, BODY_AT, BUCKET_ACCESS_BYTES, BUCKET_BYTES, BUCKET_LANE_WORDS, BUCKET_SLOTS,
-    BUCKETS_MAX, Header, INDEX_MAGIC, Key, Kind, LAYOUT_HASH, LINE_WORDS, LIVE_APPLIED,
-    LIVE_APPLIED_CHECK, LIVE_AT, LIVE_CACHED, LIVE_CACHED_CHECK, LIVE_COUNTS, LIVE_WORDS, SCHEMA,
-    Slot, Value, index_bytes, seed,
+    ACCESS_MINUTE_MAX, BODY_AT, BUCKET_LANE_WORDS, BUCKET_SLOTS, BUCKETS_MAX, Header, INDEX_MAGIC,
+    Key, Kind, LAYOUT_HASH, LINE_WORDS, LIVE_APPLIED, LIVE_APPLIED_CHECK, LIVE_AT, LIVE_CACHED,
+    LIVE_CACHED_CHECK, LIVE_COUNTS, LIVE_WORDS, SCHEMA, Slot, Value, access_range, index_bytes,
+    seed,
 };
 use super::table::{Found, Identity, Placed, Swept, Table};
 use super::{IndexCounts, Lookup};
 
 pub(super) use uses::Access;
+use uses::Uses;
 
 /// Part of the slots that may be in use before a larger generation is asked for. Up to here an
 /// entry that finds both its buckets full is a matter of chance in millions.
@@ -28,6 +29,7 @@ const LOAD_MAX_PERCENT: u64 = 75;
 
 pub(super) struct Generation {
     file: IndexFile,
+    uses: Uses,
     identity: Identity,
     buckets: u64,
     epoch_minute: u64,
@@ -67,7 +69,7 @@ impl Generation {
             epoch_minute,
             sequence: 0,
         };
-        let made = Self::over(IndexFile::create_somewhere(path, header)?, false);
+        let made = Self::over(IndexFile::create_somewhere(path, header)?, false)?;
         made.set_pair(LIVE_CACHED, LIVE_CACHED_CHECK, 0);
         Ok(made)
     }
@@ -95,7 +97,7 @@ impl Generation {
         }
         // What was put after the catalog's last commit, or not put after it, is not known when
         // the process was killed: complete only if it was closed.
-        let opened = Self::over(file, was_clean);
+        let opened = Self::over(file, was_clean).map_err(|error| error.to_string())?;
         if opened.pair(LIVE_CACHED, LIVE_CACHED_CHECK).is_none() {
             // Killed between the two stores of the pair, or damaged: seldom enough to read it all.
             let values = (0..opened.slots() as usize).filter_map(|number| opened.entry(number));
@@ -106,24 +108,25 @@ impl Generation {
         Ok((opened, was_clean))
     }
 
-    fn over(file: IndexFile, is_complete: bool) -> Self {
+    fn over(file: IndexFile, is_complete: bool) -> io::Result<Self> {
         let header = file.header();
         let identity =
             Identity::new(header.store_id, seed(header.store_id, header.generation), header.size);
-        Self {
+        Ok(Self {
+            uses: Uses::of(file.map(), header.size)?,
             file,
             identity,
             buckets: header.size,
             epoch_minute: header.epoch_minute,
             is_complete: AtomicBool::new(is_complete),
             is_flawed: AtomicBool::new(false),
-        }
+        })
     }
 
     fn table(&self) -> Table<'_> {
         let (map, buckets) = (self.file.map(), self.buckets as usize);
         let slots = map.words(BODY_AT, buckets.saturating_mul(BUCKET_SLOTS * LINE_WORDS));
-        let lanes_at = BODY_AT + buckets.saturating_mul(BUCKET_BYTES + BUCKET_ACCESS_BYTES);
+        let lanes_at = access_range(buckets).end;
         let lanes = map.words(lanes_at, buckets.saturating_mul(BUCKET_LANE_WORDS));
         Table::new(slots, lanes, self.identity)
     }
@@ -208,10 +211,8 @@ impl Generation {
             Placed::New { number } => {
                 self.count(key.kind, 1);
                 self.count_cached(0, value.cached_bytes());
-                if let Some(entry) = self.access_entry(number) {
-                    let access = access.unwrap_or(Access { minute: now_minute(), hits: 0 });
-                    entry.store(self.packed(access), Ordering::Relaxed);
-                }
+                let access = access.unwrap_or(Access { minute: now_minute(), hits: 0 });
+                self.uses.store(number, self.packed(access));
                 Some(number)
             }
             Placed::Known { number, old } => {
@@ -339,6 +340,7 @@ impl Generation {
     /// What was not complete in this process is not complete in the next, whatever the header of
     /// a killed process said.
     pub(super) fn close(&self) -> io::Result<()> {
+        self.write_uses(0, usize::MAX)?;
         self.file.close(!self.may_miss())
     }
 

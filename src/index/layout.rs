@@ -7,6 +7,8 @@ mod header;
 mod record;
 mod slot;
 
+use std::ops::Range;
+
 pub(super) use header::Header;
 pub(super) use record::{RecordHead, claimed_length};
 pub(super) use slot::{Key, Kind, Slot, Value};
@@ -41,8 +43,10 @@ pub(super) const BODY_AT: usize = 4 * PAGE_BYTES;
 pub(super) const BUCKET_SLOTS: usize = 16;
 /// Bytes in a bucket.
 pub(super) const BUCKET_BYTES: usize = BUCKET_SLOTS * LINE_BYTES;
-/// Bytes of the access table for one bucket: one 4-byte entry for each slot.
-pub(super) const BUCKET_ACCESS_BYTES: usize = BUCKET_SLOTS * 4;
+/// Bytes of an entry of the access table, of which each slot has one.
+pub(super) const ACCESS_BYTES: usize = 4;
+/// Bytes of the access table for one bucket.
+pub(super) const BUCKET_ACCESS_BYTES: usize = BUCKET_SLOTS * ACCESS_BYTES;
 /// Bits of a fingerprint.
 pub(super) const LANE_BITS: usize = 16;
 /// Bit of a fingerprint that tells a blob from a link or a tag.
@@ -149,6 +153,12 @@ pub(super) fn index_bytes(buckets: u64) -> Option<u64> {
         let body = buckets * bucket as u64;
         (BODY_AT as u64 + body).next_multiple_of(PAGE_BYTES as u64)
     })
+}
+
+/// Where the access table of a file with this many buckets lies; the lanes begin at its end.
+pub(super) fn access_range(buckets: usize) -> Range<usize> {
+    let start = buckets.saturating_mul(BUCKET_BYTES).saturating_add(BODY_AT);
+    start..buckets.saturating_mul(BUCKET_ACCESS_BYTES).saturating_add(start)
 }
 
 /// The seed of every checksum in a file: no slot of another store or generation passes.

@@ -6,9 +6,14 @@
 //! **Invariant:** a file's blocks are all reserved before it is mapped, so a full disk is an error
 //! here and not a signal later.
 //! **Invariant:** headers are read before mapping and written with `pwrite`, whose errors are seen.
+//!
+//! What workers store goes to a [`PrivatePart`], never to a [`Map`] of a file: the kernel protects a
+//! page of a file each time it has written it back, and the next store then waits until the file
+//! system has noted that the page changes again, behind its journal while the disk is busy.
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -90,8 +95,7 @@ impl Map {
             return Err(io::Error::other(format!("it has {found} bytes and not {bytes}")));
         }
         let raw = MmapOptions::new().len(length).map_raw(&file)?;
-        let guard = Guard::watch(raw.as_ptr(), length)
-            .ok_or_else(|| io::Error::other("too many index files are mapped"))?;
+        let guard = Guard::watch(raw.as_ptr(), length).ok_or_else(too_many)?;
         Ok(Self { guard, raw, file })
     }
 
@@ -108,15 +112,18 @@ impl Map {
         unsafe { std::slice::from_raw_parts(self.raw.as_ptr().add(at).cast(), count) }
     }
 
-    /// Like [`Map::words`], in halves. The two views are used for different parts of a file.
-    #[inline]
-    pub(super) fn half_words(&self, at: usize, count: usize) -> &[AtomicU32] {
-        let count = count.min(self.raw.len().saturating_sub(at) / size_of::<AtomicU32>());
-        if count == 0 || !at.is_multiple_of(align_of::<AtomicU32>()) {
-            return &[];
-        }
-        // SAFETY: as in `words`, for words of 4 bytes.
-        unsafe { std::slice::from_raw_parts(self.raw.as_ptr().add(at).cast(), count) }
+    /// A copy of a part of the file in the memory of this process.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub(super) fn private_part(&self, bytes: Range<usize>) -> io::Result<PrivatePart> {
+        let mut options = MmapOptions::new();
+        options.offset(bytes.start as u64).len(bytes.len());
+        // SAFETY: the map is only accessed through atomics, for which any content is valid at any
+        // time, however the file changes under it; a page that is gone is what `Guard` is for.
+        let raw = MmapRaw::from(unsafe { options.map_copy(&self.file) }?);
+        let guard = Guard::watch(raw.as_ptr(), raw.len()).ok_or_else(too_many)?;
+        Ok(PrivatePart { _guard: guard, raw })
     }
 
     /// Whether a page could not be read: then zeros stand in for it.
@@ -141,6 +148,34 @@ impl Map {
         self.raw.flush()?;
         self.file.sync_all()
     }
+}
+
+/// A part of a file as it was, and what this process stored over it, which stays in its memory: no
+/// store waits for a file system, and none is seen in the file. Where nothing was stored the file
+/// shows through.
+pub(super) struct PrivatePart {
+    // Dropped before `raw`. Zeros where the file is gone are as good as any other content here.
+    _guard: Guard,
+    raw: MmapRaw,
+}
+
+impl PrivatePart {
+    /// All of it, in halves of words; nothing when it does not begin on one.
+    #[inline]
+    pub(super) fn half_words(&self) -> &[AtomicU32] {
+        let start = self.raw.as_ptr();
+        if !start.addr().is_multiple_of(align_of::<AtomicU32>()) {
+            return &[];
+        }
+        // SAFETY: aligned as just seen, and the length keeps them inside. The map lives as long as
+        // `self`. No other kind of reference to this memory exists, and any bytes are a valid
+        // `AtomicU32`.
+        unsafe { std::slice::from_raw_parts(start.cast(), self.raw.len() / size_of::<AtomicU32>()) }
+    }
+}
+
+fn too_many() -> io::Error {
+    io::Error::other("too many index files are mapped")
 }
 
 fn reserve(file: &File, bytes: u64) -> io::Result<()> {

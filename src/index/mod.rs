@@ -11,8 +11,9 @@
 //! **Invariant:** the index is a hint. Files and catalog are the truth; whoever serves a hit
 //! confirms it by opening the file and comparing its size, and forgets the entry otherwise. No
 //! acknowledgement waits for the index, and none is given because of it.
-//! **Invariant:** one writer (the catalog's thread) after the catalog knows; readers never write
-//! anything but access hints.
+//! **Invariant:** one writer (the catalog's thread) after the catalog knows; readers never store to
+//! a file's map. What they note of uses stays in the memory of the process, and the writer puts it
+//! into the file, about once a minute.
 //! **Invariant:** a look-up gives what was put, or none. A torn, damaged, foreign or misplaced slot
 //! never answers. [`Lookup::Miss`] is only said when everything known to be stored is in here.
 //! **Invariant:** recovery is binary: a file is believed whole or dropped and filled again.

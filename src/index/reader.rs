@@ -71,9 +71,10 @@ impl Index {
         })
     }
 
-    /// Notes that content was used at `now` (Unix seconds). One use in a minute is counted, as
-    /// [`counted`](super::counted) does, and only that one writes. Uses noted at the same time on
-    /// several threads may count once.
+    /// Notes that content was used at `now` (Unix seconds), in memory: the file has it after the
+    /// next [`IndexWriter::write_uses`](super::IndexWriter::write_uses). One use in a minute is
+    /// counted, as [`counted`](super::counted) does, and only that one stores. Uses noted at the
+    /// same time on several threads may count once.
     pub fn touch(&self, digest: &Digest, now: u64) {
         let current = self.current.load();
         if let Lookup::Hit((number, _)) = current.look_up(&Key::blob(digest)) {

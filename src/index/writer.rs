@@ -19,6 +19,8 @@ pub struct IndexWriter {
     next: Option<Next>,
     options: IndexOptions,
     boot_id: Option<[u8; 16]>,
+    /// The page of uses at which [`IndexWriter::write_uses`] goes on.
+    uses_from: usize,
 }
 
 /// A generation being filled.
@@ -31,7 +33,7 @@ struct Next {
 impl IndexWriter {
     pub(super) fn new(index: Arc<Index>, options: IndexOptions, boot_id: Option<[u8; 16]>) -> Self {
         let current = index.current();
-        Self { index, current, next: None, options, boot_id }
+        Self { index, current, next: None, options, boot_id, uses_from: 0 }
     }
 
     /// Tells of stored content. What was known about its use and its small copy stays.
@@ -174,9 +176,24 @@ impl IndexWriter {
             next.generation.complete();
         }
         next.generation.set_applied(self.current.applied());
+        self.uses_from = 0;
         let old = std::mem::replace(&mut self.current, next.generation.clone());
         self.index.replace(next.generation);
         old.remove_file();
+    }
+
+    /// Puts into the file what [`Index::touch`] noted in memory since the last time, `pages` of 4
+    /// KiB at most; `true` when that was all. What is not written is lost when the process is
+    /// killed; [`IndexWriter::close`] writes the rest. 64 pages take less than a millisecond where
+    /// the disk is not in the way.
+    pub fn write_uses(&mut self, pages: usize) -> bool {
+        let next = self.current.write_uses(self.uses_from, pages).unwrap_or_else(|error| {
+            let folder = self.options.folder.display();
+            tracing::warn!(%folder, %error, "uses were not noted in the index's file");
+            None
+        });
+        self.uses_from = next.unwrap_or(0);
+        next.is_none()
     }
 
     /// Drops a generation that was begun and not finished.

@@ -16,6 +16,10 @@ use crate::storage::ROOT_POOL;
 
 /// Buckets that are copied at once to a larger table: about a millisecond.
 const BUCKETS_AT_ONCE: u64 = 1000;
+/// Pages of noted uses that are written at once: less than a millisecond, unless the disk is busy.
+const USES_AT_ONCE: usize = 64;
+/// How often they are: what a kill can lose of them.
+const USES_INTERVAL: Duration = Duration::from_secs(60);
 /// After a larger table was refused, or everything was told again, the same is not tried for as long.
 const PAUSE: Duration = Duration::from_secs(60);
 
@@ -67,6 +71,7 @@ pub struct IndexFeed {
     group: u64,
     grow_after: Option<Instant>,
     rebuild_after: Option<Instant>,
+    uses_after: Option<Instant>,
 }
 
 impl IndexFeed {
@@ -100,7 +105,16 @@ impl IndexFeed {
             }
         };
         let writer = Some(writer);
-        Self { index, writer, space, work, group, grow_after: None, rebuild_after: None }
+        Self {
+            index,
+            writer,
+            space,
+            work,
+            group,
+            grow_after: None,
+            rebuild_after: None,
+            uses_after: None,
+        }
     }
 
     /// What is counted of the content under this digest.
@@ -136,11 +150,26 @@ impl IndexFeed {
         let Some(writer) = &mut self.writer else { return Tended::Idle };
         if writer.carry_over(BUCKETS_AT_ONCE) {
             writer.finish_generation();
+            // The file of the new table has none.
+            self.uses_after = None;
             let is_filling = self.work == Work::FillingAndGrowing;
             self.work = if is_filling { Work::Filling } else { Work::Nothing };
             self.account();
         }
         Tended::Busy
+    }
+
+    /// Lets the index's file have what workers noted of uses, in rounds.
+    fn write_uses(&mut self) -> Tended {
+        let Some(writer) = &mut self.writer else { return Tended::Idle };
+        if !is_past(self.uses_after) {
+            return Tended::Idle;
+        }
+        if !writer.write_uses(USES_AT_ONCE) {
+            return Tended::Busy;
+        }
+        self.uses_after = Some(clock::now() + USES_INTERVAL);
+        Tended::Idle
     }
 
     /// What the index holds now is what counts, whatever was added up before.
@@ -223,6 +252,7 @@ impl Subscriber for IndexFeed {
         let Some(writer) = &mut self.writer else { return };
         if self.work == Work::Replacing {
             writer.finish_generation();
+            self.uses_after = None;
         }
         writer.rebuilt();
         writer.set_applied(self.group);
@@ -246,7 +276,7 @@ impl Subscriber for IndexFeed {
             self.work = Work::Filling;
             return Tended::Rebuild;
         }
-        Tended::Idle
+        self.write_uses()
     }
 
     fn closed(&mut self) {

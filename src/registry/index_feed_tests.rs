@@ -242,3 +242,43 @@ fn small_content_is_kept_once_its_blob_is_known() {
     assert_eq!(found, content);
     rig.close();
 }
+
+/// What workers note of uses is in the file after a minute at most, and a kill then loses nothing.
+#[test]
+fn uses_reach_the_file_while_the_process_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = IndexOptions {
+        folder: folder.path().to_owned(),
+        store_id: [1; 16],
+        slots_min: 100_000,
+        small_bytes: 0,
+    };
+    let (index, writer, _) = Index::open(options.clone()).unwrap();
+    let (space, _) = Space::new(1 << 40);
+    let mut feed = IndexFeed::new((index.clone(), writer), (Due::First, 1), space);
+    for n in 0..1000 {
+        feed.applied(&blob(n));
+    }
+    feed.rebuilt();
+    for n in 0..1000 {
+        index.touch(&digest(n), u64::from(u32::MAX));
+    }
+    let mut rounds = 0;
+    while feed.tend() == Tended::Busy {
+        rounds += 1;
+        assert!(rounds < 100);
+    }
+    assert!(rounds > 0, "98 pages at once");
+    // Noted too late for this minute.
+    index.touch(&digest(5), u64::from(u32::MAX) + 60);
+    assert_eq!(feed.tend(), Tended::Idle);
+    drop((feed, index));
+    let (index, _writer, _) = Index::open(options).unwrap();
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..20_000 {
+        let Some(sample) = index.sample(fastrand::u64(..)) else { continue };
+        assert_eq!(sample.hits, 1);
+        seen.insert(sample.digest);
+    }
+    assert!(seen.len() > 900, "{}", seen.len());
+}

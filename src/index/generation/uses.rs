@@ -1,12 +1,17 @@
 //! What eviction is told: how content was used, and some of it, drawn at random.
+//!
+//! Workers note uses in memory of the process alone; the writer puts what changed into the file, a
+//! piece at a time, so that a later process knows it too.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::counted;
 use super::super::layout::{
-    ACCESS_HITS_MAX, ACCESS_MINUTE_MAX, ACCESS_MINUTE_SHIFT, BODY_AT, BUCKET_BYTES, BUCKET_SLOTS,
-    Key, Value,
+    ACCESS_BYTES, ACCESS_HITS_MAX, ACCESS_MINUTE_MAX, ACCESS_MINUTE_SHIFT, BUCKET_SLOTS, Key,
+    PAGE_BYTES, Value, access_range,
 };
+use super::super::map::{Map, PrivatePart};
 use super::Generation;
 
 /// Draws of [`Generation::sample`], about 10 ns each where they miss: one blob in 100,000 slots is
@@ -20,6 +25,63 @@ pub(in crate::index) struct Access {
     pub(in crate::index) minute: u64,
     /// As [`counted`] counts; saturates at 4095.
     pub(in crate::index) hits: u32,
+}
+
+/// The access table as this process knows it, and which of its pieces (a page each) the file does
+/// not have.
+pub(super) struct Uses {
+    known: PrivatePart,
+    /// Where it lies in the file.
+    at: usize,
+    changed: Box<[AtomicBool]>,
+}
+
+impl Uses {
+    /// That of a table file. Nothing is read here.
+    pub(super) fn of(map: &Map, buckets: u64) -> io::Result<Self> {
+        let bytes = access_range(buckets as usize);
+        let pieces = bytes.len().div_ceil(PAGE_BYTES);
+        Ok(Self {
+            at: bytes.start,
+            known: map.private_part(bytes)?,
+            changed: (0..pieces).map(|_| AtomicBool::new(false)).collect(),
+        })
+    }
+
+    fn load(&self, number: usize) -> u32 {
+        let entry = self.known.half_words().get(number);
+        entry.map_or(0, |entry| entry.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn store(&self, number: usize, value: u32) {
+        let piece = self.changed.get(number * ACCESS_BYTES / PAGE_BYTES);
+        if let (Some(entry), Some(piece)) = (self.known.half_words().get(number), piece) {
+            entry.store(value, Ordering::Relaxed);
+            // Swapped here and in `write`: the later of the two sees what the earlier did.
+            piece.swap(true, Ordering::AcqRel);
+        }
+    }
+
+    /// Writes the changed pieces from `first` on, `most` of them; where to go on, if they were not
+    /// all.
+    fn write(&self, map: &Map, first: usize, most: usize) -> io::Result<Option<usize>> {
+        let mut left = most;
+        for (number, piece) in self.changed.iter().enumerate().skip(first) {
+            if !piece.load(Ordering::Relaxed) {
+                continue;
+            }
+            let Some(still_left) = left.checked_sub(1) else { return Ok(Some(number)) };
+            left = still_left;
+            piece.swap(false, Ordering::AcqRel);
+            let entries = self.known.half_words().chunks(PAGE_BYTES / ACCESS_BYTES).nth(number);
+            let entries = entries.unwrap_or_default().iter();
+            let bytes: Vec<u8> =
+                entries.flat_map(|entry| entry.load(Ordering::Relaxed).to_ne_bytes()).collect();
+            map.write_at(&bytes, self.at + number * PAGE_BYTES)
+                .inspect_err(|_| piece.store(true, Ordering::Relaxed))?;
+        }
+        Ok(None)
+    }
 }
 
 impl Generation {
@@ -56,10 +118,10 @@ impl Generation {
         })
     }
 
-    /// Notes a use at `minute` (since 1970). Stores nothing when one was noted in that minute.
+    /// Notes a use at `minute` (since 1970). Stores nothing when one was noted in that minute, and
+    /// nothing in the file ever: see [`Generation::write_uses`].
     pub(in crate::index) fn touch(&self, number: usize, minute: u64) {
-        let Some(entry) = self.access_entry(number) else { return };
-        let old = entry.load(Ordering::Relaxed);
+        let old = self.uses.load(number);
         let last = self.unpacked(old);
         // A minute that the clock cannot tell would else be a new one at each use.
         let minute =
@@ -69,13 +131,28 @@ impl Generation {
         let hits = counted(last.hits, last_minute, now_minute);
         let new = self.packed(Access { minute, hits });
         if new != old {
-            entry.store(new, Ordering::Relaxed);
+            self.uses.store(number, new);
         }
     }
 
     pub(in crate::index) fn access(&self, number: usize) -> Access {
-        let entry = self.access_entry(number).map_or(0, |entry| entry.load(Ordering::Relaxed));
-        self.unpacked(entry)
+        self.unpacked(self.uses.load(number))
+    }
+
+    /// Puts uses that the file does not have into it, at most `most` pages of them from the page
+    /// `first` on; where to go on, if that was not the end. Only the one writer.
+    ///
+    /// # Errors
+    /// The disk failed. What was not written is tried again with the next round.
+    pub(in crate::index) fn write_uses(
+        &self,
+        first: usize,
+        most: usize,
+    ) -> io::Result<Option<usize>> {
+        if !self.is_on_disk() || self.is_poisoned() {
+            return Ok(None);
+        }
+        self.uses.write(self.file.map(), first, most)
     }
 
     fn unpacked(&self, entry: u32) -> Access {
@@ -88,12 +165,6 @@ impl Generation {
     pub(super) fn packed(&self, access: Access) -> u32 {
         let minute = access.minute.saturating_sub(self.epoch_minute).min(ACCESS_MINUTE_MAX);
         (minute as u32) << ACCESS_MINUTE_SHIFT | access.hits.min(ACCESS_HITS_MAX)
-    }
-
-    pub(super) fn access_entry(&self, number: usize) -> Option<&AtomicU32> {
-        let at = BODY_AT + (self.buckets as usize).saturating_mul(BUCKET_BYTES);
-        let count = (self.buckets as usize).saturating_mul(BUCKET_SLOTS);
-        self.file.map().half_words(at, count).get(number)
     }
 }
 

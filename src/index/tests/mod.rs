@@ -9,3 +9,4 @@ mod plain_memory;
 mod readers;
 mod sampling;
 mod support;
+mod uses;

@@ -284,24 +284,6 @@ fn uses_are_counted_once_a_minute_and_halved_at_midnight() {
 }
 
 #[test]
-fn a_use_in_the_same_minute_writes_nothing() {
-    let folder = folder();
-    let (index, mut writer, _) = open(options(folder.path(), 100, 0));
-    writer.put_blob(&digest(1), &blob(1));
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let later = now.as_secs().next_multiple_of(60) + 600;
-    index.touch(&digest(1), later);
-    // Whatever is written shows in the file: another thread's newer count would be lost.
-    let table =
-        || std::fs::read(super::super::recovery::generation_path(folder.path(), 1)).unwrap();
-    let before = table();
-    index.touch(&digest(1), later + 1);
-    assert!(before == table());
-    index.touch(&digest(1), later + 60);
-    assert!(before != table());
-}
-
-#[test]
 fn what_was_rehashed_is_proven_in_both_generations() {
     let folder = folder();
     let (index, mut writer, _) = open(options(folder.path(), 100, 1));
