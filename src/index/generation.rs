@@ -6,6 +6,7 @@
 mod uses;
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,6 +27,15 @@ use uses::Uses;
 /// Part of the slots that may be in use before a larger generation is asked for. Up to here an
 /// entry that finds both its buckets full is a matter of chance in millions.
 const LOAD_MAX_PERCENT: u64 = 75;
+
+/// What a part of a table lies in.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Part {
+    /// The map that all processes would share.
+    Shared,
+    /// The uses, as this process knows them.
+    Uses,
+}
 
 pub(super) struct Generation {
     file: IndexFile,
@@ -185,6 +195,28 @@ impl Generation {
                 self.is_flawed.store(true, Ordering::Relaxed);
                 Lookup::Unsure
             }
+        }
+    }
+
+    /// What look-ups read of the file, the part that each of them needs first.
+    pub(super) fn parts(&self) -> [(Part, Range<usize>); 3] {
+        let uses = access_range(self.buckets as usize);
+        let bytes = usize::try_from(self.file.header().file_bytes).unwrap_or(usize::MAX);
+        [
+            (Part::Shared, uses.end..bytes),
+            (Part::Shared, BODY_AT..uses.start),
+            (Part::Uses, 0..uses.len()),
+        ]
+    }
+
+    /// Brings some of a part into memory. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The kernel cannot, or the disk failed.
+    pub(super) fn populate(&self, part: Part, bytes: Range<usize>) -> io::Result<()> {
+        match part {
+            Part::Shared => self.file.map().populate(bytes),
+            Part::Uses => self.uses.populate(bytes),
         }
     }
 

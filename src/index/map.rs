@@ -18,7 +18,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, MemfdFlags};
 
 use super::layout::PAGE_BYTES;
@@ -112,6 +112,12 @@ impl Map {
         unsafe { std::slice::from_raw_parts(self.raw.as_ptr().add(at).cast(), count) }
     }
 
+    /// Reads these bytes of the file into memory and puts them under the map, so that look-ups
+    /// find them there. Blocks on the disk. Best effort: kernels before 5.14 cannot.
+    pub(super) fn populate(&self, bytes: Range<usize>) -> io::Result<()> {
+        advise(&self.raw, Advice::PopulateRead, bytes)
+    }
+
     /// A copy of a part of the file in the memory of this process.
     ///
     /// # Errors
@@ -171,6 +177,20 @@ impl PrivatePart {
         // `self`. No other kind of reference to this memory exists, and any bytes are a valid
         // `AtomicU32`.
         unsafe { std::slice::from_raw_parts(start.cast(), self.raw.len() / size_of::<AtomicU32>()) }
+    }
+
+    /// Makes these bytes of it the process's own, so that the first store neither copies nor reads
+    /// a page. Blocks on the disk. Best effort: kernels before 5.14 cannot.
+    pub(super) fn populate(&self, bytes: Range<usize>) -> io::Result<()> {
+        advise(&self.raw, Advice::PopulateWrite, bytes)
+    }
+}
+
+fn advise(raw: &MmapRaw, advice: Advice, bytes: Range<usize>) -> io::Result<()> {
+    let end = bytes.end.min(raw.len());
+    match end.saturating_sub(bytes.start) {
+        0 => Ok(()),
+        length => raw.advise_range(advice, bytes.start, length),
     }
 }
 

@@ -19,6 +19,11 @@
 //! **Invariant:** recovery is binary: a file is believed whole or dropped and filled again.
 //! **Invariant:** no number read from a file is used before it is bounded; nothing here panics.
 //!
+//! A look-up takes no lock and makes no system call, but it reads a map of a file. After a start
+//! `warm` reads all of it into memory; before it is there, and where the machine is so short of
+//! memory that the kernel drops pages of it again, a look-up waits for the disk to read one page
+//! (4 KiB, or some around it), and its worker with it.
+//!
 //! Deliberately absent: repair, growing in place, pointers in files, eviction policy, freshness.
 
 mod file;
@@ -32,6 +37,7 @@ mod recovery;
 mod sigbus;
 mod small;
 mod table;
+mod warm;
 mod writer;
 
 use std::path::PathBuf;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::file::boot_id;
 use super::generation::{Generation, now_minute};
 use super::small::Small;
-use super::{Index, IndexError, IndexOptions, IndexWriter, Opened};
+use super::{Index, IndexError, IndexOptions, IndexWriter, Opened, warm};
 
 /// Files of a folder that are looked at. Two are normal: more come from starts that failed.
 const CANDIDATES_MAX: usize = 1024;
@@ -30,7 +30,8 @@ impl Index {
     /// Opens the index of a store, or begins an empty one. The caller holds the lock of the store:
     /// a second process (or a second call) on the same folder would be a second writer. Blocks.
     ///
-    /// It takes no time that grows with the index: nothing but headers is read.
+    /// It takes no time that grows with the index: nothing but headers is read. The rest is brought
+    /// into memory by a thread that nothing waits for.
     ///
     /// # Errors
     /// The folder cannot be used, or neither a file nor memory can be had.
@@ -85,6 +86,7 @@ pub(super) fn open_in_boot(
     };
     let small = open_small(&folder, &options, boot_id)?;
     let index = Arc::new(Index::new(Arc::new(current), small));
+    warm::begin(&index, matches!(opened, Opened::Trusted { .. }));
     let writer = IndexWriter::new(index.clone(), options, boot_id);
     Ok((index, writer, opened))
 }

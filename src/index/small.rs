@@ -8,6 +8,7 @@
 //! for, its checksum holds, and the writer had not come near it while it was copied.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -179,6 +180,21 @@ impl Small {
             RecordHead { key: key.words, is_sha512: key.is_sha512, length: length as u32, line };
         let content = out.get(start..)?;
         (is_untouched && expected.proves(&head, self.seed, content)).then_some(())
+    }
+
+    /// The bytes of the file that hold records, or did.
+    pub(super) fn written(&self) -> Range<usize> {
+        let lines = self.reserved().unwrap_or(0).min(self.lines);
+        let bytes = usize::try_from(lines).unwrap_or(0).saturating_mul(LINE_BYTES);
+        BODY_AT..BODY_AT.saturating_add(bytes)
+    }
+
+    /// Brings some of the file into memory. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The kernel cannot, or the disk failed.
+    pub(super) fn populate(&self, bytes: Range<usize>) -> io::Result<()> {
+        self.file.map().populate(bytes)
     }
 
     pub(super) fn is_poisoned(&self) -> bool {

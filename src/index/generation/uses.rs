@@ -4,6 +4,7 @@
 //! piece at a time, so that a later process knows it too.
 
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::counted;
@@ -60,6 +61,10 @@ impl Uses {
             // Swapped here and in `write`: the later of the two sees what the earlier did.
             piece.swap(true, Ordering::AcqRel);
         }
+    }
+
+    pub(super) fn populate(&self, bytes: Range<usize>) -> io::Result<()> {
+        self.known.populate(bytes)
     }
 
     /// Writes the changed pieces from `first` on, `most` of them; where to go on, if they were not

@@ -1,4 +1,4 @@
-//! Uses: noted in memory, in the file when the writer puts them there.
+//! Uses: noted in memory, in the file when the writer puts them there; and what a start reads.
 
 use std::fs;
 use std::path::Path;
@@ -115,4 +115,49 @@ fn uses_outlast_a_stop_and_what_was_written_outlasts_a_kill() {
         let (index, _writer, _) = open(options(folder.path(), SLOTS, 0));
         assert_eq!(uses(&index, 1), known, "killed: {is_killed}");
     }
+}
+
+/// Bytes in memory of the maps of files in a folder: shared ones, and pages of one's own.
+fn resident(folder: &Path) -> [u64; 2] {
+    let folder = folder.to_str().unwrap();
+    let (mut sums, mut at) = ([0, 0], None);
+    for line in fs::read_to_string("/proc/self/smaps").unwrap().lines() {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let kib = || fields[1].parse::<u64>().unwrap();
+        match fields[0] {
+            _ if fields[0].contains('-') => {
+                let is_ours = line.contains(folder);
+                at = is_ours.then(|| usize::from(fields[1].ends_with('p')));
+            }
+            "Rss:" if at == Some(0) => sums[0] += kib() * 1024,
+            "Anonymous:" if at == Some(1) => sums[1] += kib() * 1024,
+            _ => {}
+        }
+    }
+    sums
+}
+
+#[test]
+fn a_start_reads_all_that_look_ups_need() {
+    let folder = folder();
+    let (index, mut writer, _) = open(options(folder.path(), 100_000, 1 << 20));
+    fill(&mut writer, &mut Model::default(), KEYS);
+    writer.close().unwrap();
+    let buckets = index.current().buckets() as usize;
+    let ring = index.ring().unwrap().written().len() as u64;
+    assert!(ring > 100_000, "{ring}");
+    drop(index);
+    let access = access_range(buckets).len() as u64;
+    let expected = [table(folder.path()).len() as u64 - access - 4 * 4096 + ring, access];
+    let (index, _writer, _) = open(options(folder.path(), 100_000, 1 << 20));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let found = resident(folder.path());
+        if found.iter().zip(expected).all(|(found, expected)| *found >= expected) {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{found:?} of {expected:?} bytes");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    drop(index);
 }
