@@ -49,6 +49,9 @@ pub enum Command {
     ///
     /// Works on a stopped server, and through the admin address of a running one.
     Gc(GcArgs),
+    /// Look after resolver plugins
+    #[command(subcommand)]
+    Plugin(PluginCommand),
     /// Print a client's configuration for this mirror
     Hosts(HostsArgs),
     /// Print a completion script
@@ -156,6 +159,42 @@ pub struct GcArgs {
     /// Only show what would be freed
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PluginCommand {
+    /// Check whether a plugin keeps the rules of the plugin ABI
+    ///
+    /// Plays hosts of several versions to it, in processes of their own, and prints a verdict for
+    /// each rule.
+    Check(PluginCheckArgs),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct PluginCheckArgs {
+    /// A server's configuration, for the plugin's entry in it and the upstreams
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Calls for the leak check
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub calls: usize,
+    /// How long nothing may happen before the plugin is taken to be stuck
+    #[arg(long, value_name = "SECONDS", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub patience: u64,
+    /// The part of a check that a process of its own does
+    #[arg(long, hide = true, value_enum)]
+    pub stage: Option<StageArg>,
+    /// The plugin
+    #[arg(value_name = "FILE.so")]
+    pub file: PathBuf,
+}
+
+/// See `ringport_plugin_conformance::Stage`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StageArg {
+    Contract,
+    Figures,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -340,8 +379,21 @@ mod tests {
     }
 
     #[test]
+    fn plugin_check_takes_a_file() {
+        let line = "plugin check --config a.toml --calls 5 --patience 2 p.so";
+        let Ok(Command::Plugin(PluginCommand::Check(check))) = parse(line) else {
+            panic!("{line}")
+        };
+        assert_eq!((check.calls, check.patience, check.stage), (5, 2, None));
+        assert_eq!((check.config, check.file), (Some("a.toml".into()), "p.so".into()));
+    }
+
+    #[test]
     fn misuse_is_status_2_and_help_is_0() {
         let misuses = [
+            "plugin",
+            "plugin check",
+            "plugin check --patience 0 p.so",
             "fly",
             "check",
             "serve --listen nowhere",

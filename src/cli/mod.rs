@@ -1,8 +1,9 @@
 //! The command line: its grammar, and the commands that need no server.
 //!
 //! `args` is the grammar (clap), `check` prints what a configuration amounts to, `hosts` prints the
-//! configuration of a client, `replay` asks recorded requests again, `verify` and `gc` look after the store, themselves or by asking the
-//! server that holds it. `main` parses, hands each command to its function here or in
+//! configuration of a client, `replay` asks recorded requests again, `verify` and `gc` look after the
+//! store, themselves or by asking the server that holds it, `plugin_check` runs a plugin's checks in
+//! processes that it may crash. `main` parses, hands each command to its function here or in
 //! `server`, and turns the outcome into the exit status.
 //!
 //! May import: everything below it. Imported by `main` only.
@@ -18,6 +19,7 @@ pub mod args;
 pub mod check;
 pub mod gc;
 pub mod hosts;
+pub mod plugin_check;
 pub mod replay;
 mod run;
 mod store_command;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use super::args::{Args, Command, ExplainArgs, ServeArgs, write_completions};
-use super::{Exit, check, gc, hosts, replay, verify};
+use super::args::{Args, Command, ExplainArgs, PluginCommand, ServeArgs, write_completions};
+use super::{Exit, check, gc, hosts, plugin_check, replay, verify};
 use crate::api::{self, Question};
 use crate::config::{Config, ConfigError};
 use crate::plugin::Chain;
@@ -34,6 +34,9 @@ pub fn main() -> ExitCode {
         Command::Gc(args) => {
             drop((out, remarks));
             return end(gc::run(&args, &mut io::stdout(), &mut io::stderr()));
+        }
+        Command::Plugin(PluginCommand::Check(args)) => {
+            plugin_check::run(&args, &mut out, &mut remarks)
         }
         Command::Hosts(args) => hosts::run(&args, &mut out, &mut remarks),
         Command::Completions(args) => write_completions(&args, &mut out).map(|()| Exit::Well),

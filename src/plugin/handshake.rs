@@ -5,6 +5,7 @@
 //! out; none is only a warning.
 
 use ringport_plugin_abi as abi;
+use ringport_plugin_conformance::Subject;
 
 use super::error::Fault;
 
@@ -41,6 +42,12 @@ impl Entry {
     /// that is never unloaded.
     pub(super) unsafe fn new(function: abi::EntryFn) -> Entry {
         Entry(function)
+    }
+
+    /// For the conformance kit, which shakes hands itself.
+    pub(super) fn subject(self) -> Subject {
+        // SAFETY: what was promised to `new`.
+        unsafe { Subject::loaded(self.0) }
     }
 }
 

@@ -6,9 +6,11 @@
 //! `worker` (one worker's resolvers, and in `memo` what it remembers of them).
 //! The linked-in standard resolver enters at `handshake` and takes the same way from there on.
 //!
+//! `specimen` hands a loaded file to the conformance kit instead.
+//!
 //! May import: `oci`, `http`, `config`, `limits`, `telemetry` (what its log says of a decision),
-//! `runtime::clock`, and the crates
-//! `ringport-plugin-abi` and `ringport-plugin-standard` (its table only).
+//! `runtime::clock`, and the crates `ringport-plugin-abi`, `ringport-plugin-standard` (its table
+//! only) and `ringport-plugin-conformance`.
 //!
 //! **Invariant:** a [`Resolution`] names declared upstreams by their canonical namespace (with a
 //! declared credential or forwarded namespace behind it, see [`Namespace::scoped`]) and
@@ -39,6 +41,7 @@ mod instance;
 mod loader;
 mod memo;
 mod placement;
+mod specimen;
 mod stats;
 mod view;
 mod worker;
@@ -57,6 +60,7 @@ pub use chain::{Chain, ChainObserver, Refreshed};
 pub use error::{Fault, PluginError};
 pub use explain::{Explanation, Step};
 pub use placement::{PlaceRequest, Placement, RemotePurpose, RemoteRequest, StorageClass};
+pub use specimen::{open_specimen, specimen_world};
 pub use stats::{CALL_SECONDS_BOUNDS, HookStats, PluginStats, STATUS_NAMES};
 pub use worker::{WorkerChain, WorkerLink};
 

@@ -64,3 +64,12 @@ fn names_outside_the_grammar_are_the_clients_error_not_ours() {
         assert!(answer.starts_with("INVALID: "), "{name:?} gave {answer}");
     }
 }
+
+#[test]
+fn it_keeps_the_rules_of_the_guide() {
+    use ringport_plugin_conformance::{Options, Subject, World, check};
+    let world = World::with_config("default_upstream = 'docker.io'\nhosted = ['team/*']");
+    let options = Options { calls: 20_000, ..Options::default() };
+    let report = check(Subject::linked(&PLUGIN), &world, &options);
+    assert!(report.is_passed(), "{report}");
+}
