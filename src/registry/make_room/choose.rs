@@ -44,8 +44,8 @@ impl RoomMaker {
         let now_minute = u32::try_from(now / 60).unwrap_or(u32::MAX);
         let mut fallback: Option<(f64, Victim)> = None;
         for _ in 0..rounds {
-            let (samples, mut victims): (Vec<_>, Vec<_>) = self
-                .draw(limit)
+            let (drawn, is_all) = self.draw(limit);
+            let (samples, mut victims): (Vec<_>, Vec<_>) = drawn
                 .into_iter()
                 .filter_map(|drawn| self.judge(&drawn, now))
                 .filter(|(_, victim)| !chosen.contains(&victim.digest))
@@ -60,22 +60,28 @@ impl RoomMaker {
                 }
                 Choice::Nothing => {}
             }
+            if is_all {
+                break;
+            }
         }
         fallback.map(|(_, victim)| (victim, true))
     }
 
-    /// [`SAMPLES`] contents drawn at random from those that are held against a limit. Where these
-    /// are few of many, or fewer than that, all are looked through for them.
-    fn draw(&mut self, limit: Limit) -> Vec<index::Sample> {
+    /// [`SAMPLES`] contents drawn at random from those that are held against a limit; and whether
+    /// these are all. Few of many, and any in a table that is almost empty, are rarely drawn: then
+    /// the table is looked through for them, from a random place on.
+    fn draw(&mut self, limit: Limit) -> (Vec<index::Sample>, bool) {
         let Self { index, store, random, .. } = self;
         // What is in a missing pool frees nothing.
         let counts = |drawn: &index::Sample| {
             let BlobEntry { pool, owner, is_hosted, .. } = drawn.entry;
             !is_hosted && limit.counts(pool, owner) && store.has_pool(pool)
         };
-        if limit == Limit::Total {
+        let table = index.counts();
+        let is_sparse = table.blobs < table.slots / SAMPLES as u64;
+        if limit == Limit::Total && !is_sparse {
             let draws = (0..SAMPLES).filter_map(|_| index.sample(random.next()));
-            return draws.filter(counts).collect();
+            return (draws.filter(counts).collect(), false);
         }
         let mut drawn = Vec::with_capacity(SAMPLES);
         index.walk(random.next(), |sample| {
@@ -84,7 +90,8 @@ impl RoomMaker {
             }
             drawn.len() < SAMPLES
         });
-        drawn
+        let is_all = drawn.len() < SAMPLES;
+        (drawn, is_all)
     }
 
     /// What the policy has to know of content that was drawn.
