@@ -31,9 +31,7 @@ impl Rig {
         })
         .unwrap();
         let due = Due::of(&found, opened.group);
-        // The files do not matter here, only which pools there are.
-        let (store, _) = Store::open(tempfile::tempdir().unwrap().path()).unwrap();
-        let (space, _) = Space::new(&store, SpaceLimits { total: 1 << 40, ..Default::default() });
+        let space = large_space();
         let feed = IndexFeed::new((index.clone(), writer), (due, opened.group), space.clone());
         let (catalog, thread) = unstarted.start(Box::new(feed)).unwrap();
         if due != Due::Nothing {
@@ -62,6 +60,12 @@ impl Rig {
     fn knows(&self, n: u64) -> Lookup<u64> {
         self.index.blob(&digest(n)).map(|entry| entry.size)
     }
+}
+
+/// Of a store of its own: its files do not matter here, only which pools there are.
+fn large_space() -> Arc<Space> {
+    let (store, _) = Store::open(tempfile::tempdir().unwrap().path()).unwrap();
+    Space::new(&store, SpaceLimits { total: 1 << 40, ..Default::default() }).0
 }
 
 fn digest(n: u64) -> Digest {
@@ -254,7 +258,7 @@ fn uses_reach_the_file_while_the_process_runs() {
         small_bytes: 0,
     };
     let (index, writer, _) = Index::open(options.clone()).unwrap();
-    let (space, _) = Space::new(1 << 40);
+    let space = large_space();
     let mut feed = IndexFeed::new((index.clone(), writer), (Due::First, 1), space);
     for n in 0..1000 {
         feed.applied(&blob(n));

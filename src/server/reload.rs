@@ -86,6 +86,9 @@ struct Counts {
     refreshes_failed: AtomicU64,
 }
 
+/// One of the counts.
+type Count = fn(&Counts) -> &AtomicU64;
+
 impl Reloader {
     /// Takes over what was started, and starts the thread that refreshes plugins.
     ///
@@ -235,7 +238,7 @@ impl Reloader {
     }
 
     fn count(self: &Arc<Self>) {
-        let counters: [(_, _, fn(&Counts) -> &AtomicU64); 4] = [
+        let counters: [(_, _, Count); 4] = [
             ("ringport_reloads", "Configurations taken up while serving", |c| &c.reloads),
             ("ringport_reloads_refused", "Configurations that were not", |c| &c.reloads_refused),
             ("ringport_plugin_refreshes", "Refreshes of plugins that went well", |c| &c.refreshes),
