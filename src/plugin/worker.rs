@@ -95,7 +95,9 @@ impl WorkerChain {
     /// remembered is used.
     pub fn explain(&self, request: &ResolveRequest<'_>) -> Explanation {
         let mut steps = Vec::new();
-        let (outcome, _) = self.ask(request, |step| steps.push(step));
+        let (outcome, _) = self.ask(request, |name| {
+            steps.push(Step { declined_by: name.to_owned() });
+        });
         let outcome = outcome.map(|resolution| (*resolution).clone());
         let placement = match &outcome {
             Ok(resolution) => self.explain_placement(request, resolution),
@@ -137,7 +139,7 @@ impl WorkerChain {
     fn ask(
         &self,
         request: &ResolveRequest<'_>,
-        mut declined: impl FnMut(Step),
+        mut declined: impl FnMut(&str),
     ) -> (Result<Arc<Resolution>, ResolveError>, Option<u64>) {
         let view = View::of(request, &self.declared);
         let mut depends_on = Some(0);
@@ -147,7 +149,7 @@ impl WorkerChain {
             match asked.outcome {
                 Outcome::Answered(resolution) => return (Ok(resolution), depends_on),
                 Outcome::Refused(error) => return (Err(error), depends_on),
-                Outcome::Declined => declined(Step { declined_by: link.name().to_string() }),
+                Outcome::Declined => declined(link.name()),
             }
         }
         (Err(self.nobody_knows(request)), depends_on)

@@ -351,7 +351,8 @@ pub struct Plugin {
     pub refresh: Option<RefreshFn>,
 }
 
-/// A struct that crosses: it begins with `size: u32`, and all of its bytes zero is a valid value.
+/// A struct that crosses: it begins with `size: u32`, and what a plugin or host of any version
+/// writes into it is a valid value, all bytes zero too.
 ///
 /// # Safety
 /// Both must hold for the implementing type.
@@ -361,7 +362,8 @@ macro_rules! crossing {
     ($($name:ident),+) => {
         $(
             // SAFETY: `repr(C)`, first field `size: u32`; the rest are integers, raw pointers and
-            // optional functions, for which zero is 0, null and `None`.
+            // optional functions, for which any bits are valid as far as reading goes, and zero is
+            // 0, null and `None`.
             unsafe impl Crossing for $name {}
         )+
     };
@@ -391,6 +393,11 @@ pub unsafe fn read_sized<T: Crossing>(ptr: *const T) -> Option<T> {
     // SAFETY: the caller promises a readable `u32` at the start.
     let size = unsafe { ptr.cast::<u32>().read() };
     let known = (size as usize).min(size_of::<T>());
+    if known == size_of::<T>() {
+        // The usual case, and a copy whose length the compiler knows is a few moves.
+        // SAFETY: that many bytes are readable, and any of them make a `T` (`Crossing`).
+        return Some(unsafe { ptr.read() });
+    }
     let mut copy = core::mem::MaybeUninit::<T>::zeroed();
     // SAFETY: `known` bytes are readable by the caller's promise and fit into `copy`, a local that
     // can't overlap with them; all zero is a valid `T` (`Crossing`), and so is any version's prefix.
