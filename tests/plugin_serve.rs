@@ -62,3 +62,48 @@ fn the_standard_resolver_as_a_file_replaces_the_one_linked_in() {
     let log = server.log_text();
     assert!(log.contains("plugin=outside") && !log.contains("linked in"), "{log}");
 }
+
+#[test]
+fn a_named_credential_goes_to_its_upstream_only_and_what_it_sees_is_kept_apart() {
+    let proxy = LyingUpstream::start();
+    // team-a:team-a-secret
+    proxy.require("Basic dGVhbS1hOnRlYW0tYS1zZWNyZXQ=", "Basic realm=\"x\"");
+    let body = manifest("of team a");
+    proxy.add_manifest("a", "v1", OCI_MANIFEST, &body);
+    let hub = LyingUpstream::start();
+    let plugin = Installed::built("ringport_plugin_faulty");
+    let setup = Setup::new("plugin-credential");
+    let password = setup.scratch().file("team-a.password", "team-a-secret\n");
+    std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .unwrap();
+    let named = format!(
+        "[[upstream.credential]]\nname = \"team-a\"\nusername = \"team-a\"\n\
+         password_file = {password:?}"
+    );
+    let server = setup
+        .upstream(Upstream::new("docker.io", &hub.url()).set("aliases = [\"hub.example\"]"))
+        .upstream(Upstream::new("proxy.example", &proxy.url()).set("forward_ns = true").set(&named))
+        .routing("resolvers = [\"p\", \"standard\"]\nhosted = [\"*\"]")
+        .more(&plugin_entry("p", &plugin.path, ""))
+        .start();
+    let answer = server.get("/v2/faulty/credential/manifests/v1");
+    assert_eq!((answer.status(), answer.body.as_slice()), (200, body.as_slice()));
+    let asked = proxy.requests();
+    assert_eq!(server.get("/v2/faulty/credential/manifests/v1").status(), 200);
+    assert_eq!(proxy.requests(), asked, "known, to this login");
+    // The same repository without the login: the upstream decides, and it refuses.
+    let without = server.get("/v2/proxy.example/a/manifests/v1");
+    assert!(without.status() != 200 && proxy.requests() > asked, "{}", without.text());
+    // Both at once: the namespace is forwarded, under the login.
+    assert_eq!(server.get("/v2/faulty/both-scopes/manifests/v1").status(), 200);
+    let query = proxy.seen().last().expect("a request").request.query.clone();
+    assert_eq!(query.as_deref(), Some("ns=docker.io"));
+    let plain = server.get("/v2/faulty/forward/manifests/v1");
+    assert_ne!(plain.status(), 200, "{}", plain.text());
+    assert!(
+        proxy.heard("dGVhbS1hOnRlYW0tYS1zZWNyZXQ=") && !hub.heard("dGVhbS1hOnRlYW0tYS1zZWNyZXQ=")
+    );
+    assert_eq!(server.metric("ringport_upstream_requests_total", &["#team-a"]), 0.0);
+    let log = server.log_text();
+    assert!(log.contains("proxy.example#team-a") && !log.contains("team-a-secret"), "{log}");
+}

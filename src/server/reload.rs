@@ -86,9 +86,6 @@ struct Counts {
     refreshes_failed: AtomicU64,
 }
 
-/// One of the counts.
-type Count = fn(&Counts) -> &AtomicU64;
-
 impl Reloader {
     /// Takes over what was started, and starts the thread that refreshes plugins.
     ///
@@ -238,19 +235,19 @@ impl Reloader {
     }
 
     fn count(self: &Arc<Self>) {
-        let counters: [(_, _, Count); 4] = [
-            ("ringport_reloads", "Configurations taken up while serving", |c| &c.reloads),
-            ("ringport_reloads_refused", "Configurations that were not", |c| &c.reloads_refused),
-            ("ringport_plugin_refreshes", "Refreshes of plugins that went well", |c| &c.refreshes),
-            ("ringport_plugin_refreshes_failed", "Refreshes that failed", |c| &c.refreshes_failed),
-        ];
-        for (name, help, counter) in counters {
+        let attach = |name, help, counter: fn(&Counts) -> &AtomicU64| {
             let reloader = Arc::downgrade(self);
             self.parts.metrics.attach_counter(name, help, move || {
                 let reloader = reloader.upgrade();
                 reloader.map_or(0, |reloader| counter(&reloader.counts).load(Ordering::Relaxed))
             });
-        }
+        };
+        attach("ringport_reloads", "Configurations taken up while serving", |c| &c.reloads);
+        let help = "Configurations that were not taken up";
+        attach("ringport_reloads_refused", help, |c| &c.reloads_refused);
+        attach("ringport_plugin_refreshes", "Refreshes of plugins", |c| &c.refreshes);
+        let help = "Refreshes of plugins that failed";
+        attach("ringport_plugin_refreshes_failed", help, |c| &c.refreshes_failed);
     }
 }
 

@@ -6,9 +6,9 @@ pub const ABI_MAJOR: u32 = 1;
 pub const ABI_MINOR: u32 = 1;
 /// `RINGPORT_PLUGIN_MAGIC`: "RINGPORT", read as a little-endian number.
 pub const PLUGIN_MAGIC: u64 = u64::from_le_bytes(*b"RINGPORT");
-/// `RINGPORT_PLUGIN_SIZE_MIN`: the size of [`Plugin`] in ABI 1.0.
+/// `RINGPORT_PLUGIN_SIZE_MIN`: the size of [`Plugin`](crate::Plugin) in ABI 1.0.
 pub const PLUGIN_SIZE_MIN: usize = 104;
-/// The name of the one exported symbol, of type [`EntryFn`].
+/// The name of the one exported symbol, of type [`EntryFn`](crate::EntryFn).
 pub const ENTRY_SYMBOL: &str = "ringport_plugin_entry";
 
 /// `RINGPORT_NAME_BYTES_MAX`

@@ -80,51 +80,6 @@ impl Resolver for Faulty {
             "panic" => panic!("at the {} of its life", "height"),
             "internal" => return Err(Refusal::internal("lost its table")),
             "unavailable" => return Err(Refusal::unavailable("")),
-            "generation" => {
-                answer.cacheable(By::NAME);
-                answer.hosted(&format!("g{}", self.generation));
-            }
-            "headers" => {
-                answer.cacheable(By::HEADERS);
-                let values = self.headers.iter().map(|header| request.header(*header));
-                answer.rule(&format!("{:?}", values.collect::<Vec<_>>()));
-                answer.hosted("a");
-            }
-            "ns" => {
-                answer.cacheable(By::NAME);
-                answer.rule(&format!("{:?} {:?}", request.ns_source, request.ns));
-                answer.hosted("a");
-            }
-            "reference" => {
-                answer.cacheable(By::REFERENCE | By::KIND);
-                answer.rule(request.reference);
-                answer.hosted("a");
-            }
-            "remembered-denial" => {
-                answer.cacheable(By::NAME);
-                return Err(Refusal::denied("by policy"));
-            }
-            "remembered-outage" => {
-                answer.cacheable(By::NAME);
-                return Err(Refusal::unavailable("for a while"));
-            }
-            "immutable" => {
-                answer.immutable();
-                answer.hosted("a");
-            }
-            "credential" | "other-credential" | "forward" | "forward-undeclared"
-            | "both-scopes" | "not-forwarding" => {
-                let of =
-                    |names: &[&str], value: &'static str| names.contains(&fault).then_some(value);
-                let credential = of(&["credential", "both-scopes"], "team-a");
-                let forwarded = of(&["forward", "both-scopes", "not-forwarding"], "hub.example");
-                answer.candidate(&Candidate {
-                    upstream: if fault == "not-forwarding" { "ghcr.io" } else { "proxy.example" },
-                    repository: "a",
-                    credential: credential.or(of(&["other-credential"], "team-b")),
-                    forward_ns: forwarded.or(of(&["forward-undeclared"], "quay.io")),
-                });
-            }
             "undeclared" => answer.upstream("169.254.169.254", "latest/meta-data"),
             "bad-name" => answer.hosted("Not A Name"),
             "traversal" => answer.hosted("a/../../etc"),
@@ -147,7 +102,7 @@ impl Resolver for Faulty {
                 answer.upstream("docker.io", "a");
                 answer.upstream("ghcr.io", "a");
             }
-            _ => {}
+            _ => return self.say_what_came_with_1_1(fault, request, answer),
         }
         Ok(Verdict::Answered)
     }
@@ -212,5 +167,64 @@ impl Resolver for Faulty {
                 generation: self.generation + 1,
             })),
         }
+    }
+}
+
+impl Faulty {
+    fn say_what_came_with_1_1(
+        &self,
+        fault: &str,
+        request: &Request<'_>,
+        answer: &mut Answer<'_>,
+    ) -> Result<Verdict, Refusal> {
+        match fault {
+            "generation" => {
+                answer.cacheable(By::NAME);
+                answer.hosted(&format!("g{}", self.generation));
+            }
+            "headers" => {
+                answer.cacheable(By::HEADERS);
+                let values = self.headers.iter().map(|header| request.header(*header));
+                answer.rule(&format!("{:?}", values.collect::<Vec<_>>()));
+                answer.hosted("a");
+            }
+            "ns" => {
+                answer.cacheable(By::NAME);
+                answer.rule(&format!("{:?} {:?}", request.ns_source, request.ns));
+                answer.hosted("a");
+            }
+            "reference" => {
+                answer.cacheable(By::REFERENCE | By::KIND);
+                answer.rule(request.reference);
+                answer.hosted("a");
+            }
+            "remembered-denial" => {
+                answer.cacheable(By::NAME);
+                return Err(Refusal::denied("by policy"));
+            }
+            "remembered-outage" => {
+                answer.cacheable(By::NAME);
+                return Err(Refusal::unavailable("for a while"));
+            }
+            "immutable" => {
+                answer.immutable();
+                answer.hosted("a");
+            }
+            "credential" | "other-credential" | "forward" | "forward-undeclared"
+            | "both-scopes" | "not-forwarding" => {
+                let of =
+                    |names: &[&str], value: &'static str| names.contains(&fault).then_some(value);
+                let credential = of(&["credential", "both-scopes"], "team-a");
+                let forwarded = of(&["forward", "both-scopes", "not-forwarding"], "hub.example");
+                answer.candidate(&Candidate {
+                    upstream: if fault == "not-forwarding" { "ghcr.io" } else { "proxy.example" },
+                    repository: "a",
+                    credential: credential.or(of(&["other-credential"], "team-b")),
+                    forward_ns: forwarded.or(of(&["forward-undeclared"], "quay.io")),
+                });
+            }
+            _ => {}
+        }
+        Ok(Verdict::Answered)
     }
 }
