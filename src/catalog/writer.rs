@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use futures_channel::oneshot;
 
 use super::database::Shared;
@@ -132,7 +132,11 @@ impl Writer {
     /// The next message, or the time to flush or to go on with other work.
     fn wait(&self, queue: &Receiver<Message>) -> Result<Message, RecvTimeoutError> {
         if self.rebuild.is_some() || self.is_busy {
-            return queue.recv_timeout(Duration::ZERO);
+            // Not `recv_timeout`, which yields the processor a few times before it gives up.
+            return queue.try_recv().map_err(|error| match error {
+                TryRecvError::Empty => RecvTimeoutError::Timeout,
+                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+            });
         }
         let flush_at = self.unflushed_since.map(|since| since + FLUSH_INTERVAL);
         let others = [flush_at, self.rebuild_again_at].into_iter().flatten();
