@@ -73,6 +73,14 @@ impl IndexFile {
         Ok(file)
     }
 
+    /// A file that was just made, to be filled at random: see [`Map::filled_first`].
+    pub(super) fn filled_first(self) -> Self {
+        if self.path.is_none() {
+            return self;
+        }
+        Self { map: self.map.filled_first(), ..self }
+    }
+
     /// Opens what an earlier process left, and marks it as in use; with it, whether that process
     /// had closed it.
     ///

@@ -79,7 +79,8 @@ impl Generation {
             epoch_minute,
             sequence: 0,
         };
-        let made = Self::over(IndexFile::create_somewhere(path, header)?, false)?;
+        let file = IndexFile::create_somewhere(path, header)?.filled_first();
+        let made = Self::over(file, false)?;
         made.set_pair(LIVE_CACHED, LIVE_CACHED_CHECK, 0);
         Ok(made)
     }
@@ -277,12 +278,31 @@ impl Generation {
         }
     }
 
-    /// Declares that everything is in here, unless something is known not to be.
+    /// Declares that everything is in here, unless something is known not to be. The file says so
+    /// once it has it all.
     pub(super) fn complete(&self) {
         if !self.is_flawed.load(Ordering::Relaxed) && !self.is_poisoned() {
-            self.mark_complete(true);
+            if self.file.map().is_shared() {
+                self.mark_complete(true);
+            }
             self.is_complete.store(true, Ordering::Release);
         }
+    }
+
+    /// Puts the next `bytes` of what was filled in memory into the file; whether all is there.
+    ///
+    /// # Errors
+    /// The disk failed. The table goes on in memory.
+    pub(super) fn share(&self, bytes: usize) -> io::Result<bool> {
+        let map = self.file.map();
+        if map.is_shared() {
+            return Ok(true);
+        }
+        let is_all = map.share(bytes)?;
+        if is_all && !self.may_miss() {
+            self.mark_complete(true);
+        }
+        Ok(is_all)
     }
 
     /// Takes that back: there is something that it has not been told.
@@ -372,6 +392,9 @@ impl Generation {
     /// What was not complete in this process is not complete in the next, whatever the header of
     /// a killed process said.
     pub(super) fn close(&self) -> io::Result<()> {
+        if !self.may_miss() {
+            self.share(usize::MAX)?;
+        }
         self.write_uses(0, usize::MAX)?;
         self.file.close(!self.may_miss())
     }

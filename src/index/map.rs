@@ -14,14 +14,15 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, MemfdFlags};
 
-use super::layout::PAGE_BYTES;
+use super::layout::{LIVE_AT, PAGE_BYTES};
 use super::sigbus::Guard;
 
 /// File systems on which a shared map is not what it is on a plain disk: copies on write can run
@@ -42,12 +43,21 @@ const REFUSED: [(i64, &str); 9] = [
 /// than the index of it.
 const FREE_MIN: u64 = 4;
 
+/// Bytes written at once.
+const COPY_BYTES: usize = 64 << 10;
+/// A smaller table is filled through its file: so few pages are not written back often.
+const UNSHARED_BYTES_MIN: u64 = 16 << 20;
+/// A table is filled in memory only where this many times its size is free.
+const MEMORY_MIN: u64 = 4;
+
 /// A mapped file, or mapped memory that belongs to no folder.
 pub(super) struct Map {
     // Dropped before `raw`: what is unmapped must not be watched.
     guard: Guard,
     raw: MmapRaw,
     file: File,
+    /// Up to here stores go to the file; beyond, they stay in memory until [`Map::share`].
+    shared_to: AtomicUsize,
 }
 
 impl Map {
@@ -96,7 +106,68 @@ impl Map {
         }
         let raw = MmapOptions::new().len(length).map_raw(&file)?;
         let guard = Guard::watch(raw.as_ptr(), length).ok_or_else(too_many)?;
-        Ok(Self { guard, raw, file })
+        Ok(Self { guard, raw, file, shared_to: AtomicUsize::new(length) })
+    }
+
+    /// Takes a file that was just made, to be filled at random: what is stored stays in memory
+    /// until [`Map::share`], where there is enough of it. Else the kernel would write each page
+    /// back again and again while entries come to it, and each store would be a fault.
+    pub(super) fn filled_first(self) -> Self {
+        let bytes = self.raw.len() as u64;
+        if bytes < UNSHARED_BYTES_MIN || free_memory().is_none_or(|free| free / MEMORY_MIN < bytes)
+        {
+            return self;
+        }
+        let Ok(part) = self.private_part(0..self.raw.len()) else { return self };
+        let (guard, raw) = (part.guard, part.raw);
+        Self { guard, raw, file: self.file, shared_to: AtomicUsize::new(LIVE_AT) }
+    }
+
+    /// Whether everything stored is in the file, for as long as the machine runs.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared_to.load(Ordering::Relaxed) >= self.raw.len()
+    }
+
+    /// Puts what was stored into the file, the next `bytes` of it (whole pages), and lets stores
+    /// there go to the file from then on; whether that was all. Readers notice nothing. Only the
+    /// thread that stores may call this.
+    ///
+    /// # Errors
+    /// The disk failed, or a page of the file is gone. The rest stays in memory.
+    pub(super) fn share(&self, bytes: usize) -> io::Result<bool> {
+        let from = self.shared_to.load(Ordering::Relaxed);
+        let length = self.raw.len();
+        let to = from.saturating_add(bytes.min(length)).next_multiple_of(PAGE_BYTES).min(length);
+        let mut image = Vec::with_capacity(COPY_BYTES);
+        for at in (from..to).step_by(COPY_BYTES) {
+            let words = self.words(at, (to - at).min(COPY_BYTES) / size_of::<AtomicU64>());
+            image.clear();
+            image.extend(words.iter().flat_map(|w| w.load(Ordering::Relaxed).to_ne_bytes()));
+            if self.is_poisoned() {
+                return Err(io::Error::other("a page of it is gone"));
+            }
+            self.write_at(&image, at)?;
+        }
+        if from < to {
+            // SAFETY: whole pages inside the map, which lives as long as `self` and whose owner
+            // unmaps all of its range. They are replaced by pages with the same bytes, in one step
+            // for the other threads, and nobody else stores to them. All access is through atomics.
+            let mapped = unsafe {
+                libc::mmap(
+                    self.raw.as_mut_ptr().add(from).cast(),
+                    to - from,
+                    libc::PROT_READ | libc::PROT_WRITE,
+                    libc::MAP_SHARED | libc::MAP_FIXED,
+                    self.file.as_raw_fd(),
+                    libc::off_t::try_from(from).map_err(io::Error::other)?,
+                )
+            };
+            if mapped == libc::MAP_FAILED {
+                return Err(io::Error::last_os_error());
+            }
+            self.shared_to.store(to, Ordering::Relaxed);
+        }
+        Ok(self.is_shared())
     }
 
     /// `count` words from the byte `at`; fewer, or none, where the map ends before.
@@ -129,7 +200,7 @@ impl Map {
         // time, however the file changes under it; a page that is gone is what `Guard` is for.
         let raw = MmapRaw::from(unsafe { options.map_copy(&self.file) }?);
         let guard = Guard::watch(raw.as_ptr(), raw.len()).ok_or_else(too_many)?;
-        Ok(PrivatePart { _guard: guard, raw })
+        Ok(PrivatePart { guard, raw })
     }
 
     /// Whether a page could not be read: then zeros stand in for it.
@@ -160,8 +231,8 @@ impl Map {
 /// store waits for a file system, and none is seen in the file. Where nothing was stored the file
 /// shows through.
 pub(super) struct PrivatePart {
-    // Dropped before `raw`. Zeros where the file is gone are as good as any other content here.
-    _guard: Guard,
+    // Dropped before `raw`. What of it is gone is no less a hint.
+    guard: Guard,
     raw: MmapRaw,
 }
 
@@ -192,6 +263,18 @@ fn advise(raw: &MmapRaw, advice: Advice, bytes: Range<usize>) -> io::Result<()> 
         0 => Ok(()),
         length => raw.advise_range(advice, bytes.start, length),
     }
+}
+
+/// Bytes of memory that can be had: what the machine has left, or the control group may take.
+fn free_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = available.trim().trim_end_matches(" kB").parse().ok()?;
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    let limit = std::fs::read_to_string(format!("/sys/fs/cgroup{group}/memory.max"));
+    let limit = limit.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(u64::MAX);
+    Some(kib.saturating_mul(1024).min(limit))
 }
 
 fn too_many() -> io::Error {

@@ -19,6 +19,9 @@
 //! **Invariant:** recovery is binary: a file is believed whole or dropped and filled again.
 //! **Invariant:** no number read from a file is used before it is bounded; nothing here panics.
 //!
+//! A large table is filled in memory and then put into its file at once: entries come to it at
+//! random, so that the kernel would write each of its pages back again and again meanwhile.
+//!
 //! A look-up takes no lock and makes no system call, but it reads a map of a file. After a start
 //! `warm` reads all of it into memory; before it is there, and where the machine is so short of
 //! memory that the kernel drops pages of it again, a look-up waits for the disk to read one page

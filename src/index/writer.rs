@@ -21,6 +21,8 @@ pub struct IndexWriter {
     boot_id: Option<[u8; 16]>,
     /// The page of uses at which [`IndexWriter::write_uses`] goes on.
     uses_from: usize,
+    /// The generation whose file failed when it was to be put there.
+    is_unsharable: Option<u64>,
 }
 
 /// A generation being filled.
@@ -33,7 +35,7 @@ struct Next {
 impl IndexWriter {
     pub(super) fn new(index: Arc<Index>, options: IndexOptions, boot_id: Option<[u8; 16]>) -> Self {
         let current = index.current();
-        Self { index, current, next: None, options, boot_id, uses_from: 0 }
+        Self { index, current, next: None, options, boot_id, uses_from: 0, is_unsharable: None }
     }
 
     /// Tells of stored content. What was known about its use and its small copy stays.
@@ -180,6 +182,23 @@ impl IndexWriter {
         let old = std::mem::replace(&mut self.current, next.generation.clone());
         self.index.replace(next.generation);
         old.remove_file();
+    }
+
+    /// Puts the next `bytes` of a table that was filled in memory into its file: of the new
+    /// generation, or of the one in use when none is begun. `true` when all is there, or never will
+    /// be: then it goes on in memory, and the next start fills a new one. A MiB takes about a
+    /// millisecond.
+    pub fn share(&mut self, bytes: usize) -> bool {
+        let table = self.next.as_ref().map_or(&self.current, |next| &next.generation);
+        if self.is_unsharable == Some(table.number()) {
+            return true;
+        }
+        table.share(bytes).unwrap_or_else(|error| {
+            let folder = self.options.folder.display();
+            tracing::error!(%folder, %error, "the index was not put into its file");
+            self.is_unsharable = Some(table.number());
+            true
+        })
     }
 
     /// Puts into the file what [`Index::touch`] noted in memory since the last time, `pages` of 4

@@ -16,6 +16,8 @@ use crate::storage::ROOT_POOL;
 
 /// Buckets that are copied at once to a larger table: about a millisecond.
 const BUCKETS_AT_ONCE: u64 = 1000;
+/// Bytes of a new table that are put into its file at once: about a millisecond.
+const BYTES_AT_ONCE: usize = 1 << 20;
 /// Pages of noted uses that are written at once: less than a millisecond, unless the disk is busy.
 const USES_AT_ONCE: usize = 64;
 /// How often they are: what a kill can lose of them.
@@ -148,7 +150,7 @@ impl IndexFeed {
 
     fn grow_a_piece(&mut self) -> Tended {
         let Some(writer) = &mut self.writer else { return Tended::Idle };
-        if writer.carry_over(BUCKETS_AT_ONCE) {
+        if writer.carry_over(BUCKETS_AT_ONCE) && writer.share(BYTES_AT_ONCE) {
             writer.finish_generation();
             // The file of the new table has none.
             self.uses_after = None;
@@ -275,6 +277,12 @@ impl Subscriber for IndexFeed {
             self.rebuild_after = Some(clock::now() + PAUSE);
             self.work = Work::Filling;
             return Tended::Rebuild;
+        }
+        if self.work == Work::Nothing
+            && let Some(writer) = &mut self.writer
+            && !writer.share(BYTES_AT_ONCE)
+        {
+            return Tended::Busy;
         }
         self.write_uses()
     }

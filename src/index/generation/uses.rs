@@ -154,7 +154,8 @@ impl Generation {
         first: usize,
         most: usize,
     ) -> io::Result<Option<usize>> {
-        if !self.is_on_disk() || self.is_poisoned() {
+        // Before the table is in the file, what is written there is overwritten with it.
+        if !self.is_on_disk() || self.is_poisoned() || !self.file.map().is_shared() {
             return Ok(None);
         }
         self.uses.write(self.file.map(), first, most)

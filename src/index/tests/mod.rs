@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod filling;
 mod format;
 mod model;
 mod model_checked;

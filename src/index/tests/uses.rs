@@ -13,7 +13,7 @@ const KEYS: u64 = 600;
 /// Three pages of uses, the last of them not whole.
 const SLOTS: u64 = 2700;
 
-fn uses(index: &Index, n: u64) -> Access {
+pub(super) fn uses(index: &Index, n: u64) -> Access {
     let table = index.current();
     let Lookup::Hit((number, _)) = table.look_up(&Key::blob(&digest(n))) else { panic!("no {n}") };
     table.access(number)
