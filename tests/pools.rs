@@ -356,8 +356,13 @@ fn an_upstream_over_its_limit_makes_room_among_its_own() {
         pull(NS, blob);
         server.await_blob(&blob.0);
     }
-    // It has its content from the other one: that counts there.
+    // It has its content from the other one: that counts there, once it has a name.
+    let target = format!("/v2/{REPOSITORY}/blobs/{}?ns={NS}", shared[0].0);
+    support::wait_until("the content to be known", secs(20), || {
+        server.head(&target).header("cache-status") == "ringport; hit"
+    });
     pull(LIMITED, &shared[0]);
+    assert_eq!(limited.bytes_sent(&format!("/v2/{REPOSITORY}/blobs/{}", shared[0].0)), 0);
     let own = blobs(&limited, "own", 16);
     for blob in &own {
         pull(LIMITED, blob);
@@ -370,8 +375,8 @@ fn an_upstream_over_its_limit_makes_room_among_its_own() {
     for _ in 0..2 {
         assert!((2..=4).contains(&stored(&server)), "{} stored", stored(&server));
         assert_eq!(owned(&server), (stored(&server) * MIB) as f64);
-        for blob in kept.iter().chain(&shared) {
-            assert!(server.has_blob(&blob.0), "another upstream's content made room");
+        for (n, blob) in kept.iter().chain(&shared).enumerate() {
+            assert!(server.has_blob(&blob.0), "another upstream's content {n} made room");
         }
         server.restart();
     }

@@ -14,7 +14,7 @@ use super::{Freshness, PullError};
 use crate::catalog::{BlobRecord, LinkRecord, TagRecord, Write};
 use crate::index::{SMALL_BYTES_MAX, TagEntry};
 use crate::oci::{Digest, Scope, Tag};
-use crate::runtime::clock;
+use crate::runtime::{blocking, clock};
 use crate::storage::Staged;
 
 /// A manifest that has been checked and is to be kept.
@@ -37,9 +37,24 @@ pub(super) async fn blob(
     let pool = staged.pool();
     let size = staged.commit(false).await?;
     let link = link_write(shared, scope, digest, None).await?;
+    let before = shared.index.blob(digest).hit().map(|entry| entry.pool);
     remember(shared, vec![blob_write(shared, scope, digest, (size, pool)), link]).await;
     shared.syncer.committed(digest, pool);
+    remove_elsewhere(shared, digest, before, pool).await;
     Ok(())
+}
+
+/// Another upstream's download of the same content may have put it into another pool. Its name now
+/// leads to one of the two files; the other one would count for nobody.
+async fn remove_elsewhere(shared: &Shared, digest: &Digest, before: Option<u8>, pool: u8) {
+    let Some(named) = shared.index.blob(digest).hit().map(|entry| entry.pool) else { return };
+    let left = before.filter(|&before| before != named).or((pool != named).then_some(pool));
+    let Some(left) = left.filter(|&left| shared.store.has_pool(left)) else { return };
+    let (store, content) = (shared.store.clone(), *digest);
+    let removed = blocking(move || store.remove_blob(left, &content)).await;
+    if !matches!(removed, Ok(Ok(()))) {
+        tracing::warn!(%digest, pool = left, "a second file stays; `ringport gc` removes it");
+    }
 }
 
 /// Records that the upstream has answered for stored content in this repository.
