@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! router     endpoint → resolver chain → the registry's use case
+//! candidates which of the route's upstreams answers
 //! content    a pull becomes 200, 206, 304 or 416
 //! relay      tags/list and referrers
 //! refusal    every error becomes a status, an OCI code and a sentence
@@ -19,6 +20,7 @@
 //! Deliberately absent: sockets, timers, writing of bytes (`server` does that).
 
 mod answer;
+mod candidates;
 mod content;
 mod explain;
 mod refusal;

@@ -4,32 +4,28 @@ use std::cell::{Ref, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::answer::{Answer, Facts};
+use super::candidates::Routed;
 use super::refusal::Refusal;
-use super::{content, relay};
 use crate::http::{Method, RequestHead};
-use crate::limits::FIRST_BYTE_TIMEOUT;
-use crate::oci::{Endpoint, ErrorCode, Namespace, PathName, Reference, Scope, Target};
+use crate::oci::{Endpoint, ErrorCode, Namespace, Reference, Target};
 use crate::plugin::{
-    RequestKind, Resolution, ResolveError, ResolveRequest, ResolveStatus, Route, WorkerChain,
-    WorkerLink,
+    RequestKind, Resolution, ResolveError, ResolveRequest, ResolveStatus, WorkerChain, WorkerLink,
 };
-use crate::registry::{Pull, PullError, Registry, Wanted};
-use crate::runtime::timeout;
+use crate::registry::Registry;
 use crate::telemetry::{RouteKind, WorkerMetrics};
 
 /// The API as one worker serves it.
 pub struct Api {
-    registry: Rc<Registry>,
+    pub(super) registry: Rc<Registry>,
     /// Borrowed for a decision, never over a wait.
     chain: RefCell<WorkerChain>,
     counters: WorkerMetrics,
 }
 
 /// What a read asks of the registry, once it is routed.
-enum Ask<'a> {
+pub(super) enum Ask<'a> {
     Manifest(&'a Reference),
     Blob(&'a crate::oci::Digest),
     Tags,
@@ -119,7 +115,8 @@ impl Api {
             }
         };
         facts.decision = Some(resolution.clone());
-        let answer = self.ask_candidates(head, &endpoint, name, &ask, &resolution, facts).await;
+        let routed = Routed { head, endpoint: &endpoint, name, ask: &ask, resolution: &resolution };
+        let answer = self.ask_candidates(&routed, facts).await;
         match endpoint.ns_received() {
             Some(ns) if resolution.scoped_by_ns => answer.header("OCI-Namespace", ns.to_owned()),
             _ => answer,
@@ -132,87 +129,6 @@ impl Api {
             self.counters.route_conflict();
         }
         resolved
-    }
-
-    /// Asks the candidates of the route in order; the next one only when an upstream failed.
-    async fn ask_candidates(
-        &self,
-        head: &RequestHead,
-        endpoint: &Endpoint,
-        name: &PathName,
-        ask: &Ask<'_>,
-        resolution: &Resolution,
-        mut facts: Facts,
-    ) -> Answer {
-        let scopes: Vec<Scope> = match &resolution.route {
-            Route::Hosted { repository } => {
-                vec![Scope { upstream: None, repository: repository.clone() }]
-            }
-            Route::Upstream { candidates } => candidates
-                .iter()
-                .map(|candidate| Scope {
-                    upstream: Some(candidate.upstream.clone()),
-                    repository: candidate.repository.clone(),
-                })
-                .collect(),
-        };
-        let mut last = PullError::NameUnknown(format!("{name} is routed nowhere"));
-        for scope in &scopes {
-            facts.upstream = scope.upstream.clone();
-            facts.repository = Some(scope.repository.clone());
-            // What this waits for goes on without us; who asks again finds its result.
-            let outcome = timeout(
-                FIRST_BYTE_TIMEOUT,
-                self.ask(head, endpoint, name, ask, scope, resolution, &facts),
-            )
-            .await
-            .unwrap_or_else(|_| {
-                Err(PullError::UpstreamTimeout(format!(
-                    "{scope} gave no answer within {FIRST_BYTE_TIMEOUT:?}"
-                )))
-            });
-            match outcome {
-                Ok(answer) => return answer,
-                Err(error) if error.is_upstream_failure() => last = error,
-                Err(error) => return Refusal::from(error).answer(facts),
-            }
-        }
-        Refusal::from(last).answer(facts)
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    async fn ask(
-        &self,
-        head: &RequestHead,
-        endpoint: &Endpoint,
-        name: &PathName,
-        ask: &Ask<'_>,
-        scope: &Scope,
-        resolution: &Resolution,
-        facts: &Facts,
-    ) -> Result<Answer, PullError> {
-        let registry = &self.registry;
-        let facts = facts.clone();
-        let pull: Pull = match ask {
-            // Boxed: the rare exchange with an upstream right here would make the future of every
-            // connection as large as itself.
-            Ask::Tags => {
-                return Box::pin(relay::tags(registry, endpoint, name, scope, facts)).await;
-            }
-            Ask::Referrers(digest, artifact_type) => {
-                let what = (name, *digest, *artifact_type);
-                return Box::pin(relay::referrers(registry, endpoint, what, scope, facts)).await;
-            }
-            Ask::Manifest(reference) => {
-                let bounds = registry.freshness(scope, freshness(resolution));
-                registry.pull_manifest(scope, reference, bounds).await?
-            }
-            Ask::Blob(digest) => {
-                let wanted = if head.method == Method::Head { Wanted::Head } else { Wanted::Bytes };
-                registry.pull_blob(scope, digest, wanted).await?
-            }
-        };
-        Ok(content::answer(head, pull, facts))
     }
 }
 
@@ -235,13 +151,6 @@ fn route_kind(target: &Target) -> RouteKind {
         Target::Referrers { .. } => RouteKind::Referrers,
         Target::Catalog { .. } | Target::Upload { .. } => RouteKind::Other,
     }
-}
-
-/// What the resolver said about freshness, if anything.
-fn freshness(resolution: &Resolution) -> (Option<Duration>, Option<Duration>) {
-    // A tag that never changes is fresh for ever once it is here.
-    let tag_ttl = if resolution.is_immutable { Some(Duration::MAX) } else { resolution.tag_ttl };
-    (tag_ttl, resolution.stale_max)
 }
 
 /// The registry named by `X-Dragonfly-Registry`, with or without a scheme.

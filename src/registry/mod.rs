@@ -61,6 +61,7 @@ pub use index_feed::{Due, IndexFeed};
 pub use leases::{Lease, Leases};
 pub use passing::Passing;
 pub use pull_blob::Wanted;
+pub use pull_manifest::OnFailure;
 pub use relay::Relayed;
 pub use scrub::VerifyReport;
 pub use space::{RoomRequest, Space, SpaceLimits};

@@ -8,6 +8,7 @@ use super::state::Registry;
 use super::{Content, Fill, Pull, PullError, commit, fill_table};
 use crate::catalog::Write;
 use crate::index::{BlobEntry, Lookup, SMALL_BYTES_MAX};
+use crate::limits::HOLD_BACK_BYTES;
 use crate::oci::{Digest, Scope};
 use crate::runtime::{clock, spawn};
 use crate::telemetry::CacheResult;
@@ -81,6 +82,21 @@ impl Registry {
         Err(PullError::Storage(format!("stored {digest} cannot be opened; see the log")))
     }
 
+    /// A blob that is stored and belongs to this repository; nobody is asked.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn stored_blob(
+        &self,
+        scope: &Scope,
+        digest: &Digest,
+    ) -> Result<Option<Pull>, PullError> {
+        let Some(link) = self.shared().find_link(scope, digest).await? else { return Ok(None) };
+        let Some(found) = self.open_stored(scope, digest).await? else { return Ok(None) };
+        let age = clock::unix_seconds().saturating_sub(link.linked_at);
+        Ok(Some(stored(digest, found, CacheResult::Hit, age)))
+    }
+
     /// From the store: with a link at once, without one after the upstream has answered for it.
     async fn pull_stored(&self, scope: &Scope, digest: &Digest) -> Result<Option<Pull>, PullError> {
         let Some(found) = self.open_stored(scope, digest).await? else { return Ok(None) };
@@ -107,7 +123,7 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Pull, PullError> {
         if fill.scope == *scope {
-            let size = match fill.size().await {
+            let size = match announced(&fill).await {
                 Ok(size) => size,
                 Err(PullError::NoRoom(_) | PullError::Storage(_)) => {
                     return self.pass(scope, digest).await;
@@ -119,7 +135,7 @@ impl Registry {
         // Another repository's download may be followed only by those to whom the upstream would
         // have given the content in their own.
         let proven = self.prove(scope, digest).await?;
-        let size = match fill.size().await {
+        let size = match announced(&fill).await {
             Ok(size) => size,
             Err(PullError::NoRoom(_) | PullError::Storage(_)) => {
                 return self.pass(scope, digest).await;
@@ -242,6 +258,16 @@ impl Registry {
         let key = ProofKey { scope: scope.clone(), digest: *digest };
         let proof = key.clone();
         self.shared().proofs.run(key, move || async move { ask_size(proof).await }).await?
+    }
+}
+
+/// Waits for the size; of content so small that no byte of it may be read before it is whole, for
+/// all of it. Nothing is lost by that, and until the client has an answer another candidate, or
+/// the way past the store, can still take over.
+async fn announced(fill: &Fill) -> Result<u64, PullError> {
+    match fill.size().await? {
+        size if size <= HOLD_BACK_BYTES => fill.outcome().await,
+        size => Ok(size),
     }
 }
 

@@ -12,6 +12,16 @@ use crate::oci::{Digest, Reference, Scope, Tag};
 use crate::runtime::{clock, timeout};
 use crate::telemetry::CacheResult;
 
+/// What becomes of a tag that its upstream can't confirm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// What is known may answer, within its bounds.
+    ServeStale,
+    /// The failure is the answer: somebody else can be asked, and [`Registry::stale_tag`] after
+    /// them.
+    Fail,
+}
+
 /// How long a revalidation may keep a client waiting that can be served stale.
 const PATIENCE_WITH_STALE: Duration = Duration::from_secs(5);
 
@@ -26,19 +36,48 @@ impl Registry {
         scope: &Scope,
         reference: &Reference,
         freshness: Freshness,
+        on_failure: OnFailure,
     ) -> Result<Pull, PullError> {
         match reference {
             Reference::Digest(digest) => self.manifest_by_digest(scope, digest).await,
-            Reference::Tag(tag) => self.manifest_by_tag(scope, tag, freshness).await,
+            Reference::Tag(tag) => self.manifest_by_tag(scope, tag, freshness, on_failure).await,
+        }
+    }
+
+    /// A manifest that is stored and belongs to this repository; nobody is asked.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn stored_manifest_by_digest(
+        &self,
+        scope: &Scope,
+        digest: &Digest,
+    ) -> Result<Option<Pull>, PullError> {
+        let Some(linked_at) = self.linked_manifest(scope, digest).await? else { return Ok(None) };
+        let age = clock::unix_seconds().saturating_sub(linked_at);
+        self.stored_manifest(scope, digest, CacheResult::Hit, age).await
+    }
+
+    /// What a tag was bound to, as far as it may be served although nobody confirms it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn stale_tag(
+        &self,
+        scope: &Scope,
+        tag: &Tag,
+        bounds: Freshness,
+    ) -> Result<Option<Pull>, PullError> {
+        let known = self.shared().find_tag(scope, tag).await?;
+        match known.filter(|entry| bounds.allows_stale(entry, clock::unix_seconds())) {
+            Some(entry) => self.stale_manifest(scope, tag, &entry, "all candidates failed").await,
+            None => Ok(None),
         }
     }
 
     async fn manifest_by_digest(&self, scope: &Scope, digest: &Digest) -> Result<Pull, PullError> {
-        if let Some(linked_at) = self.linked_manifest(scope, digest).await? {
-            let age = clock::unix_seconds().saturating_sub(linked_at);
-            if let Some(pull) = self.stored_manifest(scope, digest, CacheResult::Hit, age).await? {
-                return Ok(pull);
-            }
+        if let Some(pull) = self.stored_manifest_by_digest(scope, digest).await? {
+            return Ok(pull);
         }
         match self.fetch_manifest(scope, Reference::Digest(*digest)).await? {
             Fetched::New(content) => Ok(arrived(content)),
@@ -53,8 +92,12 @@ impl Registry {
         scope: &Scope,
         tag: &Tag,
         bounds: Freshness,
+        on_failure: OnFailure,
     ) -> Result<Pull, PullError> {
         let now = clock::unix_seconds();
+        let may_be_stale = |entry: &TagEntry| {
+            on_failure == OnFailure::ServeStale && bounds.allows_stale(entry, now)
+        };
         let known = self.shared().find_tag(scope, tag).await?;
         if let Some(entry) = known {
             let is_resting = self.shared().resting.contains(scope, tag, now);
@@ -68,7 +111,11 @@ impl Registry {
                         return Ok(pull);
                     }
                 }
-                State::Resting if bounds.allows_stale(&entry, now) => {
+                State::Resting if on_failure == OnFailure::Fail => {
+                    let message = format!("{scope}: the upstream failed a moment ago");
+                    return Err(PullError::UpstreamFailed(message));
+                }
+                State::Resting if may_be_stale(&entry) => {
                     let why = "the upstream failed a moment ago";
                     if let Some(pull) = self.stale_manifest(scope, tag, &entry, why).await? {
                         return Ok(pull);
@@ -77,8 +124,8 @@ impl Registry {
                 State::Resting | State::Due => {}
             }
         }
-        let may_be_stale = known.is_some_and(|entry| bounds.allows_stale(&entry, now));
-        let error = match self.fetch_tag(scope, tag, may_be_stale).await {
+        let has_stale = known.is_some_and(|entry| may_be_stale(&entry));
+        let error = match self.fetch_tag(scope, tag, has_stale).await {
             Ok(Fetched::New(content)) => return Ok(arrived(content)),
             Ok(Fetched::Confirmed(entry)) => {
                 let confirmed = CacheResult::Revalidated;
@@ -92,7 +139,7 @@ impl Registry {
             Err(error) => error,
         };
         if let Some(entry) = known.filter(|_| error.is_upstream_failure())
-            && bounds.allows_stale(&entry, now)
+            && may_be_stale(&entry)
             && let Some(pull) = self.stale_manifest(scope, tag, &entry, &error.to_string()).await?
         {
             return Ok(pull);

@@ -44,6 +44,7 @@ pub struct Setup {
     storage: Vec<String>,
     more: Vec<String>,
     root: Option<PathBuf>,
+    addr: Option<SocketAddr>,
     wrapper: Vec<String>,
 }
 
@@ -58,6 +59,7 @@ impl Setup {
             storage: Vec::new(),
             more: Vec::new(),
             root: None,
+            addr: None,
             wrapper: Vec::new(),
         }
     }
@@ -103,6 +105,12 @@ impl Setup {
         self
     }
 
+    /// The registry listens there and not on a port of its choice.
+    pub fn at(mut self, addr: SocketAddr) -> Setup {
+        self.addr = Some(addr);
+        self
+    }
+
     /// The server is started by this command, which must end as `exec` of what follows it.
     pub fn run_by(mut self, command: &[String]) -> Setup {
         self.wrapper = command.to_vec();
@@ -118,7 +126,7 @@ impl Setup {
 
     /// Writes the configuration and starts nothing yet.
     pub fn prepare(self) -> Server {
-        let addr = ports::free();
+        let addr = self.addr.unwrap_or_else(ports::free);
         let admin = ports::free();
         let root = self.root.clone().unwrap_or_else(|| self.scratch.path().join("store"));
         let config = self.scratch.file("ringport.toml", self.text(addr, admin, &root));

@@ -1,0 +1,168 @@
+//! Asking the candidates of a route.
+//!
+//! They are asked in their order. One that fails (cannot be reached, is too slow, answers 429 or
+//! 5xx, sends what can't be right) gives way to the next; any other answer is the answer, a 404
+//! too: what the first says is not there is not looked for elsewhere. Each candidate is a scope of
+//! its own: what came from one is kept under its name, and is no knowledge about another.
+//!
+//! Two things are looked for in all of them before a client is made to wait, or to go without:
+//! content that is stored (nobody has to be asked whether bytes of a digest are right), and, when
+//! every candidate has failed, a tag's stale binding.
+
+use std::time::Duration;
+
+use super::answer::{Answer, Facts};
+use super::refusal::Refusal;
+use super::router::{Api, Ask};
+use super::{content, relay};
+use crate::http::{Method, RequestHead};
+use crate::limits::FIRST_BYTE_TIMEOUT;
+use crate::oci::{Endpoint, PathName, Reference, Scope};
+use crate::plugin::{Resolution, Route};
+use crate::registry::{OnFailure, Pull, PullError, Wanted};
+use crate::runtime::{clock, timeout};
+
+/// A read, once it is routed.
+pub(super) struct Routed<'a> {
+    pub(super) head: &'a RequestHead,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) name: &'a PathName,
+    pub(super) ask: &'a Ask<'a>,
+    pub(super) resolution: &'a Resolution,
+}
+
+impl Api {
+    /// Answers from the first candidate that can.
+    pub(super) async fn ask_candidates(&self, routed: &Routed<'_>, facts: Facts) -> Answer {
+        let scopes = scopes(&routed.resolution.route);
+        let of = |scope: &Scope| Facts {
+            upstream: scope.upstream.clone(),
+            repository: Some(scope.repository.clone()),
+            ..facts.clone()
+        };
+        let is_alone = scopes.len() == 1;
+        if !is_alone && let Some((scope, pull)) = self.stored_in_one(routed, &scopes).await {
+            return content::answer(routed.head, pull, of(scope));
+        }
+        let mut last = PullError::NameUnknown(format!("{} is routed nowhere", routed.name));
+        // The client's patience is for all of them.
+        let deadline = clock::now() + FIRST_BYTE_TIMEOUT;
+        for (index, scope) in scopes.iter().enumerate() {
+            let left = deadline.saturating_duration_since(clock::now());
+            let share = left / u32::try_from(scopes.len() - index).unwrap_or(1);
+            let on_failure = if is_alone { OnFailure::ServeStale } else { OnFailure::Fail };
+            // What this waits for goes on without us; who asks again finds its result.
+            let asked = timeout(share, self.ask(routed, scope, on_failure, of(scope))).await;
+            match asked.unwrap_or_else(|_| Err(no_answer(scope, share))) {
+                Ok(answer) => return answer,
+                Err(error) if error.is_upstream_failure() => {
+                    tracing::debug!(%scope, %error, "a candidate failed");
+                    last = error;
+                }
+                Err(error) => return Refusal::from(error).answer(of(scope)),
+            }
+        }
+        if !is_alone && let Some((scope, pull)) = self.stale_in_one(routed, &scopes).await {
+            return content::answer(routed.head, pull, of(scope));
+        }
+        match scopes.last() {
+            Some(scope) => Refusal::from(last).answer(of(scope)),
+            None => Refusal::from(last).answer(facts),
+        }
+    }
+
+    /// Content asked for by digest that is stored and belongs to one of the candidates.
+    async fn stored_in_one<'s>(
+        &self,
+        routed: &Routed<'_>,
+        scopes: &'s [Scope],
+    ) -> Option<(&'s Scope, Pull)> {
+        for scope in scopes {
+            let found = match routed.ask {
+                Ask::Blob(digest) => self.registry.stored_blob(scope, digest).await,
+                Ask::Manifest(Reference::Digest(digest)) => {
+                    self.registry.stored_manifest_by_digest(scope, digest).await
+                }
+                Ask::Manifest(Reference::Tag(_)) | Ask::Tags | Ask::Referrers(..) => Ok(None),
+            };
+            // An error shows again when this candidate is asked for itself.
+            if let Ok(Some(pull)) = found {
+                return Some((scope, pull));
+            }
+        }
+        None
+    }
+
+    /// A tag that nobody can confirm, from the first candidate that may still serve it.
+    async fn stale_in_one<'s>(
+        &self,
+        routed: &Routed<'_>,
+        scopes: &'s [Scope],
+    ) -> Option<(&'s Scope, Pull)> {
+        let Ask::Manifest(Reference::Tag(tag)) = routed.ask else { return None };
+        for scope in scopes {
+            let bounds = self.registry.freshness(scope, freshness(routed.resolution));
+            if let Ok(Some(pull)) = self.registry.stale_tag(scope, tag, bounds).await {
+                return Some((scope, pull));
+            }
+        }
+        None
+    }
+
+    async fn ask(
+        &self,
+        routed: &Routed<'_>,
+        scope: &Scope,
+        on_failure: OnFailure,
+        facts: Facts,
+    ) -> Result<Answer, PullError> {
+        let Routed { head, endpoint, name, ask, resolution } = routed;
+        let registry = &self.registry;
+        let pull: Pull = match ask {
+            // Boxed: the rare exchange with an upstream right here would make the future of every
+            // connection as large as itself.
+            Ask::Tags => {
+                return Box::pin(relay::tags(registry, endpoint, name, scope, facts)).await;
+            }
+            Ask::Referrers(digest, artifact_type) => {
+                let what = (*name, *digest, *artifact_type);
+                return Box::pin(relay::referrers(registry, endpoint, what, scope, facts)).await;
+            }
+            Ask::Manifest(reference) => {
+                let bounds = registry.freshness(scope, freshness(resolution));
+                registry.pull_manifest(scope, reference, bounds, on_failure).await?
+            }
+            Ask::Blob(digest) => {
+                let wanted = if head.method == Method::Head { Wanted::Head } else { Wanted::Bytes };
+                registry.pull_blob(scope, digest, wanted).await?
+            }
+        };
+        Ok(content::answer(head, pull, facts))
+    }
+}
+
+fn scopes(route: &Route) -> Vec<Scope> {
+    match route {
+        Route::Hosted { repository } => {
+            vec![Scope { upstream: None, repository: repository.clone() }]
+        }
+        Route::Upstream { candidates } => candidates
+            .iter()
+            .map(|candidate| Scope {
+                upstream: Some(candidate.upstream.clone()),
+                repository: candidate.repository.clone(),
+            })
+            .collect(),
+    }
+}
+
+fn no_answer(scope: &Scope, within: Duration) -> PullError {
+    PullError::UpstreamTimeout(format!("{scope} gave no answer within {within:?}"))
+}
+
+/// What the resolver said about freshness, if anything.
+fn freshness(resolution: &Resolution) -> (Option<Duration>, Option<Duration>) {
+    // A tag that never changes is fresh for ever once it is here.
+    let tag_ttl = if resolution.is_immutable { Some(Duration::MAX) } else { resolution.tag_ttl };
+    (tag_ttl, resolution.stale_max)
+}
