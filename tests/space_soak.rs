@@ -26,7 +26,7 @@ use support::mounts::Tmpfs;
 use support::rig::NS;
 use support::scratch::Scratch;
 use support::server::{Setup, Upstream};
-use support::{number_from, tell};
+use support::{number_from, secs, tell};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -209,7 +209,7 @@ fn the_disk_never_holds_more_than_it_may_and_no_pull_fails() {
     if let Some(clock) = &soak.clock {
         setup = setup.run_by(&clock.wrapper());
     }
-    let server = setup.start();
+    let mut server = setup.start();
     let sampler = Sampler::start(server.root(), disk.is_some());
     let started = Instant::now();
     std::thread::scope(|scope| {
@@ -236,9 +236,11 @@ fn the_disk_never_holds_more_than_it_may_and_no_pull_fails() {
         metric("ringport_fills_without_room_total"),
     ));
     tell(&format!(
-        "disk: at most {:.1} MiB of content in {} files, {} samples, at most {:?} apart",
+        "disk: at most {:.1} MiB of content in {} files, {:.1} MiB of catalog and index; {} samples, \
+         at most {:?} apart",
         mib(seen.most),
         seen.most_files,
+        mib(seen.most_others),
         seen.samples,
         seen.longest_gap,
     ));
@@ -263,6 +265,9 @@ fn the_disk_never_holds_more_than_it_may_and_no_pull_fails() {
     assert!(seen.most <= most, "{} bytes on the disk, {most} allowed", seen.most);
     assert!(metric("ringport_evictions_total") > 0, "nothing had to go");
     assert_eq!(metric("ringport_panics_total"), 0);
+    // Ended first: it may still be on its way to the low watermark.
+    let status = server.terminate(secs(40)).expect("an exit within 40 s of SIGTERM");
+    assert!(status.success(), "{status}");
     server.assert_store_is_right();
 }
 

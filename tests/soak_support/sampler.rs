@@ -23,6 +23,8 @@ pub struct Seen {
     pub most: u64,
     /// Most files of content.
     pub most_files: u64,
+    /// Most bytes of catalog and index, if the store has a disk of its own.
+    pub most_others: u64,
 }
 
 /// A thread that looks until it is stopped.
@@ -42,12 +44,13 @@ impl Sampler {
             let mut seen = Seen::default();
             let mut last = Instant::now();
             while !is_over.load(Ordering::Relaxed) {
-                let (bytes, files) = look(&root, is_own_disk);
+                let (bytes, files, others) = look(&root, is_own_disk);
                 seen.samples += 1;
                 seen.longest_gap = seen.longest_gap.max(last.elapsed());
                 last = Instant::now();
                 seen.most = seen.most.max(bytes);
                 seen.most_files = seen.most_files.max(files);
+                seen.most_others = seen.most_others.max(others);
                 std::thread::sleep(INTERVAL);
             }
             seen
@@ -62,8 +65,8 @@ impl Sampler {
     }
 }
 
-/// Bytes and files of content.
-fn look(root: &Path, is_own_disk: bool) -> (u64, u64) {
+/// Bytes and files of content, and bytes of the rest.
+fn look(root: &Path, is_own_disk: bool) -> (u64, u64, u64) {
     if is_own_disk {
         // The others first: what they gain meanwhile must not be missed.
         let others: u64 = ["index", "catalog.redb", "lock"]
@@ -74,14 +77,14 @@ fn look(root: &Path, is_own_disk: bool) -> (u64, u64) {
         let found = rustix::fs::statvfs(root).expect("the state of a file system");
         let used = (found.f_blocks - found.f_bfree) * found.f_frsize;
         let files = files_below(&root.join("blobs")).len() as u64;
-        return (used.saturating_sub(others), files);
+        return (used.saturating_sub(others), files, others);
     }
     // Blobs first: one that moves there from staging meanwhile is not counted twice. It may be
     // missed, but not in every look.
     let stored = files_below(&root.join("blobs"));
     let staged = files_below(&root.join("staging"));
     let bytes = stored.iter().chain(&staged).map(|path| blocks(path)).sum();
-    (bytes, (stored.len() + staged.len()) as u64)
+    (bytes, (stored.len() + staged.len()) as u64, 0)
 }
 
 fn files_or_self(path: &Path) -> Vec<PathBuf> {
