@@ -8,8 +8,9 @@ mod support;
 
 use plugin_support::{Installed, plugin_entry};
 use support::gate::Gate;
+use support::http::Ending;
 use support::images::{OCI_MANIFEST, random_bytes};
-use support::lying::{Answer, LyingUpstream};
+use support::lying::{Answer, End, LyingUpstream};
 use support::rig::manifest;
 use support::server::{Server, Setup, Upstream};
 
@@ -84,6 +85,28 @@ fn what_fails_gives_way_to_the_next() {
     rig.peer.script("*", &path, [wrong()]);
     let got = rig.server.get(&format!("{path}?ns={NS}"));
     assert!(got.status() == 200 && got.body == bytes, "{:?}", got.head);
+    rig.server.assert_store_is_right();
+}
+
+#[test]
+fn a_download_that_breaks_off_goes_on_at_the_next() {
+    let rig = rig("candidates-middle");
+    for (cut, ranged) in [(0, 0), (150_000, 1), (399_999, 1)] {
+        let (path, bytes) = blobs(&rig, &format!("cut at {cut}")).remove(1);
+        let broken = Answer::right().ending(End::Fin(cut));
+        rig.peer.script("GET", &path, [broken, Answer::status(503)]);
+        let got = rig.server.get(&format!("{path}?ns={NS}"));
+        assert_eq!((got.status(), got.ending), (200, Ending::Complete), "cut at {cut}");
+        assert!(got.body == bytes, "cut at {cut}: {} bytes", got.body.len());
+        let seen = rig.origin.seen();
+        let asked: Vec<_> = seen.iter().filter(|seen| seen.request.path == path).collect();
+        assert_eq!(asked.len(), 1, "cut at {cut}");
+        let range = asked[0].request.header("range").map(str::to_owned);
+        assert_eq!(range.is_some(), ranged == 1, "cut at {cut}: {range:?}");
+        if let Some(range) = range {
+            assert_eq!(range, format!("bytes={cut}-"), "only the rest");
+        }
+    }
     rig.server.assert_store_is_right();
 }
 

@@ -25,6 +25,8 @@ use support::{number_from, ports, secs, tell};
 const NODES: usize = 3;
 const CLIENTS: usize = 8;
 const BLOB_BYTES: usize = 20_000;
+/// Of each tenth: so large that clients are sent its beginning before it is here.
+const LARGE_BYTES: usize = 300_000;
 const NS: &str = "origin.example";
 
 /// Three nodes that share what one origin has.
@@ -70,7 +72,8 @@ type Blobs = Vec<(String, Vec<u8>)>;
 
 fn add_blobs(origin: &LyingUpstream, count: usize) -> Blobs {
     let blob = |number: usize| {
-        let bytes = random_bytes(&format!("blob {number}"), BLOB_BYTES);
+        let size = if number % 10 == 0 { LARGE_BYTES } else { BLOB_BYTES };
+        let bytes = random_bytes(&format!("blob {number}"), size);
         let digest = origin.add_blob("org/app", &bytes);
         (format!("/v2/org/app/blobs/{digest}"), bytes)
     };

@@ -52,7 +52,9 @@ impl Api {
             let share = left / u32::try_from(scopes.len() - index).unwrap_or(1);
             let on_failure = if is_alone { OnFailure::ServeStale } else { OnFailure::Fail };
             // What this waits for goes on without us; who asks again finds its result.
-            let asked = timeout(share, self.ask(routed, scope, on_failure, of(scope))).await;
+            let others = scopes.get(index + 1..).unwrap_or_default();
+            let asked = self.ask(routed, (scope, others), on_failure, of(scope));
+            let asked = timeout(share, asked).await;
             match asked.unwrap_or_else(|_| Err(no_answer(scope, share))) {
                 Ok(answer) => return answer,
                 Err(error) if error.is_upstream_failure() => {
@@ -112,7 +114,7 @@ impl Api {
     async fn ask(
         &self,
         routed: &Routed<'_>,
-        scope: &Scope,
+        (scope, others): (&Scope, &[Scope]),
         on_failure: OnFailure,
         facts: Facts,
     ) -> Result<Answer, PullError> {
@@ -134,7 +136,7 @@ impl Api {
             }
             Ask::Blob(digest) => {
                 let wanted = if head.method == Method::Head { Wanted::Head } else { Wanted::Bytes };
-                registry.pull_blob(scope, digest, wanted).await?
+                registry.pull_blob(scope, digest, wanted, others).await?
             }
         };
         Ok(content::answer(head, pull, facts))

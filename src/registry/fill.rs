@@ -19,6 +19,9 @@ pub struct Fill {
     pub digest: Digest,
     /// For which repository it was started.
     pub scope: Scope,
+    /// Who else may be asked for the rest of it, in this order, when the one fails in the middle:
+    /// the digest decides whose bytes are right.
+    pub(super) others: Vec<Scope>,
     /// The number of the pool that it was decided to go to; another one takes it when that one
     /// does not. `None`: the store's choice.
     pub pool: Option<u8>,
@@ -39,10 +42,15 @@ struct Opening {
 }
 
 impl Fill {
-    pub(super) fn new(digest: Digest, scope: Scope, pool: Option<u8>) -> Self {
+    pub(super) fn new(
+        digest: Digest,
+        (scope, others): (Scope, Vec<Scope>),
+        pool: Option<u8>,
+    ) -> Self {
         Self {
             digest,
             scope,
+            others,
             pool,
             started_at: clock::unix_seconds(),
             opening: OnceLock::new(),

@@ -9,6 +9,7 @@ use super::state::Registry;
 use super::take_room::{NoPlace, take_room};
 use super::{Fill, PullError, commit};
 use crate::limits::FILL_TRIES_MAX;
+use crate::oci::Scope;
 use crate::runtime::sleep;
 use crate::storage::{StageError, Staged};
 use crate::telemetry::FillOutcome;
@@ -104,9 +105,10 @@ async fn download(
     let mut staged = None;
     let mut size = None;
     let (mut tries, mut fruitless) = (0, 0);
+    let (mut source, mut others) = (&fill.scope, fill.others.iter().peekable());
     loop {
         let before = received(&staged);
-        let error = match one_try(registry, fill, &mut staged, &mut size, place).await {
+        let error = match one_try((registry, fill, source), &mut staged, &mut size, place).await {
             Ok(()) => break,
             Err(Broken::Final(error)) => return Err(error),
             Err(Broken::Retry(error)) => error,
@@ -120,7 +122,18 @@ async fn download(
         tries += 1;
         let brought = received(&staged) - before;
         fruitless = if brought >= FRUITFUL_BYTES { 1 } else { fruitless + 1 };
-        if fruitless >= FILL_TRIES_MAX || tries >= TRIES_TOTAL_MAX {
+        if tries >= TRIES_TOTAL_MAX {
+            return Err(Lost::from(&error));
+        }
+        // Sooner than where nobody else can be asked: clients are waiting.
+        let may_move_on = fruitless > 1 && staged.is_some();
+        if let Some(next) = others.next_if(|_| may_move_on) {
+            tracing::info!(from = %source, to = %next, digest = %fill.digest, %error,
+                received = received(&staged), "a fill goes on elsewhere");
+            (source, fruitless) = (next, 0);
+            continue;
+        }
+        if fruitless >= FILL_TRIES_MAX {
             return Err(Lost::from(&error));
         }
         tracing::info!(scope = %fill.scope, digest = %fill.digest, %error,
@@ -139,25 +152,23 @@ fn received(staged: &Option<Staged>) -> u64 {
     staged.as_ref().map_or(0, Staged::size)
 }
 
-/// One upstream request, from where the last one stopped to the end of the content.
+/// One request to `source`, from where the last one stopped to the end of the content.
 async fn one_try(
-    registry: &Registry,
-    fill: &Fill,
+    (registry, fill, source): (&Registry, &Fill, &Scope),
     staged: &mut Option<Staged>,
     size: &mut Option<u64>,
     place: &mut Option<Reservation>,
 ) -> Result<(), Broken> {
-    let Some(upstream) = &fill.scope.upstream else {
+    let Some(upstream) = &source.upstream else {
         return Err(Broken::Final(Lost::rejected(fill, "hosted content is never filled")));
     };
-    let from = received(staged);
+    let (from, is_opened) = (received(staged), staged.is_some());
     let range = (from > 0).then_some(ByteRange { first: from, last: None });
-    let path = format!("/v2/{}/blobs/{}", fill.scope.repository, fill.digest);
-    let request =
-        Request { range, ..Request::new(Method::Get, path, fill.scope.repository.clone()) };
+    let path = format!("/v2/{}/blobs/{}", source.repository, fill.digest);
+    let request = Request { range, ..Request::new(Method::Get, path, source.repository.clone()) };
     let response = registry.client().exchange(upstream, request).await.map_err(|error| {
-        // Before the first byte a failure is the answer; in mid-blob it may pass.
-        if from > 0 && error.is_failure_of_upstream() {
+        // Before it was opened a failure is the answer; in mid-blob it may pass.
+        if is_opened && error.is_failure_of_upstream() {
             Broken::Retry(error)
         } else {
             Broken::Final(Lost::from(&error))

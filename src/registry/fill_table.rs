@@ -53,23 +53,29 @@ impl FillTable {
 }
 
 /// The fill of `digest` from the upstream of `scope`: the one in progress, or a new one, on the
-/// worker that owns it.
+/// worker that owns it. `others` may be asked for the rest of a new one.
 pub(super) async fn join_or_start(
     workers: &Workers,
     digest: Digest,
     scope: Scope,
+    others: &[Scope],
 ) -> Result<Joined, PullError> {
     let key = FillKey { upstream: scope.upstream.clone(), digest };
     let owner = workers.owner_of(&key);
+    let scopes = (scope, others.to_vec());
     workers
-        .call(owner, move || async move { start_here(owner, key, scope) })
+        .call(owner, move || async move { start_here(owner, key, scopes) })
         .await
         .map_err(|error| PullError::Internal(error.to_string()))?
 }
 
 /// On the owner. A fill leaves the table only after the index knows its content, and both happen
 /// on this worker, so looking at both here misses nothing.
-fn start_here(owner: usize, key: FillKey, scope: Scope) -> Result<Joined, PullError> {
+fn start_here(
+    owner: usize,
+    key: FillKey,
+    scopes: (Scope, Vec<Scope>),
+) -> Result<Joined, PullError> {
     let registry = Registry::current()?;
     let shared = registry.shared().clone();
     let Some(mut running) = shared.fills.shard(owner) else {
@@ -82,8 +88,8 @@ fn start_here(owner: usize, key: FillKey, scope: Scope) -> Result<Joined, PullEr
     if stored.is_some_and(|entry| shared.store.has_pool(entry.pool)) {
         return Ok(Joined::Stored);
     }
-    let place = shared.fill_place(&scope)?;
-    let fill = Arc::new(Fill::new(key.digest, scope, None));
+    let place = shared.fill_place(&scopes.0)?;
+    let fill = Arc::new(Fill::new(key.digest, scopes, None));
     running.insert(key.clone(), fill.clone());
     drop(running);
     shared.fills.active.fetch_add(1, Ordering::Relaxed);

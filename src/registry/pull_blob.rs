@@ -48,7 +48,8 @@ impl Registry {
     /// Finds a blob of one repository.
     ///
     /// Stored and linked there: a hit. Stored, but not linked there: the upstream is asked
-    /// whether this repository holds it. Not stored: the fill is joined or started.
+    /// whether this repository holds it. Not stored: the fill is joined or started; when it breaks
+    /// off in the middle, `others` are asked for the rest.
     ///
     /// # Errors
     /// As [`PullError`] says.
@@ -57,6 +58,7 @@ impl Registry {
         scope: &Scope,
         digest: &Digest,
         wanted: Wanted,
+        others: &[Scope],
     ) -> Result<Pull, PullError> {
         // Twice, because content may become stored between looking for it and asking for its
         // fill; a third time would mean that its file vanishes as fast as it comes.
@@ -74,7 +76,7 @@ impl Registry {
                 return Ok(pull(digest, size, Content::HeadOnly, CacheResult::Miss, 0));
             }
             let workers = &self.shared().workers;
-            match fill_table::join_or_start(workers, *digest, scope.clone()).await? {
+            match fill_table::join_or_start(workers, *digest, scope.clone(), others).await? {
                 Joined::Fill(fill) => return self.follow(fill, scope, digest).await,
                 Joined::Stored => {}
             }
