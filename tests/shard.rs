@@ -8,6 +8,7 @@ mod plugin_support;
 mod support;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -72,7 +73,7 @@ type Blobs = Vec<(String, Vec<u8>)>;
 
 fn add_blobs(origin: &LyingUpstream, count: usize) -> Blobs {
     let blob = |number: usize| {
-        let size = if number % 10 == 0 { LARGE_BYTES } else { BLOB_BYTES };
+        let size = if number.is_multiple_of(10) { LARGE_BYTES } else { BLOB_BYTES };
         let bytes = random_bytes(&format!("blob {number}"), size);
         let digest = origin.add_blob("org/app", &bytes);
         (format!("/v2/org/app/blobs/{digest}"), bytes)
@@ -171,12 +172,13 @@ fn pull(
     bytes: &[u8],
 ) -> Result<(), String> {
     for is_new in [false, true] {
-        if !open.contains_key(&node) {
-            let connection =
-                Connection::try_open(addr).map_err(|e| format!("no connection: {e}"))?;
-            open.insert(node, connection);
-        }
-        let connection = open.get_mut(&node).unwrap();
+        let connection = match open.entry(node) {
+            Entry::Occupied(kept) => kept.into_mut(),
+            Entry::Vacant(place) => {
+                let opened = Connection::try_open(addr);
+                place.insert(opened.map_err(|e| format!("no connection: {e}"))?)
+            }
+        };
         connection.request("GET", &format!("{path}?ns={NS}"), &[]);
         match connection.read_answer("GET") {
             Ok(answer) if answer.status() != 200 => {
