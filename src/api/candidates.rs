@@ -18,8 +18,8 @@ use super::{content, relay};
 use crate::http::{Method, RequestHead};
 use crate::limits::FIRST_BYTE_TIMEOUT;
 use crate::oci::{Endpoint, PathName, Reference, Scope};
-use crate::plugin::{Resolution, Route};
-use crate::registry::{OnFailure, Pull, PullError, Wanted};
+use crate::plugin::{PlaceRequest, Resolution, Route};
+use crate::registry::{OnFailure, Placing, Pull, PullError, Wanted};
 use crate::runtime::{clock, timeout};
 
 /// A read, once it is routed.
@@ -132,14 +132,50 @@ impl Api {
             }
             Ask::Manifest(reference) => {
                 let bounds = registry.freshness(scope, freshness(resolution));
-                registry.pull_manifest(scope, reference, bounds, on_failure).await?
+                let placing = self.placing(scope, ask);
+                registry.pull_manifest(scope, reference, bounds, on_failure, placing).await?
             }
             Ask::Blob(digest) => {
                 let wanted = if head.method == Method::Head { Wanted::Head } else { Wanted::Bytes };
-                registry.pull_blob(scope, digest, wanted, others).await?
+                let placing = self.placing(scope, ask);
+                registry.pull_blob(scope, digest, wanted, (others, placing)).await?
             }
         };
         Ok(content::answer(head, pull, facts))
+    }
+}
+
+impl Api {
+    /// Where what is asked for goes if it has to be fetched. A plugin that fails must not fill a disk
+    /// that it would have spared: what it was asked about is passed through.
+    fn placing(&self, scope: &Scope, ask: &Ask<'_>) -> Placing {
+        let chain = self.chain();
+        if !chain.can_place() {
+            return Placing::default();
+        }
+        let (is_manifest, digest) = match ask {
+            Ask::Manifest(Reference::Digest(digest)) => (true, Some(digest)),
+            Ask::Manifest(Reference::Tag(_)) => (true, None),
+            Ask::Blob(digest) => (false, Some(*digest)),
+            Ask::Tags | Ask::Referrers(..) => return Placing::default(),
+        };
+        let request = PlaceRequest {
+            is_manifest,
+            is_stored: false,
+            upstream: scope.upstream.as_ref(),
+            repository: scope.repository.as_str(),
+            digest,
+            media_type: None,
+            size: None,
+        };
+        match chain.place(&request) {
+            Ok(Some(placement)) => self.registry.shared().placing(&placement),
+            Ok(None) => Placing::default(),
+            Err(error) => {
+                tracing::debug!(%scope, %error, "passed through: nobody says where it goes");
+                Placing::PASSED
+            }
+        }
     }
 }
 

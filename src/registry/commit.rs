@@ -70,6 +70,7 @@ pub(super) async fn manifest(
     scope: &Scope,
     content: &ManifestContent,
     tag: Option<&Tag>,
+    pool: Option<u8>,
 ) -> Result<(), PullError> {
     let ManifestContent { digest, media_type, bytes, children } = content;
     let mut writes = Vec::with_capacity(3);
@@ -77,7 +78,7 @@ pub(super) async fn manifest(
     let mut place = None;
     let mut stored_in = None;
     if shared.find_blob(scope, digest).await?.is_none() {
-        let taken = take_room(shared, (scope, digest), bytes.len() as u64, None).await;
+        let taken = take_room(shared, (scope, digest), bytes.len() as u64, pool).await;
         let (mut staged, room) = taken.map_err(|why| no_place(scope, digest, why))?;
         place = Some(room);
         staged.append(bytes.clone()).await?;

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::commit::{self, ManifestContent};
 use super::state::Registry;
-use super::{Freshness, PullError, freshness};
+use super::{Freshness, Placing, PullError, freshness};
 use crate::index::TagEntry;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::oci::{Algorithm, Digest, Manifest, Reference, Scope, Tag, media_type};
@@ -21,6 +21,7 @@ const REST_MAX: u64 = 600;
 pub(super) struct FetchKey {
     pub(super) scope: Scope,
     pub(super) reference: Reference,
+    pub(super) placing: Placing,
 }
 
 /// How old a binding may be and still answer somebody who has just found it due: another request
@@ -40,8 +41,13 @@ pub(super) type FetchOutcome = Result<Fetched, PullError>;
 
 impl Registry {
     /// Fetches or confirms a manifest; one upstream exchange for all who ask meanwhile.
-    pub(super) async fn fetch_manifest(&self, scope: &Scope, reference: Reference) -> FetchOutcome {
-        let key = FetchKey { scope: scope.clone(), reference };
+    pub(super) async fn fetch_manifest(
+        &self,
+        scope: &Scope,
+        reference: Reference,
+        placing: Placing,
+    ) -> FetchOutcome {
+        let key = FetchKey { scope: scope.clone(), reference, placing };
         let work = key.clone();
         let fetches = &self.shared().fetches;
         fetches.run(key, move || async move { fetch(work).await }).await?
@@ -49,17 +55,19 @@ impl Registry {
 }
 
 /// On the worker that owns the key.
-async fn fetch(FetchKey { scope, reference }: FetchKey) -> FetchOutcome {
+async fn fetch(FetchKey { scope, reference, placing }: FetchKey) -> FetchOutcome {
     let registry = Registry::current()?;
     match &reference {
-        Reference::Digest(digest) => registry.fetch_new(&scope, &reference, Some(digest)).await,
+        Reference::Digest(digest) => {
+            registry.fetch_new(&scope, &reference, Some(digest), placing).await
+        }
         Reference::Tag(tag) => match registry.shared().find_tag(&scope, tag).await? {
-            None => registry.fetch_new(&scope, &reference, None).await,
+            None => registry.fetch_new(&scope, &reference, None, placing).await,
             Some(known) if registry.is_just_confirmed(&scope, &known).await? => {
                 Ok(Fetched::Confirmed(known))
             }
             Some(known) => {
-                let outcome = registry.revalidate(&scope, tag, known).await;
+                let outcome = registry.revalidate(&scope, tag, known, placing).await;
                 if let Err(error) = &outcome {
                     registry.rest(&scope, tag, known, error);
                 }
@@ -72,7 +80,13 @@ async fn fetch(FetchKey { scope, reference }: FetchKey) -> FetchOutcome {
 impl Registry {
     /// Asks by HEAD, which registries do not count, whether the tag still points where we think;
     /// fetches what it points at now if not.
-    async fn revalidate(&self, scope: &Scope, tag: &Tag, known: TagEntry) -> FetchOutcome {
+    async fn revalidate(
+        &self,
+        scope: &Scope,
+        tag: &Tag,
+        known: TagEntry,
+        placing: Placing,
+    ) -> FetchOutcome {
         let reference = Reference::Tag(tag.clone());
         let response = self.ask(scope, &reference, Method::Head).await?;
         let told = match response.status {
@@ -88,7 +102,7 @@ impl Registry {
             let entry = commit::confirm_tag(self.shared(), scope, tag, known).await;
             return Ok(Fetched::Confirmed(entry));
         }
-        self.fetch_new(scope, &reference, None).await
+        self.fetch_new(scope, &reference, None, placing).await
     }
 
     async fn is_just_confirmed(&self, scope: &Scope, known: &TagEntry) -> Result<bool, PullError> {
@@ -109,12 +123,13 @@ impl Registry {
         }
     }
 
-    /// Gets a manifest, checks everything about it, keeps it.
+    /// Gets a manifest, checks everything about it, keeps it where it is to be kept.
     async fn fetch_new(
         &self,
         scope: &Scope,
         reference: &Reference,
         expected: Option<&Digest>,
+        placing: Placing,
     ) -> FetchOutcome {
         let response = self.ask(scope, reference, Method::Get).await?;
         match response.status {
@@ -134,8 +149,11 @@ impl Registry {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
         };
+        if !placing.is_kept {
+            return Ok(Fetched::New(content));
+        }
         // What we have is right; that the store did not take it must not fail the pull.
-        match commit::manifest(self.shared(), scope, &content, tag).await {
+        match commit::manifest(self.shared(), scope, &content, tag, placing.pool).await {
             Ok(()) => {}
             Err(error @ PullError::NoRoom(_)) => {
                 tracing::debug!(%scope, %reference, %error, "a manifest was not kept");

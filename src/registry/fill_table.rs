@@ -57,14 +57,14 @@ impl FillTable {
 pub(super) async fn join_or_start(
     workers: &Workers,
     digest: Digest,
-    scope: Scope,
-    others: &[Scope],
+    (scope, others): (Scope, &[Scope]),
+    pool: Option<u8>,
 ) -> Result<Joined, PullError> {
     let key = FillKey { upstream: scope.upstream.clone(), digest };
     let owner = workers.owner_of(&key);
     let scopes = (scope, others.to_vec());
     workers
-        .call(owner, move || async move { start_here(owner, key, scopes) })
+        .call(owner, move || async move { start_here(owner, key, scopes, pool) })
         .await
         .map_err(|error| PullError::Internal(error.to_string()))?
 }
@@ -75,6 +75,7 @@ fn start_here(
     owner: usize,
     key: FillKey,
     scopes: (Scope, Vec<Scope>),
+    pool: Option<u8>,
 ) -> Result<Joined, PullError> {
     let registry = Registry::current()?;
     let shared = registry.shared().clone();
@@ -89,7 +90,7 @@ fn start_here(
         return Ok(Joined::Stored);
     }
     let place = shared.fill_place(&scopes.0)?;
-    let fill = Arc::new(Fill::new(key.digest, scopes, None));
+    let fill = Arc::new(Fill::new(key.digest, scopes, pool));
     running.insert(key.clone(), fill.clone());
     drop(running);
     shared.fills.active.fetch_add(1, Ordering::Relaxed);

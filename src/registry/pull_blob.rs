@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::fill_table::Joined;
 use super::state::Registry;
-use super::{Content, Fill, Pull, PullError, commit, fill_table};
+use super::{Content, Fill, Placing, Pull, PullError, commit, fill_table};
 use crate::catalog::Write;
 use crate::index::{BlobEntry, Lookup, SMALL_BYTES_MAX};
 use crate::limits::HOLD_BACK_BYTES;
@@ -58,7 +58,7 @@ impl Registry {
         scope: &Scope,
         digest: &Digest,
         wanted: Wanted,
-        others: &[Scope],
+        (others, placing): (&[Scope], Placing),
     ) -> Result<Pull, PullError> {
         // Twice, because content may become stored between looking for it and asking for its
         // fill; a third time would mean that its file vanishes as fast as it comes.
@@ -75,8 +75,12 @@ impl Registry {
                 let size = self.prove(scope, digest).await?;
                 return Ok(pull(digest, size, Content::HeadOnly, CacheResult::Miss, 0));
             }
+            if !placing.is_kept {
+                return self.pass(scope, digest).await;
+            }
             let workers = &self.shared().workers;
-            match fill_table::join_or_start(workers, *digest, scope.clone(), others).await? {
+            let scopes = (scope.clone(), others);
+            match fill_table::join_or_start(workers, *digest, scopes, placing.pool).await? {
                 Joined::Fill(fill) => return self.follow(fill, scope, digest).await,
                 Joined::Stored => {}
             }

@@ -6,7 +6,7 @@ use super::commit::ManifestContent;
 use super::fetch_manifest::Fetched;
 use super::freshness::{self, State};
 use super::state::Registry;
-use super::{Content, Freshness, Pull, PullError};
+use super::{Content, Freshness, Placing, Pull, PullError};
 use crate::index::TagEntry;
 use crate::oci::{Digest, Reference, Scope, Tag};
 use crate::runtime::{clock, timeout};
@@ -37,10 +37,13 @@ impl Registry {
         reference: &Reference,
         freshness: Freshness,
         on_failure: OnFailure,
+        placing: Placing,
     ) -> Result<Pull, PullError> {
         match reference {
-            Reference::Digest(digest) => self.manifest_by_digest(scope, digest).await,
-            Reference::Tag(tag) => self.manifest_by_tag(scope, tag, freshness, on_failure).await,
+            Reference::Digest(digest) => self.manifest_by_digest(scope, digest, placing).await,
+            Reference::Tag(tag) => {
+                self.manifest_by_tag(scope, tag, freshness, on_failure, placing).await
+            }
         }
     }
 
@@ -75,11 +78,16 @@ impl Registry {
         }
     }
 
-    async fn manifest_by_digest(&self, scope: &Scope, digest: &Digest) -> Result<Pull, PullError> {
+    async fn manifest_by_digest(
+        &self,
+        scope: &Scope,
+        digest: &Digest,
+        placing: Placing,
+    ) -> Result<Pull, PullError> {
         if let Some(pull) = self.stored_manifest_by_digest(scope, digest).await? {
             return Ok(pull);
         }
-        match self.fetch_manifest(scope, Reference::Digest(*digest)).await? {
+        match self.fetch_manifest(scope, Reference::Digest(*digest), placing).await? {
             Fetched::New(content) => Ok(arrived(content)),
             Fetched::Confirmed(_) => Err(PullError::Internal(format!(
                 "{scope}@{digest}: a digest was revalidated, which never happens"
@@ -93,6 +101,7 @@ impl Registry {
         tag: &Tag,
         bounds: Freshness,
         on_failure: OnFailure,
+        placing: Placing,
     ) -> Result<Pull, PullError> {
         let now = clock::unix_seconds();
         let may_be_stale = |entry: &TagEntry| {
@@ -125,7 +134,7 @@ impl Registry {
             }
         }
         let has_stale = known.is_some_and(|entry| may_be_stale(&entry));
-        let error = match self.fetch_tag(scope, tag, has_stale).await {
+        let error = match self.fetch_tag(scope, tag, has_stale, placing).await {
             Ok(Fetched::New(content)) => return Ok(arrived(content)),
             Ok(Fetched::Confirmed(entry)) => {
                 let confirmed = CacheResult::Revalidated;
@@ -133,7 +142,7 @@ impl Registry {
                 return match self.stored_manifest(scope, digest, confirmed, 0).await? {
                     Some(pull) => Ok(pull),
                     // Its file has gone; the upstream has just said that it has it.
-                    None => self.manifest_by_digest(scope, digest).await,
+                    None => self.manifest_by_digest(scope, digest, placing).await,
                 };
             }
             Err(error) => error,
@@ -154,18 +163,18 @@ impl Registry {
         scope: &Scope,
         tag: &Tag,
         may_be_stale: bool,
+        placing: Placing,
     ) -> Result<Fetched, PullError> {
         let reference = Reference::Tag(tag.clone());
         if !may_be_stale {
-            return self.fetch_manifest(scope, reference).await;
+            return self.fetch_manifest(scope, reference, placing).await;
         }
-        timeout(PATIENCE_WITH_STALE, self.fetch_manifest(scope, reference)).await.unwrap_or_else(
-            |_| {
-                Err(PullError::UpstreamTimeout(format!(
-                    "{scope}:{tag} was not confirmed within {PATIENCE_WITH_STALE:?}"
-                )))
-            },
-        )
+        let fetched = self.fetch_manifest(scope, reference, placing);
+        timeout(PATIENCE_WITH_STALE, fetched).await.unwrap_or_else(|_| {
+            Err(PullError::UpstreamTimeout(format!(
+                "{scope}:{tag} was not confirmed within {PATIENCE_WITH_STALE:?}"
+            )))
+        })
     }
 
     /// When this content was linked here as a manifest; `None` if never (or only as a blob).
