@@ -132,13 +132,13 @@ impl Api {
             }
             Ask::Manifest(reference) => {
                 let bounds = registry.freshness(scope, freshness(resolution));
-                let placing = self.placing(scope, ask);
-                registry.pull_manifest(scope, reference, bounds, on_failure, placing).await?
+                let place = || self.placing(scope, ask);
+                registry.pull_manifest(scope, reference, bounds, on_failure, &place).await?
             }
             Ask::Blob(digest) => {
                 let wanted = if head.method == Method::Head { Wanted::Head } else { Wanted::Bytes };
-                let placing = self.placing(scope, ask);
-                registry.pull_blob(scope, digest, wanted, (others, placing)).await?
+                let place = || self.placing(scope, ask);
+                registry.pull_blob(scope, digest, wanted, (others, &place)).await?
             }
         };
         Ok(content::answer(head, pull, facts))

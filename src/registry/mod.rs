@@ -61,7 +61,7 @@ pub use freshness::Freshness;
 pub use index_feed::{Due, IndexFeed};
 pub use leases::{Lease, Leases};
 pub use passing::Passing;
-pub use placing::Placing;
+pub use placing::{Place, Placing};
 pub use pull_blob::Wanted;
 pub use pull_manifest::OnFailure;
 pub use relay::Relayed;

@@ -14,6 +14,9 @@ pub struct Placing {
     pub is_kept: bool,
 }
 
+/// Asked when content has to be fetched, and not before.
+pub type Place<'a> = &'a dyn Fn() -> Placing;
+
 impl Default for Placing {
     /// What holds when nobody decides.
     fn default() -> Self {

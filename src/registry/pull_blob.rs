@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::fill_table::Joined;
 use super::state::Registry;
-use super::{Content, Fill, Placing, Pull, PullError, commit, fill_table};
+use super::{Content, Fill, Place, Pull, PullError, commit, fill_table};
 use crate::catalog::Write;
 use crate::index::{BlobEntry, Lookup, SMALL_BYTES_MAX};
 use crate::limits::HOLD_BACK_BYTES;
@@ -58,7 +58,7 @@ impl Registry {
         scope: &Scope,
         digest: &Digest,
         wanted: Wanted,
-        (others, placing): (&[Scope], Placing),
+        (others, place): (&[Scope], Place<'_>),
     ) -> Result<Pull, PullError> {
         // Twice, because content may become stored between looking for it and asking for its
         // fill; a third time would mean that its file vanishes as fast as it comes.
@@ -75,6 +75,7 @@ impl Registry {
                 let size = self.prove(scope, digest).await?;
                 return Ok(pull(digest, size, Content::HeadOnly, CacheResult::Miss, 0));
             }
+            let placing = place();
             if !placing.is_kept {
                 return self.pass(scope, digest).await;
             }

@@ -6,7 +6,7 @@ use super::commit::ManifestContent;
 use super::fetch_manifest::Fetched;
 use super::freshness::{self, State};
 use super::state::Registry;
-use super::{Content, Freshness, Placing, Pull, PullError};
+use super::{Content, Freshness, Place, Placing, Pull, PullError};
 use crate::index::TagEntry;
 use crate::oci::{Digest, Reference, Scope, Tag};
 use crate::runtime::{clock, timeout};
@@ -37,12 +37,12 @@ impl Registry {
         reference: &Reference,
         freshness: Freshness,
         on_failure: OnFailure,
-        placing: Placing,
+        place: Place<'_>,
     ) -> Result<Pull, PullError> {
         match reference {
-            Reference::Digest(digest) => self.manifest_by_digest(scope, digest, placing).await,
+            Reference::Digest(digest) => self.manifest_by_digest(scope, digest, place).await,
             Reference::Tag(tag) => {
-                self.manifest_by_tag(scope, tag, freshness, on_failure, placing).await
+                self.manifest_by_tag(scope, tag, freshness, on_failure, place).await
             }
         }
     }
@@ -82,12 +82,12 @@ impl Registry {
         &self,
         scope: &Scope,
         digest: &Digest,
-        placing: Placing,
+        place: Place<'_>,
     ) -> Result<Pull, PullError> {
         if let Some(pull) = self.stored_manifest_by_digest(scope, digest).await? {
             return Ok(pull);
         }
-        match self.fetch_manifest(scope, Reference::Digest(*digest), placing).await? {
+        match self.fetch_manifest(scope, Reference::Digest(*digest), place()).await? {
             Fetched::New(content) => Ok(arrived(content)),
             Fetched::Confirmed(_) => Err(PullError::Internal(format!(
                 "{scope}@{digest}: a digest was revalidated, which never happens"
@@ -101,7 +101,7 @@ impl Registry {
         tag: &Tag,
         bounds: Freshness,
         on_failure: OnFailure,
-        placing: Placing,
+        place: Place<'_>,
     ) -> Result<Pull, PullError> {
         let now = clock::unix_seconds();
         let may_be_stale = |entry: &TagEntry| {
@@ -134,7 +134,7 @@ impl Registry {
             }
         }
         let has_stale = known.is_some_and(|entry| may_be_stale(&entry));
-        let error = match self.fetch_tag(scope, tag, has_stale, placing).await {
+        let error = match self.fetch_tag(scope, tag, has_stale, place()).await {
             Ok(Fetched::New(content)) => return Ok(arrived(content)),
             Ok(Fetched::Confirmed(entry)) => {
                 let confirmed = CacheResult::Revalidated;
@@ -142,7 +142,7 @@ impl Registry {
                 return match self.stored_manifest(scope, digest, confirmed, 0).await? {
                     Some(pull) => Ok(pull),
                     // Its file has gone; the upstream has just said that it has it.
-                    None => self.manifest_by_digest(scope, digest, placing).await,
+                    None => self.manifest_by_digest(scope, digest, place).await,
                 };
             }
             Err(error) => error,
