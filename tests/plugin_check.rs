@@ -24,9 +24,10 @@ enum Form {
 
 /// Every plugin of ours, with a file that holds an example of its `[plugin.config]`, if it needs
 /// any. A new one is added here.
-const FIRST_PARTY: [(Form, Option<&str>); 4] = [
+const FIRST_PARTY: [(Form, Option<&str>); 5] = [
     (Form::Built("ringport_plugin_standard"), None),
     (Form::Built("ringport_plugin_policy"), Some("policy/policy.toml")),
+    (Form::Built("ringport_plugin_shard"), Some("shard/shard.toml")),
     (Form::C("minimal-c/minimal.c"), None),
     (Form::C("faulty/specimen.c"), None),
 ];
@@ -39,6 +40,12 @@ namespace = "docker.io"
 namespace = "ghcr.io"
 [[upstream]]
 namespace = "quay.io"
+[[upstream]]
+namespace = "node-b.mirror"
+forward_ns = true
+[[upstream]]
+namespace = "node-c.mirror"
+forward_ns = true
 [[upstream]]
 namespace = "artifactory.corp"
 [[upstream.credential]]
