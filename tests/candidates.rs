@@ -124,7 +124,7 @@ fn no_is_an_answer() {
 
 #[test]
 fn what_is_stored_of_either_is_served_without_asking_anybody() {
-    let mut rig = rig("candidates-stored");
+    let rig = rig("candidates-stored");
     let content = blobs(&rig, "stored");
     // From the peer, as long as it is there; then from the origin.
     let (from_peer, from_origin) = (&content[0], &content[1]);
@@ -136,7 +136,7 @@ fn what_is_stored_of_either_is_served_without_asking_anybody() {
     get(&rig, from_peer);
     let asked = &rig.peer.seen()[0].request;
     assert_eq!(asked.query.as_deref(), Some("ns=origin.example"), "{asked:?}");
-    rig.peer.stop();
+    rig.peer.script_everything(Some(Answer::status(503)));
     get(&rig, from_origin);
     rig.server.await_blob(from_origin.0.rsplit('/').next().unwrap());
     let before = (rig.peer.requests(), rig.origin.requests());
