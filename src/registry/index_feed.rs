@@ -256,11 +256,13 @@ impl Subscriber for IndexFeed {
             writer.finish_generation();
             self.uses_after = None;
         }
+        // Before the index says that it is complete: whoever sees that sees the right sums.
+        self.account();
+        let Some(writer) = &mut self.writer else { return };
         writer.rebuilt();
         writer.set_applied(self.group);
         let is_growing = self.work == Work::FillingAndGrowing;
         self.work = if is_growing { Work::Growing } else { Work::Nothing };
-        self.account();
     }
 
     fn tend(&mut self) -> Tended {
