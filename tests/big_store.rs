@@ -87,8 +87,9 @@ fn a_big_store_answers_soon_after_its_start() {
         std::env::var("RINGPORT_BIG_BLOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
     let upstream = LyingUpstream::start();
     let declared = Upstream::new(NS, &upstream.url()).set("tag_ttl = \"10d\"");
-    // Nothing has to make room: most of these names have no file.
-    let setup = Setup::new("big").upstream(declared).storage("max_size = \"100TiB\"");
+    // Nothing has to make room (most of these names have no file), and the table is about as large
+    // as the names need.
+    let setup = Setup::new("big").upstream(declared).storage("max_size = \"4TiB\"");
     let mut server = setup.start();
     assert!(server.terminate(support::secs(40)).unwrap().success());
     std::fs::remove_dir_all(server.root()).unwrap();
