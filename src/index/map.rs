@@ -146,7 +146,10 @@ impl Map {
             if self.is_poisoned() {
                 return Err(io::Error::other("a page of it is gone"));
             }
-            self.write_at(&image, at)?;
+            // The file has zeros: of a new store's table, nothing else is to be written.
+            if image.iter().any(|byte| *byte != 0) {
+                self.write_at(&image, at)?;
+            }
         }
         if from < to {
             // SAFETY: whole pages inside the map, which lives as long as `self` and whose owner
