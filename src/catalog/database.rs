@@ -8,8 +8,9 @@ use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction,
 };
 
-use super::record::{BLOBS, LINKS, META, SUSPECTS, TAGS, TagRecord, UNSYNCED};
-use super::{CatalogError, Opened, Write, failed, older};
+use super::apply::{Batch, Tables};
+use super::record::{BLOBS, LINKS, META, SUSPECTS, TAGS, UNSYNCED};
+use super::{CatalogError, Moment, Opened, failed, older};
 use crate::oci::Digest;
 
 /// Memory that redb may use for pages; hits don't come here, so a little is enough.
@@ -31,6 +32,14 @@ pub(super) struct Shared {
     failing: AtomicBool,
     /// The number of the last commit; changed by the catalog thread alone.
     group: AtomicU64,
+}
+
+/// A commit that was made.
+pub(super) struct Committed {
+    /// Its number.
+    pub(super) group: u64,
+    /// For each batch in turn why it is not part of it; `None` if it is.
+    pub(super) refused: Vec<Option<CatalogError>>,
 }
 
 impl Shared {
@@ -74,16 +83,26 @@ impl Shared {
     /// Opens the file again; fails while a look-up still reads the old snapshot.
     pub(super) fn open_again(&self) -> Result<(), CatalogError> {
         let database = open_database(&self.path)?;
-        // Commits that were not durable are undone, and their numbers are given again.
-        self.group.store(last_group(&database)?, Ordering::Relaxed);
+        // Commits that were not durable are undone. Their numbers are not given again while this
+        // process runs: a moment within it must stay before what comes after it.
+        self.group.fetch_max(last_group(&database)?, Ordering::AcqRel);
         self.set_database(Some(Arc::new(database)));
         Ok(())
     }
 
-    /// Commits `writes`; the number of the commit.
-    pub(super) fn commit(&self, writes: &[Write], durable: bool) -> Result<u64, CatalogError> {
+    /// Now: behind every delete that was answered, before every one that comes.
+    pub(super) fn moment(&self) -> Moment {
+        Moment(self.group.load(Ordering::Acquire))
+    }
+
+    /// Commits what is not refused of `batches`.
+    pub(super) fn commit(
+        &self,
+        batches: &[Batch<'_>],
+        durable: bool,
+    ) -> Result<Committed, CatalogError> {
         let database = self.database().ok_or(CatalogError::Closed)?;
-        let group = self.group.load(Ordering::Relaxed).saturating_add(1);
+        let group = self.group.load(Ordering::Acquire).saturating_add(1);
         let mut transaction = database.begin_write().map_err(failed)?;
         if durable {
             // So that opening after a crash needs no walk through all records.
@@ -91,14 +110,18 @@ impl Shared {
         } else {
             transaction.set_durability(Durability::None).map_err(failed)?;
         }
-        apply(&transaction, writes)?;
+        let mut refused = Vec::with_capacity(batches.len());
         {
+            let mut tables = Tables::open(&transaction, group)?;
+            for batch in batches {
+                refused.push(tables.apply(batch)?);
+            }
             let mut meta = transaction.open_table(META).map_err(failed)?;
             meta.insert(GROUP, &group.to_le_bytes()[..]).map_err(failed)?;
         }
         transaction.commit().map_err(failed)?;
-        self.group.store(group, Ordering::Relaxed);
-        Ok(group)
+        self.group.store(group, Ordering::Release);
+        Ok(Committed { group, refused })
     }
 
     /// Marks the store as left in good order.
@@ -143,7 +166,8 @@ fn take_into_use(database: &Database) -> Result<Opened, CatalogError> {
         meta.insert(IN_USE, boot.as_slice()).map_err(failed)?;
         (store_id, last_user.unwrap_or_default())
     };
-    apply(&transaction, &[])?;
+    // Look-ups count on every table being there.
+    drop(Tables::open(&transaction, 0)?);
     older::take_over(&transaction)?;
     let is_intact = last_user.is_empty() || last_user == boot;
     if !is_intact {
@@ -216,79 +240,39 @@ fn random_id() -> [u8; 16] {
     id
 }
 
-fn apply(transaction: &WriteTransaction, writes: &[Write]) -> Result<(), CatalogError> {
-    let mut blobs = transaction.open_table(BLOBS).map_err(failed)?;
-    let mut unsynced = transaction.open_table(UNSYNCED).map_err(failed)?;
-    let mut suspects = transaction.open_table(SUSPECTS).map_err(failed)?;
-    let mut tags = transaction.open_table(TAGS).map_err(failed)?;
-    let mut links = transaction.open_table(LINKS).map_err(failed)?;
-    for write in writes {
-        match write {
-            Write::PutBlob { record, is_synced } => {
-                let digest = record.digest.to_string();
-                blobs.insert(digest.as_str(), record.value()).map_err(failed)?;
-                // Just verified, whatever was there before.
-                suspects.remove(digest.as_str()).map_err(failed)?;
-                if *is_synced {
-                    unsynced.remove(digest.as_str()).map_err(failed)?;
-                } else {
-                    unsynced.insert(digest.as_str(), ()).map_err(failed)?;
-                }
-            }
-            Write::RemoveBlob(digest) => {
-                let digest = digest.to_string();
-                blobs.remove(digest.as_str()).map_err(failed)?;
-                suspects.remove(digest.as_str()).map_err(failed)?;
-                unsynced.remove(digest.as_str()).map_err(failed)?;
-            }
-            Write::Synced(digest) => {
-                let digest = digest.to_string();
-                suspects.remove(digest.as_str()).map_err(failed)?;
-                unsynced.remove(digest.as_str()).map_err(failed)?;
-            }
-            Write::PutTag(record) => {
-                let digest = record.digest.to_string();
-                let value = (digest.as_str(), record.checked_at);
-                tags.insert(tag_key(record), value).map_err(failed)?;
-            }
-            Write::RemoveTag(record) => {
-                tags.remove(tag_key(record)).map_err(failed)?;
-            }
-            Write::PutLink(record) => {
-                let digest = record.digest.to_string();
-                let scope = &record.scope;
-                let key = (scope.upstream_str(), scope.repository.as_str(), digest.as_str());
-                let media_type = record.media_type.as_deref().unwrap_or("");
-                links.insert(key, (media_type, record.linked_at)).map_err(failed)?;
-            }
-            Write::RemoveLink(record) => {
-                let digest = record.digest.to_string();
-                let scope = &record.scope;
-                let key = (scope.upstream_str(), scope.repository.as_str(), digest.as_str());
-                links.remove(key).map_err(failed)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn tag_key(record: &TagRecord) -> (&str, &str, &str) {
-    (record.scope.upstream_str(), record.scope.repository.as_str(), record.tag.as_str())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(super) mod tests {
     use super::*;
 
-    /// Makes the file look as if the machine had been started since it was last in use.
-    pub(in super::super) fn pretend_another_boot(path: &Path) {
+    /// Changes tables behind the catalog's back.
+    pub(in super::super) fn tamper(path: &Path, change: impl FnOnce(&WriteTransaction)) {
         let database = open_database(path).unwrap();
         let transaction = database.begin_write().unwrap();
-        {
+        change(&transaction);
+        transaction.commit().unwrap();
+    }
+
+    #[test]
+    fn the_number_of_a_commit_is_given_once_in_a_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let (shared, _) = Shared::open(&folder.path().join("catalog.redb")).unwrap();
+        for _ in 0..3 {
+            shared.commit(&[], false).unwrap();
+        }
+        // A failure undoes them all.
+        let before = shared.moment();
+        shared.drop_database();
+        shared.open_again().unwrap();
+        assert_eq!(shared.moment(), before);
+        assert_eq!(shared.commit(&[], true).unwrap().group, 4);
+    }
+
+    /// Makes the file look as if the machine had been started since it was last in use.
+    pub(in super::super) fn pretend_another_boot(path: &Path) {
+        tamper(path, |transaction| {
             let mut meta = transaction.open_table(META).unwrap();
             meta.insert(IN_USE, &b"another boot"[..]).unwrap();
-        }
-        transaction.commit().unwrap();
+        });
     }
 }

@@ -3,9 +3,13 @@
 
 use redb::ReadableDatabase;
 
+use super::hosted::{TOMBSTONES, UPLOADS};
 use super::record::{BLOBS, LINKS, TAGS};
-use super::{BlobRecord, Catalog, CatalogError, LinkRecord, TagRecord, failed};
-use crate::oci::{Digest, Scope, Tag};
+use super::{
+    BlobRecord, Catalog, CatalogError, LinkRecord, TagRecord, TombstoneRecord, UploadId,
+    UploadRecord, failed,
+};
+use crate::oci::{Digest, Reference, Scope, Tag};
 use crate::runtime::blocking;
 
 impl Catalog {
@@ -63,6 +67,44 @@ impl Catalog {
             let key = (scope.upstream_str(), scope.repository.as_str(), tag.as_str());
             let found = table.get(key).map_err(failed)?;
             found.map(|value| TagRecord::read(key, value.value())).transpose()
+        })
+        .await
+    }
+
+    /// An upload under way.
+    ///
+    /// # Errors
+    /// The database or the record cannot be read.
+    pub async fn find_upload(&self, id: &UploadId) -> Result<Option<UploadRecord>, CatalogError> {
+        let (shared, id) = (self.shared.clone(), id.to_string());
+        read(move || {
+            let database = shared.database().ok_or(CatalogError::Closed)?;
+            let transaction = database.begin_read().map_err(failed)?;
+            let table = transaction.open_table(UPLOADS).map_err(failed)?;
+            let found = table.get(id.as_str()).map_err(failed)?;
+            found.map(|value| UploadRecord::read(&id, value.value())).transpose()
+        })
+        .await
+    }
+
+    /// Whether this name was there, was deleted within the last
+    /// [`TOMBSTONE_SECONDS`](super::TOMBSTONE_SECONDS), and has not been put again.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn find_tombstone(
+        &self,
+        scope: &Scope,
+        name: &Reference,
+    ) -> Result<Option<TombstoneRecord>, CatalogError> {
+        let (shared, scope, name) = (self.shared.clone(), scope.clone(), name.to_string());
+        read(move || {
+            let database = shared.database().ok_or(CatalogError::Closed)?;
+            let transaction = database.begin_read().map_err(failed)?;
+            let table = transaction.open_table(TOMBSTONES).map_err(failed)?;
+            let key = (scope.upstream_str(), scope.repository.as_str(), name.as_str());
+            let found = table.get(key).map_err(failed)?;
+            found.map(|value| TombstoneRecord::read(key, value.value())).transpose()
         })
         .await
     }

@@ -1,4 +1,5 @@
-//! The catalog: durable names (blobs, links, tags) in redb, written by a thread of their own.
+//! The catalog: durable names in redb, written by a thread of their own. Blobs, links and tags, and
+//! for hosted content referrers, upload sessions and tombstones.
 //!
 //! May import: `oci`, `runtime`.
 //!
@@ -12,16 +13,24 @@
 //! **Invariant:** commits are numbered; the subscriber learns the number of each group after it was
 //! told all of it, so that an index which outlived its process can say what it has seen.
 //! **Invariant:** the canonical upstream is part of every key; the empty upstream is ourselves.
+//! **Invariant:** a hosted tag or link that is removed leaves a tombstone in the same transaction,
+//! until it is put again or [`TOMBSTONE_SECONDS`] have passed. [`Catalog::write_unless_deleted`]
+//! refuses what was begun before the delete: a slow push, work in the background that saw the
+//! name while it was there. Whatever finds a file without a name gives it none without asking
+//! [`Catalog::find_tombstone`].
 //!
 //! Deliberately absent: bytes of content (files hold them), decisions about freshness or space.
 
+mod apply;
 mod database;
+mod hosted;
 mod lookup;
 mod numbers;
 mod older;
 mod rebuild;
 mod record;
 mod scan;
+mod scan_hosted;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -34,10 +43,13 @@ use bytes::Bytes;
 use futures_channel::oneshot;
 
 use database::Shared;
+pub use hosted::{
+    REFERRER_BYTES_MAX, ReferrerRecord, TOMBSTONE_SECONDS, TombstoneRecord, UploadId, UploadRecord,
+};
 pub use numbers::PoolRecord;
 pub use record::{BlobRecord, LinkRecord, NO_OWNER, TagRecord};
 pub use scan::{Mark, Piece};
-use writer::{Message, Writer};
+use writer::{Asked, Message, Writer};
 
 use crate::oci::Digest;
 
@@ -86,6 +98,20 @@ pub enum CatalogError {
         /// What is wrong with it.
         cause: String,
     },
+    /// A name was deleted after the work that would put it had begun.
+    #[error("{key} was deleted while this was under way, and stays so; push it again")]
+    Deleted {
+        /// The name and its repository.
+        key: String,
+    },
+    /// A record that no catalog keeps.
+    #[error("the catalog does not take {key}: {cause}")]
+    Refused {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// The catalog thread has ended, or the database is being opened again after a failure.
     #[error("the catalog is closed")]
     Closed,
@@ -113,7 +139,22 @@ pub enum Write {
     PutLink(LinkRecord),
     /// Forget a link.
     RemoveLink(LinkRecord),
+    /// A hosted manifest names a subject.
+    PutReferrer(ReferrerRecord),
+    /// The manifest is gone; only the key of the record counts.
+    RemoveReferrer(ReferrerRecord),
+    /// An upload has begun, or has come further.
+    PutUpload(UploadRecord),
+    /// An upload was finished, cancelled, or has expired.
+    RemoveUpload(UploadId),
+    /// Forget that a name was deleted, unless it was deleted again since the record was read.
+    RemoveTombstone(TombstoneRecord),
 }
+
+/// A point in the order of commits, within the life of this process: see
+/// [`Catalog::write_unless_deleted`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment(u64);
 
 /// Who is told of writes: the index.
 pub trait Subscriber: Send {
@@ -192,18 +233,50 @@ impl Catalog {
     /// The catalog kept nothing of `writes`. Without `durable` they were told to the subscriber
     /// all the same: they concern cached content, and are true until the process ends.
     pub async fn write(&self, writes: Vec<Write>, durable: bool) -> Result<(), CatalogError> {
+        self.send(writes, None, durable)?.await.unwrap_or(Err(CatalogError::Closed))
+    }
+
+    /// Now, for [`Catalog::write_unless_deleted`]: to be asked before the first look at a name
+    /// that is to be put, by a push when its last request begins.
+    pub fn moment(&self) -> Moment {
+        self.shared.moment()
+    }
+
+    /// Applies `writes` durably as [`Catalog::write`] does, unless a hosted tag or link that they
+    /// put was deleted after `since`: then none of them. A name that was deleted and put again by
+    /// somebody else is there, and no reason to refuse.
+    ///
+    /// # Errors
+    /// [`CatalogError::Deleted`], or the catalog failed; it kept nothing of `writes`.
+    pub async fn write_unless_deleted(
+        &self,
+        since: Moment,
+        writes: Vec<Write>,
+    ) -> Result<(), CatalogError> {
+        self.send(writes, Some(since), true)?.await.unwrap_or(Err(CatalogError::Closed))
+    }
+
+    fn send(
+        &self,
+        writes: Vec<Write>,
+        since: Option<Moment>,
+        durable: bool,
+    ) -> Result<oneshot::Receiver<Result<(), CatalogError>>, CatalogError> {
+        for write in &writes {
+            if let Write::PutReferrer(record) = write {
+                record.check()?;
+            }
+        }
         let (answer, result) = oneshot::channel();
-        self.messages
-            .send(Message::Apply { writes, durable, answer })
-            .map_err(|_| CatalogError::Closed)?;
-        result.await.unwrap_or(Err(CatalogError::Closed))
+        let asked = Asked { writes, since, durable, answer };
+        self.messages.send(Message::Apply(asked)).map_err(|_| CatalogError::Closed)?;
+        Ok(result)
     }
 
     /// The same without waiting, for what nobody waits for.
     pub fn write_soon(&self, writes: Vec<Write>) {
-        let (answer, _) = oneshot::channel();
         // A closed catalog needs no names any more.
-        let _ = self.messages.send(Message::Apply { writes, durable: false, answer });
+        let _ = self.send(writes, None, false);
     }
 
     /// Offers small content to the subscriber, if it has the time. The caller has verified that

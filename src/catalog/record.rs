@@ -5,7 +5,7 @@ use redb::TableDefinition;
 use super::CatalogError;
 use crate::oci::{Digest, Namespace, RepositoryName, Scope, Tag};
 
-type ScopedKey = (&'static str, &'static str, &'static str);
+pub(super) type ScopedKey = (&'static str, &'static str, &'static str);
 
 /// (size in bytes, pool, flags: [`HOSTED`] or 0, owner).
 pub(super) type BlobValue = (u64, u8, u8, u16);
@@ -118,7 +118,7 @@ impl LinkRecord {
     }
 }
 
-fn scope(upstream: &str, repository: &str) -> Result<Scope, String> {
+pub(super) fn scope(upstream: &str, repository: &str) -> Result<Scope, String> {
     let upstream = match upstream {
         "" => None,
         text => Some(Namespace::from_stored(text).map_err(|e| e.to_string())?),
@@ -127,6 +127,6 @@ fn scope(upstream: &str, repository: &str) -> Result<Scope, String> {
     Ok(Scope { upstream, repository })
 }
 
-fn damaged(kind: &str, key: (&str, &str, &str), cause: String) -> CatalogError {
+pub(super) fn damaged(kind: &str, key: (&str, &str, &str), cause: String) -> CatalogError {
     CatalogError::Record { key: format!("{kind} {}/{}@{}", key.0, key.1, key.2), cause }
 }

@@ -4,9 +4,9 @@
 use std::fmt::Write as _;
 use std::ops::Bound;
 
-use redb::{ReadTransaction, ReadableDatabase, TableDefinition};
+use redb::{ReadTransaction, ReadableDatabase, TableDefinition, Value};
 
-use super::record::{BLOBS, LINKS, TAGS};
+use super::record::{BLOBS, LINKS, ScopedKey, TAGS};
 use super::{BlobRecord, Catalog, CatalogError, LinkRecord, TagRecord, failed};
 use crate::oci::{Digest, Scope};
 
@@ -23,12 +23,9 @@ pub struct Piece<T> {
 
 /// A place in a walk: everything up to it has been told.
 #[derive(Debug, Clone)]
-pub struct Mark(OwnedKey);
+pub struct Mark(pub(super) OwnedKey);
 
 type OwnedKey = (String, String, String);
-
-type ScopedTable<'a> =
-    TableDefinition<'a, (&'static str, &'static str, &'static str), (&'static str, u64)>;
 
 impl Catalog {
     /// The next `max` records of content, in the order of their digests' text. Blocks.
@@ -40,19 +37,7 @@ impl Catalog {
         after: Option<&Mark>,
         max: usize,
     ) -> Result<Piece<BlobRecord>, CatalogError> {
-        let transaction = self.snapshot()?;
-        let table = transaction.open_table(BLOBS).map_err(failed)?;
-        let from = after.map_or(Bound::Unbounded, |mark| Bound::Excluded(mark.0.0.as_str()));
-        let mut piece = Piece { records: Vec::new(), damaged: Vec::new(), next: None };
-        for entry in table.range::<&str>((from, Bound::Unbounded)).map_err(failed)? {
-            let (key, value) = entry.map_err(failed)?;
-            piece.take(BlobRecord::read(key.value(), value.value()));
-            if piece.is_full(max) {
-                piece.next = Some(Mark((key.value().to_owned(), String::new(), String::new())));
-                break;
-            }
-        }
-        Ok(piece)
+        self.scan_plain(BLOBS, after, max, BlobRecord::read)
     }
 
     /// The next `max` links, hosted ones first, ordered by upstream, repository and digest. Blocks.
@@ -141,19 +126,42 @@ impl Catalog {
         Ok(Digest::parse(key.value()).ok().filter(|_| is_it))
     }
 
-    fn snapshot(&self) -> Result<ReadTransaction, CatalogError> {
+    pub(super) fn snapshot(&self) -> Result<ReadTransaction, CatalogError> {
         let database = self.shared.database().ok_or(CatalogError::Closed)?;
         database.begin_read().map_err(failed)
     }
 
-    /// Records from behind `after`, of one repository or of all.
-    fn scan_scoped<T>(
+    /// Records from behind `after`.
+    pub(super) fn scan_plain<T, V: Value + 'static>(
         &self,
-        definition: ScopedTable<'_>,
+        definition: TableDefinition<'_, &'static str, V>,
+        after: Option<&Mark>,
+        max: usize,
+        read: impl for<'a> Fn(&'a str, V::SelfType<'a>) -> Result<T, CatalogError>,
+    ) -> Result<Piece<T>, CatalogError> {
+        let transaction = self.snapshot()?;
+        let table = transaction.open_table(definition).map_err(failed)?;
+        let from = after.map_or(Bound::Unbounded, |mark| Bound::Excluded(mark.0.0.as_str()));
+        let mut piece = Piece::new();
+        for entry in table.range::<&str>((from, Bound::Unbounded)).map_err(failed)? {
+            let (key, value) = entry.map_err(failed)?;
+            piece.take(read(key.value(), value.value()));
+            if piece.is_full(max) {
+                piece.next = Some(Mark((key.value().to_owned(), String::new(), String::new())));
+                break;
+            }
+        }
+        Ok(piece)
+    }
+
+    /// Records from behind `after`, of one repository or of all.
+    pub(super) fn scan_scoped<T, V: Value + 'static>(
+        &self,
+        definition: TableDefinition<'_, ScopedKey, V>,
         within: Option<&Scope>,
         after: Option<&Mark>,
         max: usize,
-        read: impl Fn((&str, &str, &str), (&str, u64)) -> Result<T, CatalogError>,
+        read: impl for<'a> Fn((&'a str, &'a str, &'a str), V::SelfType<'a>) -> Result<T, CatalogError>,
     ) -> Result<Piece<T>, CatalogError> {
         let transaction = self.snapshot()?;
         let table = transaction.open_table(definition).map_err(failed)?;
@@ -164,7 +172,7 @@ impl Catalog {
             (None, Some((a, b))) => Bound::Excluded((a, b, "")),
             (None, None) => Bound::Unbounded,
         };
-        let mut piece = Piece { records: Vec::new(), damaged: Vec::new(), next: None };
+        let mut piece = Piece::new();
         for entry in table.range::<(&str, &str, &str)>((from, Bound::Unbounded)).map_err(failed)? {
             let (key, value) = entry.map_err(failed)?;
             let (a, b, c) = key.value();
@@ -182,14 +190,18 @@ impl Catalog {
 }
 
 impl<T> Piece<T> {
-    fn take(&mut self, record: Result<T, CatalogError>) {
+    pub(super) fn new() -> Self {
+        Self { records: Vec::new(), damaged: Vec::new(), next: None }
+    }
+
+    pub(super) fn take(&mut self, record: Result<T, CatalogError>) {
         match record {
             Ok(record) => self.records.push(record),
             Err(error) => self.damaged.push(error),
         }
     }
 
-    fn is_full(&self, max: usize) -> bool {
+    pub(super) fn is_full(&self, max: usize) -> bool {
         self.records.len() + self.damaged.len() >= max
     }
 }

@@ -1,3 +1,5 @@
+mod hosted;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;

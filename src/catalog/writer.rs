@@ -8,9 +8,10 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use futures_channel::oneshot;
 
-use super::database::Shared;
+use super::apply::Batch;
+use super::database::{Committed, Shared};
 use super::rebuild::Rebuild;
-use super::{CatalogError, FLUSH_INTERVAL, Subscriber, Tended, Write};
+use super::{CatalogError, FLUSH_INTERVAL, Moment, Subscriber, Tended, Write};
 use crate::oci::Digest;
 use crate::runtime::clock;
 
@@ -24,10 +25,18 @@ const TEND_INTERVAL: Duration = Duration::from_secs(60);
 type Answer = oneshot::Sender<Result<(), CatalogError>>;
 
 pub(super) enum Message {
-    Apply { writes: Vec<Write>, durable: bool, answer: Answer },
+    Apply(Asked),
     Offer { digest: Digest, content: Bytes },
     Rebuild,
     Close { in_order: bool },
+}
+
+/// Writes that belong together, and who waits for them.
+pub(super) struct Asked {
+    pub(super) writes: Vec<Write>,
+    pub(super) since: Option<Moment>,
+    pub(super) durable: bool,
+    pub(super) answer: Answer,
 }
 
 pub(super) struct Writer {
@@ -47,8 +56,7 @@ pub(super) struct Writer {
 /// What was taken from the queue for one transaction.
 #[derive(Default)]
 struct Group {
-    messages: Vec<(usize, bool, Answer)>,
-    writes: Vec<Write>,
+    asked: Vec<Asked>,
     durable: bool,
     rebuild: bool,
     offers: Vec<(Digest, Bytes)>,
@@ -95,7 +103,7 @@ impl Writer {
                 self.begin_rebuild();
             }
             let offers = std::mem::take(&mut group.offers);
-            if !group.messages.is_empty() || group.durable {
+            if !group.asked.is_empty() || group.durable {
                 self.serve(group);
             }
             // After the writes that they belong to.
@@ -145,35 +153,44 @@ impl Writer {
 
     /// Applies a group, tells the subscriber, answers.
     fn serve(&mut self, group: Group) {
-        let Group { messages, writes, durable, .. } = group;
-        let result = self.write(&writes, durable);
-        let mut writes = writes.into_iter();
-        let mut told = Vec::with_capacity(messages.len());
-        for (count, wanted_durable, answer) in messages {
-            let applied: Vec<Write> = writes.by_ref().take(count).collect();
+        let Group { asked, durable, .. } = group;
+        let result = self.write(&asked, durable);
+        let mut told = Vec::with_capacity(asked.len());
+        for (n, Asked { writes, durable: wanted_durable, answer, .. }) in
+            asked.into_iter().enumerate()
+        {
+            let outcome = match &result {
+                Ok(committed) => match committed.refused.get(n) {
+                    Some(Some(why)) => Err(why.clone()),
+                    _ => Ok(()),
+                },
+                Err(error) => Err(error.clone()),
+            };
             // Names of cached content are true whether or not they are remembered.
-            if result.is_ok() || !wanted_durable {
-                for write in &applied {
+            if outcome.is_ok() || (result.is_err() && !wanted_durable) {
+                for write in &writes {
                     self.subscriber.applied(write);
                 }
             }
-            if result.is_ok() && !durable {
-                self.unflushed.extend(applied);
+            if outcome.is_ok() && !durable {
+                self.unflushed.extend(writes);
             }
-            told.push((answer, result.clone().map(drop)));
+            told.push((answer, outcome));
         }
-        if let Ok(number) = result {
-            self.subscriber.group(number);
+        if let Ok(committed) = result {
+            self.subscriber.group(committed.group);
         }
-        for (answer, result) in told {
+        for (answer, outcome) in told {
             // Whoever asked may have gone.
-            let _ = answer.send(result);
+            let _ = answer.send(outcome);
         }
     }
 
     /// Commits, opening the database anew first if it failed before.
-    fn write(&mut self, writes: &[Write], durable: bool) -> Result<u64, CatalogError> {
-        let result = self.reopen().and_then(|()| self.shared.commit(writes, durable));
+    fn write(&mut self, asked: &[Asked], durable: bool) -> Result<Committed, CatalogError> {
+        let batches: Vec<_> =
+            asked.iter().map(|asked| Batch { writes: &asked.writes, since: asked.since }).collect();
+        let result = self.reopen().and_then(|()| self.shared.commit(&batches, durable));
         self.shared.set_failing(result.is_err());
         match &result {
             Ok(_) if durable => {
@@ -184,7 +201,8 @@ impl Writer {
                 self.unflushed_since.get_or_insert_with(clock::now);
             }
             Err(error) => {
-                tracing::error!(%error, writes = writes.len(), "catalog write failed");
+                let writes: usize = batches.iter().map(|batch| batch.writes.len()).sum();
+                tracing::error!(%error, writes, "catalog write failed");
                 self.shared.drop_database();
                 // Tried again with the next write, and by the clock.
                 self.unflushed_since = Some(clock::now());
@@ -199,7 +217,7 @@ impl Writer {
             return Ok(());
         }
         self.shared.open_again()?;
-        self.shared.commit(&self.unflushed, true)?;
+        self.shared.commit(&[Batch { writes: &self.unflushed, since: None }], true)?;
         tracing::info!(writes = self.unflushed.len(), "the catalog takes writes again");
         self.unflushed.clear();
         Ok(())
@@ -226,10 +244,9 @@ fn gather(first: Message, queue: &Receiver<Message>) -> Group {
     let mut group = Group::default();
     for message in std::iter::once(first).chain(queue.try_iter().take(GROUP_MAX)) {
         match message {
-            Message::Apply { writes, durable, answer } => {
-                group.messages.push((writes.len(), durable, answer));
-                group.writes.extend(writes);
-                group.durable |= durable;
+            Message::Apply(asked) => {
+                group.durable |= asked.durable;
+                group.asked.push(asked);
             }
             Message::Offer { digest, content } => group.offers.push((digest, content)),
             Message::Rebuild => group.rebuild = true,

@@ -124,6 +124,9 @@ impl Upkeep {
         collection.blobs()?;
         collection.dangling_links()?;
         collection.files()?;
+        if !dry_run {
+            self.catalog.forget_tombstones(began)?;
+        }
         collection.report.stopped = progress.is_stopped();
         Ok(collection.report)
     }

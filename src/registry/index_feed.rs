@@ -194,7 +194,13 @@ impl IndexFeed {
                 writer.put_blob(&record.digest, &entry_of(record));
             }
             Write::RemoveBlob(digest) => writer.remove_blob(digest),
-            Write::Synced(_) => {}
+            // What the index does not answer for.
+            Write::Synced(_)
+            | Write::PutReferrer(_)
+            | Write::RemoveReferrer(_)
+            | Write::PutUpload(_)
+            | Write::RemoveUpload(_)
+            | Write::RemoveTombstone(_) => {}
             Write::PutTag(record) => {
                 let entry = TagEntry { digest: record.digest, checked_at: record.checked_at };
                 writer.put_tag(&record.scope, &record.tag, &entry);
