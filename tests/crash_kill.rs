@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use support::chance::Chance;
-use support::durable::{DurableCommits, REPOSITORY};
+use support::durable::{DurableCommits, Names};
 use support::load::{Tally, World};
 use support::rig::NS;
 use support::server::{Server, Setup, Upstream};
@@ -132,22 +132,27 @@ fn what_was_acknowledged_as_durable_survives_kill() {
     let nowhere = Upstream::new(NS, "http://127.0.0.1:1");
     let mut server = Setup::new("durable-kill").upstream(nowhere).prepare();
     let log = server.scratch().path().join("durable.log");
-    let mut acknowledged = 0;
+    let (mut journals, mut asked) = (Vec::new(), 0);
     for round in 0..rounds {
         let mut chance = chance.part(round);
         let commits = DurableCommits::start(server.root(), chance.next(), &log);
         support::wait_until("a first acknowledgement", support::secs(30), || commits.count() > 0);
         std::thread::sleep(chance.milliseconds(5, 500));
-        let digests = commits.kill();
-        acknowledged += digests.len();
+        journals.push(commits.kill());
+        let names = Names::of(server.root(), server.scratch());
+        for journal in &journals {
+            journal.check_names(&names, round);
+        }
         server.start_again();
         assert_eq!(server.staged(), Vec::<PathBuf>::new(), "round {round}: files in staging");
-        for digest in digests {
-            let answer = server.get(&format!("/v2/{REPOSITORY}/blobs/{digest}"));
-            assert_eq!(answer.status(), 200, "round {round}: {digest} is lost: {}", answer.text());
-            assert_eq!(support::images::sha256(&answer.body), digest, "round {round}");
-        }
+        asked += journals[journals.len() - 1].check_served(&server, round);
         server.kill();
     }
-    tell(&format!("crash_kill, durable: {acknowledged} acknowledged, 0 lost"));
+    let there: usize = journals.iter().map(|journal| journal.count().0).sum();
+    let gone: usize = journals.iter().map(|journal| journal.count().1).sum();
+    assert!(gone > 0, "nothing was deleted");
+    tell(&format!(
+        "crash_kill, durable: {there} names acknowledged, 0 lost; {gone} deleted, 0 back; {asked} \
+         contents asked for"
+    ));
 }

@@ -16,8 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::chance::Chance;
-use support::durable::{DurableCommits, REPOSITORY};
-use support::images::sha256;
+use support::durable::{DurableCommits, Journal, Names};
 use support::load::World;
 use support::mounts::CutDisk;
 use support::rig::NS;
@@ -137,7 +136,7 @@ fn what_was_acknowledged_as_durable_survives_a_power_cut() {
     let rounds = number_from("RINGPORT_POWER_ROUNDS", 3);
     let seed = Chance::seed_from("RINGPORT_POWER_SEED");
     let chance = Chance::new(seed);
-    let (mut acknowledged, mut checked) = (0, 0);
+    let (mut there, mut gone, mut asked) = (0, 0, 0);
     for first in (0..rounds).step_by(ROUNDS_A_DISK as usize) {
         let Some(mut disk) = CutDisk::mount("crash_power, durable", 4 * DISK_MEBIBYTES) else {
             return;
@@ -149,7 +148,7 @@ fn what_was_acknowledged_as_durable_survives_a_power_cut() {
         let setup = Setup::new("durable-power").upstream(nowhere);
         let setup = setup.root(&disk.path().join("store")).run_by(&disk.next_boot(first));
         let mut server = setup.prepare();
-        let mut journal = Vec::new();
+        let mut journals = Vec::new();
         for round in first..rounds.min(first + ROUNDS_A_DISK) {
             if disk.used_percent() > 80 {
                 break;
@@ -157,26 +156,31 @@ fn what_was_acknowledged_as_durable_survives_a_power_cut() {
             let mut chance = chance.part(round);
             let new = cut_a_commit(&mut disk, &server, &mut chance);
             let _ = disk.next_boot(round + 1);
-            acknowledged += new.len();
-            journal.push(new);
+            there += new.count().0;
+            gone += new.count().1;
+            journals.push(new);
+            let names = Names::of(server.root(), server.scratch());
+            for journal in &journals {
+                journal.check_names(&names, round);
+            }
             server.start_again();
             assert_eq!(server.staged(), Vec::<PathBuf>::new(), "round {round}: files in staging");
             // All of the last round, and one earlier round again.
-            let earlier = chance.below(journal.len());
-            for digest in journal[earlier].iter().chain(&journal[journal.len() - 1]) {
-                expect_there(&server, digest, round);
-                checked += 1;
+            let earlier = chance.below(journals.len());
+            for journal in [&journals[earlier], &journals[journals.len() - 1]] {
+                asked += journal.check_served(&server, round);
             }
             server.kill();
         }
     }
     tell(&format!(
-        "crash_power, durable: {acknowledged} acknowledged, {checked} asked for, 0 lost or wrong"
+        "crash_power, durable: {there} names acknowledged, 0 lost; {gone} deleted, 0 back; {asked} \
+         contents asked for, 0 wrong"
     ));
 }
 
 /// Lets content be stored until the power fails; what was acknowledged by then.
-fn cut_a_commit(disk: &mut CutDisk, server: &Server, chance: &mut Chance) -> Vec<String> {
+fn cut_a_commit(disk: &mut CutDisk, server: &Server, chance: &mut Chance) -> Journal {
     let log = server.scratch().path().join("durable.log");
     let mut commits = DurableCommits::start(server.root(), chance.next(), &log);
     wait_until("a first acknowledgement", secs(60), || {
@@ -191,11 +195,4 @@ fn cut_a_commit(disk: &mut CutDisk, server: &Server, chance: &mut Chance) -> Vec
     let acknowledged = commits.kill();
     disk.power_on();
     acknowledged
-}
-
-#[track_caller]
-fn expect_there(server: &Server, digest: &str, round: u64) {
-    let answer = server.get(&format!("/v2/{REPOSITORY}/blobs/{digest}"));
-    assert_eq!(answer.status(), 200, "round {round}: {digest} is lost: {}", answer.text());
-    assert_eq!(sha256(&answer.body), *digest, "round {round}");
 }

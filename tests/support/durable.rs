@@ -1,8 +1,11 @@
-//! The example `durable_commit` as a process: it stores content durably and says which digests it
-//! has acknowledged, until it is killed or its disk is gone.
+//! The example `durable_commit` as a process: it stores content durably, deletes some of it, and says
+//! what it has acknowledged, until it is killed or its disk is gone.
 
 use super::process::run;
+use super::scratch::Scratch;
 use super::secs;
+use super::server::Server;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -41,7 +44,7 @@ impl DurableCommits {
         DurableCommits { child, acknowledged, reader: Some(reader) }
     }
 
-    /// How many digests it has acknowledged so far.
+    /// How much it has acknowledged so far.
     pub fn count(&self) -> usize {
         self.acknowledged.lock().unwrap().len()
     }
@@ -51,12 +54,23 @@ impl DurableCommits {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Kills it; every digest that it has acknowledged.
-    pub fn kill(mut self) -> Vec<String> {
+    /// Kills it; what it has acknowledged.
+    pub fn kill(mut self) -> Journal {
         self.end();
-        let acknowledged = self.acknowledged.lock().unwrap();
-        // A line may have been cut off by the kill.
-        acknowledged.iter().filter(|digest| digest.len() == 71).cloned().collect()
+        let mut journal = Journal::default();
+        for line in self.acknowledged.lock().unwrap().iter() {
+            let words: Vec<&str> = line.split(' ').collect();
+            // A line may have been cut off by the kill.
+            let [state, kind, name, value, "."] = words[..] else { continue };
+            let state = match state {
+                "there" => State::There(value.to_owned()),
+                "maybe" => State::Maybe,
+                "gone" => State::Gone,
+                _ => panic!("durable_commit says {line}"),
+            };
+            journal.0.insert((kind.to_owned(), name.to_owned()), state);
+        }
+        journal
     }
 
     fn end(&mut self) {
@@ -71,6 +85,104 @@ impl DurableCommits {
 impl Drop for DurableCommits {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// What one process acknowledged, by kind and name.
+#[derive(Default)]
+pub struct Journal(BTreeMap<(String, String), State>);
+
+/// What was last said of a name.
+enum State {
+    /// It is there, with this value.
+    There(String),
+    /// It is being changed: before and after are both right.
+    Maybe,
+    /// It was deleted.
+    Gone,
+}
+
+impl Journal {
+    /// How many names there are in it, and how many of them were deleted.
+    pub fn count(&self) -> (usize, usize) {
+        let gone = self.0.values().filter(|state| matches!(state, State::Gone)).count();
+        (self.0.len() - gone, gone)
+    }
+
+    /// What was acknowledged is among `names`, and nothing that was deleted is.
+    #[track_caller]
+    pub fn check_names(&self, names: &Names, round: u64) {
+        for (key @ (kind, name), state) in &self.0 {
+            let found = names.0.get(key);
+            let tombstone = names.0.contains_key(&("tombstone".to_owned(), name.clone()));
+            let leaves_tombstone = kind == "content" || kind == "tag";
+            match (state, found) {
+                (State::There(value), Some(found)) if kind == "upload" => {
+                    let bytes = |text: &str| text.parse::<u64>().unwrap();
+                    // More may have been written than was acknowledged.
+                    assert!(bytes(found) >= bytes(value), "round {round}: {kind} {name} went back");
+                }
+                (State::There(value), found) => {
+                    assert_eq!(found, Some(value), "round {round}: {kind} {name} is lost");
+                    assert!(
+                        !tombstone,
+                        "round {round}: {kind} {name} is there and has a tombstone"
+                    );
+                }
+                (State::Maybe, _) => {}
+                (State::Gone, found) => {
+                    assert_eq!(found, None, "round {round}: {kind} {name} has come back");
+                    let is_told = tombstone == leaves_tombstone;
+                    assert!(is_told, "round {round}: the tombstone of {kind} {name}: {tombstone}");
+                }
+            }
+        }
+    }
+
+    /// What was acknowledged is served, byte for byte, and what was deleted is not; how many
+    /// contents were asked for.
+    #[track_caller]
+    pub fn check_served(&self, server: &Server, round: u64) -> usize {
+        let mut asked = 0;
+        for ((kind, name), state) in &self.0 {
+            let expected = match state {
+                State::There(_) => 200,
+                State::Gone => 404,
+                State::Maybe => continue,
+            };
+            if kind != "content" {
+                continue;
+            }
+            let answer = server.get(&format!("/v2/{REPOSITORY}/blobs/{name}"));
+            let (status, text) = (answer.status(), || answer.text());
+            assert_eq!(status, expected, "round {round}: {name}: {}", text());
+            if expected == 200 {
+                assert_eq!(super::images::sha256(&answer.body), *name, "round {round}");
+            }
+            asked += 1;
+        }
+        asked
+    }
+}
+
+/// Every name that a catalog holds.
+pub struct Names(BTreeMap<(String, String), String>);
+
+impl Names {
+    /// Those of a store that no process has open: read from a copy, so that the next start finds
+    /// what the crash left.
+    pub fn of(root: &Path, scratch: &Scratch) -> Names {
+        let copy = scratch.path().join("copy.redb");
+        std::fs::copy(root.join("catalog.redb"), &copy).expect("a copy of the catalog");
+        let mut command = Command::new(built());
+        command.arg("names").arg(&copy);
+        let text = run(command, secs(60)).expect_ok();
+        let line = |line: &str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let [kind, name, value] = words[..] else { panic!("durable_commit tells {line}") };
+            ((kind.to_owned(), name.to_owned()), value.to_owned())
+        };
+        Names(text.lines().map(line).collect())
     }
 }
 
