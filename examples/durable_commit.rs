@@ -223,7 +223,7 @@ impl Writing {
             Err(CatalogError::Deleted { .. }) => {}
             other => return Err(format!("a late push after a delete: {other:?}").into()),
         }
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             let digest = tag.digest;
             say("maybe", "tag", &tag.tag, "-");
             let again = vec![Change::PutTag(tag.clone())];
