@@ -82,6 +82,12 @@ pub struct UploadRecord {
 }
 
 /// A hosted tag, or hosted content of a repository, that was there and was deleted.
+///
+/// It keeps a deleted name from coming back by what began before the delete: a slow push, or work
+/// in the background that saw the name while it was there. Both write by
+/// [`Catalog::write_unless_deleted`](super::Catalog::write_unless_deleted), which refuses them; a
+/// plain write is not refused. Whatever finds a file without a name asks
+/// [`Catalog::find_tombstone`](super::Catalog::find_tombstone) before it gives it one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TombstoneRecord {
     /// The repository; its upstream is always `None`.

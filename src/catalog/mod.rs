@@ -14,10 +14,7 @@
 //! told all of it, so that an index which outlived its process can say what it has seen.
 //! **Invariant:** the canonical upstream is part of every key; the empty upstream is ourselves.
 //! **Invariant:** a hosted tag or link that is removed leaves a tombstone in the same transaction,
-//! until it is put again or [`TOMBSTONE_SECONDS`] have passed. [`Catalog::write_unless_deleted`]
-//! refuses what was begun before the delete: a slow push, work in the background that saw the
-//! name while it was there. Whatever finds a file without a name gives it none without asking
-//! [`Catalog::find_tombstone`].
+//! until it is put again or [`TOMBSTONE_SECONDS`] have passed; see [`TombstoneRecord`].
 //!
 //! Deliberately absent: bytes of content (files hold them), decisions about freshness or space.
 
