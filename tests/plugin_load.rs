@@ -134,6 +134,15 @@ fn a_bad_table_is_refused_with_expected_got_and_remedy() {
 }
 
 #[test]
+fn a_text_of_an_impossible_length_is_refused_unread() {
+    // 2^40 bytes from a literal on: whoever looks for its end, or quotes its begin, reads on.
+    let file = Installed::compiled("faulty/specimen.c", "GARBAGE_LENGTH");
+    let error = start(&file.path).resolve(&pull("a/b")).expect_err("broken");
+    assert_eq!(error.status, ResolveStatus::Internal, "{error}");
+    assert!(error.message.ends_with("or one with an impossible length"), "{error}");
+}
+
+#[test]
 fn a_larger_table_of_the_same_version_is_taken() {
     let file = Installed::compiled("faulty/faulty.c", "LARGER_TABLE");
     assert_eq!(start(&file.path).resolve(&pull("a/b")).unwrap().plugin, "standard");

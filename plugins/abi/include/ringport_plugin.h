@@ -115,6 +115,8 @@ extern "C" {
  * broken answer), and cuts longer rule and error texts at a character's end. */
 #define RINGPORT_NAME_BYTES_MAX 32       /* ringport_plugin.name */
 #define RINGPORT_VERSION_BYTES_MAX 64    /* ringport_plugin.version */
+#define RINGPORT_STRING_BYTES_MAX 1048576 /* any string of an emit function; longer ones are */
+                                          /* taken for garbage and not read */
 #define RINGPORT_CANDIDATES_MAX 16       /* different upstream candidates of one answer */
 #define RINGPORT_REPOSITORY_BYTES_MAX 255 /* a repository name */
 #define RINGPORT_RULE_BYTES_MAX 256      /* emit_rule */

@@ -41,6 +41,8 @@ pub const PRIORITY_MAX: i32 = 10;
 pub const REMOTES_MAX: usize = 4;
 /// `RINGPORT_REMOTE_HEADERS_MAX`
 pub const REMOTE_HEADERS_MAX: usize = 16;
+/// `RINGPORT_STRING_BYTES_MAX`
+pub const STRING_BYTES_MAX: usize = 1 << 20;
 /// `RINGPORT_REMOTE_BYTES_MAX`
 pub const REMOTE_BYTES_MAX: usize = 8192;
 /// `RINGPORT_MS_UNSET`: leave this bound as configured.

@@ -192,6 +192,7 @@ fn constants() -> Vec<(&'static str, u64)> {
         ("RINGPORT_PRIORITY_MAX", status(abi::PRIORITY_MAX)),
         ("RINGPORT_REMOTES_MAX", abi::REMOTES_MAX as u64),
         ("RINGPORT_REMOTE_HEADERS_MAX", abi::REMOTE_HEADERS_MAX as u64),
+        ("RINGPORT_STRING_BYTES_MAX", abi::STRING_BYTES_MAX as u64),
         ("RINGPORT_REMOTE_BYTES_MAX", abi::REMOTE_BYTES_MAX as u64),
         ("RINGPORT_CAN_PLACE", abi::CAN_PLACE),
         ("RINGPORT_CAN_REFRESH", abi::CAN_REFRESH),

@@ -9,9 +9,6 @@ use ringport_plugin_sdk::names::is_repository_name;
 use crate::report::{Finding, Problem};
 use crate::world::World;
 
-/// Longer strings are taken for garbage and not looked at.
-pub(crate) const STRING_BYTES_MAX: usize = 1 << 20;
-
 /// Which hook is running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {

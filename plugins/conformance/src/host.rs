@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ringport_plugin_abi as abi;
 
-use crate::answer::{Phase, Refused, STRING_BYTES_MAX, State};
+use crate::answer::{Phase, Refused, State};
 use crate::frame::Grown;
 use crate::world::World;
 
@@ -139,7 +139,8 @@ unsafe fn emit<const N: usize>(
         return abi::INVALID;
     }
     let mut state = context.state();
-    let is_garbage = |s: &&abi::Str| s.len > STRING_BYTES_MAX || (s.ptr.is_null() && s.len > 0);
+    let is_garbage =
+        |s: &&abi::Str| s.len > abi::STRING_BYTES_MAX || (s.ptr.is_null() && s.len > 0);
     let outcome = match strings.iter().find(is_garbage) {
         Some(string) => state.refuse_string(function, *string),
         None => {

@@ -34,7 +34,7 @@ pub(super) static HOST: abi::Host = abi::Host {
 ///
 /// # Safety
 /// The contract of the emit functions: `ctx` is null or what a running hook of this thread was
-/// handed, and every string is readable.
+/// handed, and every string of a sane length is readable.
 unsafe fn emit<const N: usize>(
     ctx: *mut abi::Ctx,
     strings: [abi::Str; N],
@@ -48,7 +48,7 @@ unsafe fn emit<const N: usize>(
         return abi::INVALID;
     }
     // SAFETY: the caller's promise.
-    let bytes = strings.map(|string| unsafe { string.as_bytes() });
+    let bytes = strings.map(|string| unsafe { read(string) });
     let outcome = match bytes.contains(&None) {
         true => context.answer.refuse_pointer(),
         false => run(&mut context.answer, bytes.map(Option::unwrap_or_default)),
@@ -57,6 +57,18 @@ unsafe fn emit<const N: usize>(
         Ok(()) => abi::OK,
         Err(Refused) => abi::INVALID,
     }
+}
+
+/// The bytes; `None` without a look at them where pointer or length can't be right.
+///
+/// # Safety
+/// A string of a sane length is readable, during `'a`.
+unsafe fn read<'a>(string: abi::Str) -> Option<&'a [u8]> {
+    if string.len > abi::STRING_BYTES_MAX {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { string.as_bytes() }
 }
 
 /// As [`emit`], for a struct that a plugin could not be right about.
@@ -140,7 +152,7 @@ unsafe extern "C" fn emit_remote(ctx: *mut abi::Ctx, remote: *const abi::Remote)
         let mut headers = Vec::new();
         for index in 0..remote.header_count.min(abi::REMOTE_HEADERS_MAX + 1) {
             let abi::Header { name, value } = remote.headers.add(index).read();
-            let (Some(name), Some(value)) = (name.as_bytes(), value.as_bytes()) else {
+            let (Some(name), Some(value)) = (read(name), read(value)) else {
                 return refuse_pointer(ctx);
             };
             headers.push((name, value));
