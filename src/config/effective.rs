@@ -108,6 +108,7 @@ fn upstream(upstream: &UpstreamConfig) -> UpstreamTable {
 fn credential(credential: &CredentialConfig) -> CredentialTable {
     CredentialTable {
         name: placed(credential.name.clone()),
+        rotate: value(credential.rotate),
         username: credential.username.clone().and_then(value),
         password_file: credential.password_file.clone().and_then(value),
         token_file: credential.token_file.clone().and_then(value),

@@ -149,6 +149,8 @@ pub struct UpstreamConfig {
 pub struct CredentialConfig {
     /// What plugins call it.
     pub name: String,
+    /// Whether it takes turns with the upstream's own login.
+    pub rotate: bool,
     /// Present together with `password_file`.
     pub username: Option<String>,
     /// Present together with `username`.

@@ -112,6 +112,7 @@ pub(super) struct UpstreamTable {
 #[serde(deny_unknown_fields)]
 pub(super) struct CredentialTable {
     pub name: Spanned<String>,
+    pub rotate: Value<bool>,
     pub username: Value<String>,
     pub password_file: Value<PathBuf>,
     pub token_file: Value<PathBuf>,

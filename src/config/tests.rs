@@ -423,6 +423,7 @@ fn full() -> Config {
     let upstream = &mut config.upstreams[0];
     upstream.credentials.push(CredentialConfig {
         name: "c".into(),
+        rotate: true,
         username: Some("u".into()),
         password_file: Some("/f".into()),
         token_file: Some("/f".into()),

@@ -109,8 +109,7 @@ impl Registry {
         };
         let known = self.shared().find_tag(scope, tag).await?;
         if let Some(entry) = known {
-            let is_resting = self.shared().resting.contains(scope, tag, now);
-            match bounds.state(&entry, is_resting, now) {
+            match self.state(scope, tag, &entry, bounds, now) {
                 State::Fresh => {
                     let age = freshness::age(&entry, now);
                     let digest = &entry.digest;
@@ -154,6 +153,27 @@ impl Registry {
             return Ok(pull);
         }
         Err(error)
+    }
+
+    /// What may be done with a known binding: to ask about one that may be served stale, the
+    /// upstream's rate limit must have enough left.
+    fn state(
+        &self,
+        scope: &Scope,
+        tag: &Tag,
+        entry: &TagEntry,
+        bounds: Freshness,
+        now: u64,
+    ) -> State {
+        let is_resting = self.shared().resting.contains(scope, tag, now);
+        let may_ask = |upstream| self.client().may_revalidate(upstream);
+        match bounds.state(entry, is_resting, now) {
+            State::Due if bounds.allows_stale(entry, now) => match &scope.upstream {
+                Some(upstream) if !may_ask(upstream) => State::Resting,
+                _ => State::Due,
+            },
+            state => state,
+        }
     }
 
     /// Asks the upstream; with something stale at hand, not for longer than clients notice. The

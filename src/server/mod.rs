@@ -34,6 +34,7 @@ mod observer;
 mod open_store;
 mod parts;
 mod plugins;
+mod rate_limits;
 mod reload;
 mod reload_admin;
 mod send;

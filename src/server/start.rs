@@ -15,13 +15,14 @@ use super::maintenance::Maintenance;
 use super::open_store::open_store;
 use super::parts::Parts;
 use super::plugins::attach_plugins;
+use super::rate_limits;
 use super::reload::{ReadConfig, ReloadParts, Reloader};
 use super::store_metrics;
 use crate::catalog::{Catalog, CatalogError};
 use crate::config::{self, Config};
 use crate::index::IndexError;
 use crate::plugin::{Chain, PluginError};
-use crate::registry::{PushGate, Shared, Upkeep};
+use crate::registry::{Shared, Upkeep};
 use crate::runtime::{self, BlockingPool, Driver, StartError, Workers, clock};
 use crate::storage::{Store, StoreError};
 use crate::telemetry::{AccessLog, AccessLogError, Metrics};
@@ -107,9 +108,10 @@ pub fn serve(
     let opened = open_store(&config)?;
     store_metrics::attach(&metrics, &opened);
     let (store, catalog) = (opened.store.clone(), opened.catalog.clone());
-    let upkeep = Upkeep::new(store.clone(), catalog.clone(), Arc::<PushGate>::default());
+    let upkeep = Upkeep::new(store.clone(), catalog.clone(), Arc::default());
     let (maintenance, maintenance_thread) = Maintenance::start(upkeep, &config.storage)?;
     store_metrics::count_maintenance(&metrics, &maintenance);
+    let (rate_limits, governor) = rate_limits::Keeper::start(&store, &metrics)?;
     let lifecycle = Arc::<Lifecycle>::default();
     let chains = (0..worker_count)
         .map(|worker| chain.start_worker(worker).map(Some))
@@ -127,6 +129,7 @@ pub fn serve(
         maintenance: maintenance.clone(),
         access_log: access_log.clone(),
         upstreams: upstreams.clone(),
+        governor: governor.clone(),
         upstream_shared: OnceLock::new(),
         registry: Mutex::default(),
         suspects: opened.suspects,
@@ -141,9 +144,8 @@ pub fn serve(
     };
     let (listen, admin) = (parts.listen.clone(), parts.admin);
     let (workers, registry) = start_workers(parts, driver)?;
-    let parts = ReloadParts { workers: workers.clone(), registry, metrics };
-    let running = (config.clone(), upstreams, chain);
-    let running = Reloader::start(read, running, parts)?;
+    let parts = ReloadParts { workers: workers.clone(), registry, metrics, governor };
+    let running = Reloader::start(read, (config.clone(), upstreams, chain), parts)?;
     let reloader = reloader.get_or_init(|| running);
     lifecycle.set_serving();
     tracing::info!(listen = ?listen, admin = ?admin, workers = worker_count,
@@ -152,6 +154,7 @@ pub fn serve(
     // The admin side has answered during the drain; now it ends too.
     on_all_workers(&workers, |state| state.stop_listening(Service::Admin));
     end_maintenance(&maintenance, maintenance_thread);
+    rate_limits.end();
     leave_store(&store, &catalog, opened.catalog_thread);
     access_log.flush(Duration::from_secs(2));
     drained

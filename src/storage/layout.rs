@@ -133,7 +133,7 @@ impl Store {
     }
 
     /// The store's folder.
-    fn root(&self) -> &Path {
+    pub(super) fn root(&self) -> &Path {
         // The root is opened with the store, and never leaves it.
         self.pools().next().map_or(Path::new(""), |pool| pool.root())
     }

@@ -5,6 +5,7 @@
 //! <root>/lock                           held for the life of the process
 //! <root>/catalog.redb                   names (see `catalog`)
 //! <root>/index/                         the index (see `index`)
+//! <root>/rate-limits.json               notes that may be lost (see `note`)
 //! <pool>/pool.json                      which pool of which store this is; in all but the root
 //! <pool>/staging/<boot>-<n>             content being received; swept at start
 //! <pool>/blobs/<alg>/<2 hex>/<hex>      verified content, whatever its media type
@@ -28,12 +29,14 @@
 mod inspect;
 mod layout;
 mod mark;
+mod note;
 mod open_pool;
 mod pool;
 mod staged;
 
 pub use inspect::{FileIdentity, FoundFile, Inspection};
 pub use layout::{OpenBlob, ROOT_POOL, Store, StoreError};
+pub use note::Note;
 pub use open_pool::{MissingPool, WantedPool};
 pub use pool::Pool;
 pub use staged::{DigestMismatch, StageError, Staged};

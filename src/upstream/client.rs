@@ -3,11 +3,11 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::error::UpstreamError;
+use super::error::{Site, UpstreamError};
 use super::health::Health;
 use super::message::{Request, Response};
 use super::pool::Pool;
-use super::set::UpstreamSet;
+use super::set::{Upstream, UpstreamSet};
 use super::shared::Shared;
 use super::sign_in::SignIns;
 use crate::oci::Namespace;
@@ -44,7 +44,8 @@ impl Client {
 
     /// Asks `upstream` (canonical namespace or alias) and returns when the response's head is there
     /// and checked. The endpoints are tried in order when one cannot be reached, times out, answers
-    /// nonsense or with 5xx. Redirects, sign-in and its repeats happen inside.
+    /// nonsense or with 5xx, the logins that take turns by what is left of their rate limits.
+    /// Redirects, sign-in and its repeats happen inside.
     ///
     /// Takes at most, for each endpoint and hop: two connect timeouts and one first-byte timeout.
     ///
@@ -60,15 +61,57 @@ impl Client {
             .set
             .find(upstream)
             .ok_or_else(|| UpstreamError::Undeclared { namespace: upstream.clone() })?;
+        let logins = inner.set.turns(upstream);
+        let mut failure = upstream.internal("it has no login");
+        for at in inner.shared.governor.order(logins.iter().map(|login| &login.login)) {
+            let Some(upstream) = logins.get(at) else { continue };
+            match inner.exchange_as(upstream, &request).await {
+                Err(error @ UpstreamError::RateLimited { .. }) => failure = error,
+                outcome => return outcome,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Whether `upstream` may be asked if a tag that is stored has moved. When not, so little is
+    /// left of its rate limit that it is kept for what nobody has here.
+    pub fn may_revalidate(&self, upstream: &Namespace) -> bool {
+        let inner = &self.0;
+        let Some(upstream) = inner.set.find(upstream) else { return true };
+        let logins = inner.set.turns(upstream);
+        inner.shared.governor.may_revalidate(logins.iter().map(|login| &login.login))
+    }
+
+    #[cfg(test)]
+    pub(super) fn idle_connections(&self) -> usize {
+        self.0.pool.idle_count()
+    }
+}
+
+impl Inner {
+    /// Asks with this login, if its rate limit allows.
+    async fn exchange_as(
+        &self,
+        upstream: &Arc<Upstream>,
+        request: &Request,
+    ) -> Result<Response, UpstreamError> {
+        let permit = self.shared.governor.admit(&upstream.login, request.counts());
+        let _permit = permit.map_err(|wait| UpstreamError::RateLimited {
+            at: Box::new(Site {
+                upstream: upstream.namespace().clone(),
+                address: "no endpoint, its rate limit being used up".into(),
+            }),
+            retry_after: Some(wait),
+        })?;
         let mut failure = upstream.internal("it has no endpoint");
-        for index in inner.health.order(upstream) {
-            match inner.exchange_at(upstream, index, &request).await {
+        for index in self.health.order(upstream) {
+            match self.exchange_at(upstream, index, request).await {
                 Ok(response) => {
-                    inner.health.note(upstream, index, false);
+                    self.health.note(upstream, index, false);
                     return Ok(response);
                 }
                 Err(error) if error.is_worth_next_endpoint() => {
-                    inner.health.note(upstream, index, error.is_endpoint_down());
+                    self.health.note(upstream, index, error.is_endpoint_down());
                     tracing::warn!(upstream = %upstream.namespace(), %error, "endpoint failed");
                     failure = error;
                 }
@@ -76,10 +119,5 @@ impl Client {
             }
         }
         Err(failure)
-    }
-
-    #[cfg(test)]
-    pub(super) fn idle_connections(&self) -> usize {
-        self.0.pool.idle_count()
     }
 }

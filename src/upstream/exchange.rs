@@ -91,6 +91,11 @@ impl Inner {
             let status = sent.as_ref().ok().map(|(reply, _)| reply.status().as_u16());
             self.shared.observer.upstream_request(&upstream.namespace, request.method, status);
             let (reply, lease) = sent?;
+            if chain.is_home {
+                let (status, headers) = (reply.status().as_u16(), reply.headers());
+                let (login, counts) = (&upstream.login, request.counts());
+                self.shared.governor.answered(login, counts, status, headers);
+            }
             let arrived = self.arrive(upstream, &chain, request, reply, lease)?;
             if !is_redirect(arrived.head.status) {
                 return Ok(arrived);

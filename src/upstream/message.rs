@@ -87,6 +87,11 @@ impl Request {
             repository,
         }
     }
+
+    /// Whether rate limits count it: as for Docker Hub, GET of a manifest and nothing else.
+    pub(super) fn counts(&self) -> bool {
+        self.method == Method::Get && self.path.contains("/manifests/")
+    }
 }
 
 /// An answer: 200, 206, 304, or a 4xx other than 401, 403, 408 and 429 (those are errors).

@@ -23,6 +23,7 @@
 
 mod address;
 mod body;
+mod budget;
 mod challenge;
 mod client;
 mod connection;
@@ -31,10 +32,12 @@ mod dial;
 mod dns;
 mod error;
 mod exchange;
+mod governor;
 mod health;
 mod message;
 mod observer;
 mod pool;
+mod ratelimit;
 mod realm;
 mod redirect;
 mod reply;
@@ -54,6 +57,7 @@ pub use address::{AddressPolicy, BlockedAddress};
 pub use body::Body;
 pub use client::Client;
 pub use error::{Phase, Site, UpstreamError};
+pub use governor::{Governor, LoginBudget};
 pub use message::{Accept, ByteRange, ContentRange, Method, Request, Response};
 pub use observer::Observer;
 pub use set::{Upstream, UpstreamSet, UpstreamSetError};

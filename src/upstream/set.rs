@@ -27,6 +27,10 @@ pub struct Upstream {
     /// Canonical, or scoped: with the credential and the namespace to forward that it stands for.
     /// All that is remembered of an upstream is kept by this, tokens and connections too.
     pub(super) namespace: Namespace,
+    /// Whose rate limit requests spend: the namespace without what is forwarded.
+    pub(super) login: Namespace,
+    /// The same upstream with the credentials that take turns with this one's own.
+    turns: Vec<Namespace>,
     pub(super) endpoints: Arc<[Endpoint]>,
     pub(super) credentials: Credentials,
     pub(super) addresses: AddressPolicy,
@@ -136,6 +140,12 @@ impl UpstreamSet {
         self.upstreams.get(*self.by_name.get(name)?)
     }
 
+    /// `upstream` and those whose credentials take turns with its own.
+    pub(super) fn turns<'s>(&'s self, upstream: &'s Arc<Upstream>) -> Vec<&'s Arc<Upstream>> {
+        let others = upstream.turns.iter().filter_map(|name| self.find(name));
+        std::iter::once(upstream).chain(others).collect()
+    }
+
     /// All upstreams, in the order of the configuration.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.iter()
@@ -153,9 +163,13 @@ impl Upstream {
             .map_err(|source| UpstreamSetError::Tls { namespace: namespace.clone(), source })?;
         let login = (&config.username, &config.password_file, &config.token_file);
         let credentials = checked_login(&namespace, login)?;
+        let turning = config.credentials.iter().filter(|credential| credential.rotate);
+        let turns = turning.map(|credential| namespace.scoped(Some(&credential.name), None));
         let endpoints: Result<_, _> =
             config.endpoints.iter().map(|url| Endpoint::build(&namespace, url)).collect();
         Ok(Self {
+            login: namespace.clone(),
+            turns: turns.collect(),
             endpoints: endpoints?,
             credentials,
             addresses: AddressPolicy::new(&config.allow_private),
@@ -179,8 +193,8 @@ impl Upstream {
         config: &Config,
     ) -> Result<Vec<Upstream>, UpstreamSetError> {
         let mut logins = vec![(None, self.credentials.clone())];
-        for CredentialConfig { name, username, password_file, token_file } in &declared.credentials
-        {
+        for credential in &declared.credentials {
+            let CredentialConfig { name, username, password_file, token_file, .. } = credential;
             let namespace = self.namespace.scoped(Some(name), None);
             let login = checked_login(&namespace, (username, password_file, token_file))?;
             logins.push((Some(name.as_str()), login));
@@ -190,8 +204,16 @@ impl Upstream {
         let mut scoped = Vec::new();
         for (credential, login) in &logins {
             for forward_ns in forwarded.iter().filter(|ns| credential.is_some() || ns.is_some()) {
+                // Who asks for one credential gets that one.
+                let turning = declared.credentials.iter().filter(|_| credential.is_none());
+                let turning = turning.filter(|other| other.rotate);
+                let turn = |other: &CredentialConfig| {
+                    self.namespace.scoped(Some(&other.name), *forward_ns)
+                };
                 scoped.push(Upstream {
                     namespace: self.namespace.scoped(*credential, *forward_ns),
+                    login: self.namespace.scoped(*credential, None),
+                    turns: turning.map(turn).collect(),
                     endpoints: self.endpoints.clone(),
                     credentials: login.clone(),
                     addresses: self.addresses.clone(),

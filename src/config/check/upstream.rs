@@ -144,7 +144,8 @@ impl Checker<'_> {
         let mut credentials: Vec<CredentialConfig> = Vec::new();
         for table in tables {
             let span = table.span();
-            let CredentialTable { name, username, password_file, token_file } = table.into_inner();
+            let CredentialTable { name, rotate, username, password_file, token_file } =
+                table.into_inner();
             self.name(&name);
             self.login(&username, &password_file, &token_file);
             if username.is_none() && password_file.is_none() && token_file.is_none() {
@@ -157,6 +158,7 @@ impl Checker<'_> {
             }
             credentials.push(CredentialConfig {
                 name: name.into_inner(),
+                rotate: rotate.is_some_and(Spanned::into_inner),
                 username: username.map(Spanned::into_inner),
                 password_file: self.file(password_file, true),
                 token_file: self.file(token_file, true),

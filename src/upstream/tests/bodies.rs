@@ -392,9 +392,6 @@ fn statuses_become_answers_or_errors() {
             assert_eq!(response.status.to_string(), code);
         }
         let seconds = |n| Some(Duration::from_secs(n));
-        let error = failure(get(&client, "/v2/team/app/429").await);
-        assert!(matches!(error, UpstreamError::RateLimited { .. }), "{error}");
-        assert!(error.is_failure_of_upstream() && error.retry_after() == seconds(7));
         for (code, wait) in [("503", seconds(9)), ("500", None), ("408", None)] {
             let error = failure(get(&client, &format!("/v2/team/app/{code}")).await);
             assert!(matches!(error, UpstreamError::Failed { .. }), "{error}");
@@ -405,5 +402,12 @@ fn statuses_become_answers_or_errors() {
             assert!(matches!(error, UpstreamError::Denied { .. }), "{error}");
             assert!(!error.is_failure_of_upstream());
         }
+        // Last: from then on it is left alone.
+        let error = failure(get(&client, "/v2/team/app/429").await);
+        assert!(matches!(error, UpstreamError::RateLimited { .. }), "{error}");
+        assert!(error.is_failure_of_upstream() && error.retry_after() == seconds(7));
+        let error = failure(get(&client, "/v2/team/app/404").await);
+        let wait = error.retry_after().expect("a time");
+        assert!(wait > Duration::from_secs(1) && wait <= Duration::from_secs(7), "{error}");
     });
 }
