@@ -130,10 +130,15 @@ pub struct UpstreamConfig {
     pub forward_ns: bool,
     /// Hosts (`host` or `host:port`) that may be asked for tokens besides the endpoint's own.
     pub token_realms: Vec<String>,
-    /// For the connection, TLS included.
+    /// For the name and the connection, each.
     pub connect_timeout: Duration,
+    /// For the TLS handshake.
+    pub tls_timeout: Duration,
     /// From the end of the request to the response's head.
     pub first_byte_timeout: Duration,
+    /// How long the first endpoint may leave the head open before the next one is asked too; zero:
+    /// for ever.
+    pub hedge_after: Duration,
     /// Longest silence within a body.
     pub stall_timeout: Duration,
     /// Downloads at a time from this upstream.

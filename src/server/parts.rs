@@ -25,7 +25,7 @@ use crate::registry::{Registry, RoomRequest, Shared, SharedParts, Space};
 use crate::runtime::{self, TcpListener, WorkerContext, Workers};
 use crate::storage::Store;
 use crate::telemetry::{AccessLog, Metrics, RequestIds};
-use crate::upstream::{self, Client, Governor, UpstreamSet};
+use crate::upstream::{self, Client, Lasting, UpstreamSet};
 
 /// What the workers are made from; each takes its chain.
 pub(super) struct Parts {
@@ -35,7 +35,7 @@ pub(super) struct Parts {
     pub(super) maintenance: Arc<Maintenance>,
     pub(super) access_log: AccessLog,
     pub(super) upstreams: Arc<UpstreamSet>,
-    pub(super) governor: Arc<Governor>,
+    pub(super) lasting: Lasting,
     pub(super) upstream_shared: OnceLock<Arc<upstream::Shared>>,
     pub(super) registry: Mutex<Option<Arc<Shared>>>,
     pub(super) suspects: Vec<Digest>,
@@ -86,7 +86,7 @@ impl Parts {
         let counters = self.metrics.worker(*worker);
         let upstream_shared = self.upstream_shared.get_or_init(|| {
             let observer = UpstreamCounters::new(self.metrics.clone(), self.worker_count);
-            Arc::new(upstream::Shared::new(workers, Arc::new(observer), self.governor.clone()))
+            Arc::new(upstream::Shared::new(workers, Arc::new(observer), self.lasting.clone()))
         });
         let shared = self.shared(workers)?;
         self.maintenance.attach(&shared);

@@ -26,7 +26,7 @@ use crate::plugin::{Chain, PluginError};
 use crate::registry::Shared;
 use crate::runtime::{Workers, clock};
 use crate::telemetry::Metrics;
-use crate::upstream::{self, Client, Governor, UpstreamSet, UpstreamSetError};
+use crate::upstream::{self, Client, Lasting, UpstreamSet, UpstreamSetError};
 
 /// How long workers may take to change over before that is worth a warning; they do it between
 /// two tasks, so milliseconds are usual.
@@ -67,7 +67,7 @@ pub(super) struct ReloadParts {
     pub(super) workers: Workers,
     pub(super) registry: Arc<Shared>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) governor: Arc<Governor>,
+    pub(super) lasting: Lasting,
 }
 
 struct Live {
@@ -163,7 +163,7 @@ impl Reloader {
         expect_reloadable(&live.config, &config)?;
         let upstreams = Arc::new(UpstreamSet::build(&config)?.keeping(&live.upstreams));
         let chain = Arc::new(live.chain.successor(&config)?);
-        let ReloadParts { workers, registry, metrics, governor } = &self.parts;
+        let ReloadParts { workers, registry, metrics, lasting } = &self.parts;
         let chains = (0..workers.count())
             .map(|worker| chain.start_worker(worker))
             .collect::<Result<Vec<_>, _>>()?;
@@ -174,7 +174,7 @@ impl Reloader {
         }
         registry.set_upstreams(&config);
         let observer = Arc::new(UpstreamCounters::new(metrics.clone(), workers.count()));
-        let shared = Arc::new(upstream::Shared::new(workers, observer, governor.clone()));
+        let shared = Arc::new(upstream::Shared::new(workers, observer, lasting.clone()));
         let clients = (0..workers.count()).map(|_| (upstreams.clone(), shared.clone())).collect();
         change_over(workers, clients, |state, (upstreams, shared)| {
             state.api.registry().set_client(Client::new(upstreams, shared));

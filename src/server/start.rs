@@ -10,12 +10,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::accept::Service;
 use super::drain::{on_all_workers, wait_and_drain};
+use super::lasting;
 use super::lifecycle::Lifecycle;
 use super::maintenance::Maintenance;
 use super::open_store::open_store;
 use super::parts::Parts;
 use super::plugins::attach_plugins;
-use super::rate_limits;
 use super::reload::{ReadConfig, ReloadParts, Reloader};
 use super::store_metrics;
 use crate::catalog::{Catalog, CatalogError};
@@ -111,7 +111,7 @@ pub fn serve(
     let upkeep = Upkeep::new(store.clone(), catalog.clone(), Arc::default());
     let (maintenance, maintenance_thread) = Maintenance::start(upkeep, &config.storage)?;
     store_metrics::count_maintenance(&metrics, &maintenance);
-    let (rate_limits, governor) = rate_limits::Keeper::start(&store, &metrics)?;
+    let (keeper, lasting) = lasting::Keeper::start(&store, &metrics)?;
     let lifecycle = Arc::<Lifecycle>::default();
     let chains = (0..worker_count)
         .map(|worker| chain.start_worker(worker).map(Some))
@@ -129,7 +129,7 @@ pub fn serve(
         maintenance: maintenance.clone(),
         access_log: access_log.clone(),
         upstreams: upstreams.clone(),
-        governor: governor.clone(),
+        lasting: lasting.clone(),
         upstream_shared: OnceLock::new(),
         registry: Mutex::default(),
         suspects: opened.suspects,
@@ -144,7 +144,7 @@ pub fn serve(
     };
     let (listen, admin) = (parts.listen.clone(), parts.admin);
     let (workers, registry) = start_workers(parts, driver)?;
-    let parts = ReloadParts { workers: workers.clone(), registry, metrics, governor };
+    let parts = ReloadParts { workers: workers.clone(), registry, metrics, lasting };
     let running = Reloader::start(read, (config.clone(), upstreams, chain), parts)?;
     let reloader = reloader.get_or_init(|| running);
     lifecycle.set_serving();
@@ -154,7 +154,7 @@ pub fn serve(
     // The admin side has answered during the drain; now it ends too.
     on_all_workers(&workers, |state| state.stop_listening(Service::Admin));
     end_maintenance(&maintenance, maintenance_thread);
-    rate_limits.end();
+    keeper.end();
     leave_store(&store, &catalog, opened.catalog_thread);
     access_log.flush(Duration::from_secs(2));
     drained

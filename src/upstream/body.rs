@@ -10,6 +10,7 @@ use hyper::body::{Body as _, Incoming};
 use super::connection::Sender;
 use super::dial::with_causes;
 use super::error::{Site, UpstreamError};
+use super::health::{Finding, Health};
 use super::observer::Observer;
 use super::pool::{Pool, PoolKey};
 use crate::limits::{BODY_RATE_FLOOR_BYTES_PER_SECOND, DRAIN_BYTES_MAX, FRAME_BYTES_MAX};
@@ -32,6 +33,8 @@ pub struct Body {
     window: Window,
     is_over: bool,
     observer: Arc<dyn Observer>,
+    /// The endpoint it is from, and who is told when it breaks off.
+    endpoint: Option<(Arc<Health>, Arc<str>)>,
 }
 
 /// A connection in use and where it belongs.
@@ -59,6 +62,7 @@ impl Body {
         expected: Option<u64>,
         stall: Duration,
         observer: Arc<dyn Observer>,
+        endpoint: Option<(Arc<Health>, Arc<str>)>,
     ) -> Self {
         let mut body = Self {
             incoming,
@@ -71,6 +75,7 @@ impl Body {
             window: Window::default(),
             is_over: false,
             observer,
+            endpoint,
         };
         // Whether the head is acceptable is not known yet: the connection stays until that is.
         body.is_over = body.is_whole();
@@ -96,6 +101,9 @@ impl Body {
                 Ok(Some(data)) => self.pending = data,
                 Ok(None) => return None,
                 Err(reason) => {
+                    if let Some((health, endpoint)) = &self.endpoint {
+                        health.note(endpoint, Finding::Trouble);
+                    }
                     self.abandon();
                     return Some(Err(self.interrupted(reason)));
                 }

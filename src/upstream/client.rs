@@ -3,11 +3,11 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::error::{Site, UpstreamError};
-use super::health::Health;
+use super::attempts;
+use super::error::UpstreamError;
 use super::message::{Request, Response};
 use super::pool::Pool;
-use super::set::{Upstream, UpstreamSet};
+use super::set::UpstreamSet;
 use super::shared::Shared;
 use super::sign_in::SignIns;
 use crate::oci::Namespace;
@@ -22,19 +22,12 @@ pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     pub(super) pool: Rc<Pool>,
     pub(super) sign_ins: SignIns,
-    health: Health,
 }
 
 impl Client {
     /// A client for the upstreams of `set`, on the current worker.
     pub fn new(set: Arc<UpstreamSet>, shared: Arc<Shared>) -> Self {
-        Self(Rc::new(Inner {
-            set,
-            shared,
-            pool: Rc::default(),
-            sign_ins: SignIns::default(),
-            health: Health::default(),
-        }))
+        Self(Rc::new(Inner { set, shared, pool: Rc::default(), sign_ins: SignIns::default() }))
     }
 
     /// The upstreams this client can ask.
@@ -65,7 +58,7 @@ impl Client {
         let mut failure = upstream.internal("it has no login");
         for at in inner.shared.governor.order(logins.iter().map(|login| &login.login)) {
             let Some(upstream) = logins.get(at) else { continue };
-            match inner.exchange_as(upstream, &request).await {
+            match attempts::exchange_as(inner, upstream, &request).await {
                 Err(error @ UpstreamError::RateLimited { .. }) => failure = error,
                 outcome => return outcome,
             }
@@ -85,39 +78,5 @@ impl Client {
     #[cfg(test)]
     pub(super) fn idle_connections(&self) -> usize {
         self.0.pool.idle_count()
-    }
-}
-
-impl Inner {
-    /// Asks with this login, if its rate limit allows.
-    async fn exchange_as(
-        &self,
-        upstream: &Arc<Upstream>,
-        request: &Request,
-    ) -> Result<Response, UpstreamError> {
-        let permit = self.shared.governor.admit(&upstream.login, request.counts());
-        let _permit = permit.map_err(|wait| UpstreamError::RateLimited {
-            at: Box::new(Site {
-                upstream: upstream.namespace().clone(),
-                address: "no endpoint, its rate limit being used up".into(),
-            }),
-            retry_after: Some(wait),
-        })?;
-        let mut failure = upstream.internal("it has no endpoint");
-        for index in self.health.order(upstream) {
-            match self.exchange_at(upstream, index, request).await {
-                Ok(response) => {
-                    self.health.note(upstream, index, false);
-                    return Ok(response);
-                }
-                Err(error) if error.is_worth_next_endpoint() => {
-                    self.health.note(upstream, index, error.is_endpoint_down());
-                    tracing::warn!(upstream = %upstream.namespace(), %error, "endpoint failed");
-                    failure = error;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Err(failure)
     }
 }

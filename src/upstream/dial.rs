@@ -112,7 +112,7 @@ async fn secure(
     url: &Url,
     stream: PollStream,
 ) -> Result<tokio_rustls::client::TlsStream<PollStream>, UpstreamError> {
-    let limit = upstream.timeouts.connect;
+    let limit = upstream.timeouts.tls;
     let name = server_name(&url.origin.host).ok_or_else(|| UpstreamError::Tls {
         at: upstream.site(url),
         reason: "the host is not a name a certificate can have".to_owned(),

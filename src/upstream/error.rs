@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::health::Finding;
 use crate::oci::Namespace;
 
 /// Where something happened: the upstream, and the address asked (without its query).
@@ -22,7 +23,7 @@ pub enum Phase {
     Resolve,
     /// Connecting (`connect_timeout`).
     Connect,
-    /// TLS handshake (`connect_timeout`).
+    /// TLS handshake (`tls_timeout`).
     Tls,
     /// Waiting for the response's head (`first_byte_timeout`).
     FirstByte,
@@ -43,6 +44,14 @@ pub enum UpstreamError {
         /// Where.
         at: Box<Site>,
         /// What the system said.
+        reason: String,
+    },
+    /// The connection ended before an answer.
+    #[error("{at}: the connection ended before an answer: {reason}")]
+    Closed {
+        /// Where.
+        at: Box<Site>,
+        /// What the system or the other side said.
         reason: String,
     },
     /// A step took longer than its limit.
@@ -169,6 +178,7 @@ impl UpstreamError {
     pub fn is_failure_of_upstream(&self) -> bool {
         match self {
             Self::Unreachable { .. }
+            | Self::Closed { .. }
             | Self::Timeout { .. }
             | Self::Tls { .. }
             | Self::Blocked { .. }
@@ -207,9 +217,15 @@ impl UpstreamError {
         self.is_failure_of_upstream() && !matches!(self, Self::RateLimited { .. })
     }
 
-    /// Whether the endpoint was not there at all, so that it is asked last for a while.
-    pub(super) fn is_endpoint_down(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. } | Self::Tls { .. })
+    /// What this says about the endpoint it came from.
+    pub(super) fn finding(&self) -> Finding {
+        match self {
+            Self::Unreachable { .. } | Self::Tls { .. } => Finding::Unconnected,
+            Self::Timeout { phase: Phase::FirstByte, .. } => Finding::Trouble,
+            Self::Timeout { .. } => Finding::Unconnected,
+            _ if self.is_worth_next_endpoint() => Finding::Trouble,
+            _ => Finding::Well,
+        }
     }
 }
 

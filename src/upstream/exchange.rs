@@ -15,7 +15,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use super::body::{Body, Lease};
 use super::client::Inner;
 use super::connection::{Reply, Sender, met_closing};
-use super::dial::{dial, timed_out, unreachable, with_causes};
+use super::dial::{dial, timed_out, with_causes};
 use super::error::{Phase, UpstreamError};
 use super::message::{Accept, ContentRange, Method, Request, Response};
 use super::pool::PoolKey;
@@ -65,7 +65,7 @@ impl Inner {
         let began = clock::now();
         let mut proof = self.sign_ins.ahead(&self.shared, &place).await?;
         for _ in 0..SIGN_INS_MAX {
-            let arrived = self.follow(upstream, &url, request, &proof).await?;
+            let arrived = self.follow((upstream, endpoint), &url, request, &proof).await?;
             if arrived.head.status != 401 || !arrived.is_home {
                 return respond(upstream, endpoint, request, arrived);
             }
@@ -80,7 +80,7 @@ impl Inner {
     /// with the endpoint, `Range` goes along.
     async fn follow(
         &self,
-        upstream: &Arc<Upstream>,
+        (upstream, endpoint): (&Arc<Upstream>, &Endpoint),
         url: &Url,
         request: &Request,
         proof: &Proof,
@@ -96,7 +96,7 @@ impl Inner {
                 let (login, counts) = (&upstream.login, request.counts());
                 self.shared.governor.answered(login, counts, status, headers);
             }
-            let arrived = self.arrive(upstream, &chain, request, reply, lease)?;
+            let arrived = self.arrive((upstream, endpoint), &chain, request, reply, lease)?;
             if !is_redirect(arrived.head.status) {
                 return Ok(arrived);
             }
@@ -146,7 +146,7 @@ impl Inner {
 
     fn arrive(
         &self,
-        upstream: &Upstream,
+        (upstream, endpoint): (&Upstream, &Endpoint),
         chain: &Chain,
         request: &Request,
         reply: Reply,
@@ -163,6 +163,7 @@ impl Inner {
             content_length.filter(|_| has_body),
             upstream.timeouts.stall,
             self.shared.observer.clone(),
+            Some((self.shared.health.clone(), endpoint.name.clone())),
         );
         let (url, is_home) = (chain.url.clone(), chain.is_home);
         Ok(Arrived { head, body, content_length, url, is_home })
@@ -307,7 +308,7 @@ fn address_of(
 fn failed(upstream: &Upstream, url: &Url, error: &hyper::Error) -> UpstreamError {
     match error.is_parse() {
         true => protocol(upstream, url, ("a well-formed HTTP/1.1 response", with_causes(error))),
-        false => unreachable(upstream, url, &with_causes(error)),
+        false => UpstreamError::Closed { at: upstream.site(url), reason: with_causes(error) },
     }
 }
 

@@ -1,47 +1,208 @@
-//! Endpoints that were down a moment ago are asked last.
+//! Which endpoints are worth asking, as all workers have found them.
+//!
+//! ```text
+//! well      asked in the order of the configuration
+//! troubled  for TROUBLED_FOR after a failure of any kind: asked after those that are well
+//! down      not to be connected to, DOWN_AFTER times in a row: not asked at all, but for one
+//!           request (the probe) each time that a pause is over; the pauses double
+//! ```
+//!
+//! A failure to connect costs each client its time limit; an endpoint that answers with nonsense,
+//! 5xx, late, or breaks off in mid-body may do better for the next path. So only the first kind
+//! makes an endpoint down.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::set::Upstream;
-use crate::oci::Namespace;
 use crate::runtime::clock;
 
-/// How long an endpoint that could not be reached is asked after the others. Without this every
-/// blob of a pull would wait for the same dead endpoint's connect timeout again.
-const LAST_FOR: Duration = Duration::from_secs(10);
+/// How long an endpoint is asked after the others since it failed.
+const TROUBLED_FOR: Duration = Duration::from_secs(10);
+/// Failures to connect in a row after which an endpoint is down.
+const DOWN_AFTER: u32 = 3;
+/// The first pause; each probe that fails doubles it.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause: who comes back is found within it.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// One worker's memory of endpoints that were down: at most one entry an endpoint.
+/// How a request to an endpoint ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// It answered, be it that something is not there.
+    Well,
+    /// It failed, was late, or broke off.
+    Trouble,
+    /// No connection could be made.
+    Unconnected,
+}
+
+/// What is known of the endpoints, by their names; one for the process.
 #[derive(Default)]
-pub(super) struct Health {
-    down_since: RefCell<HashMap<(Namespace, usize), Instant>>,
+pub struct Health {
+    endpoints: Mutex<HashMap<Arc<str>, State>>,
+    hedges: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct State {
+    /// Failures to connect in a row.
+    unconnected: u32,
+    troubled_until: Option<Instant>,
+    /// Down, and not asked before this.
+    paused_until: Option<Instant>,
 }
 
 impl Health {
-    /// The endpoints of `upstream` by index, in the order to ask them.
-    pub(super) fn order(&self, upstream: &Upstream) -> Vec<usize> {
-        let down = self.down_since.borrow();
+    /// The positions of these endpoints in the order to ask them.
+    pub(super) fn order<'n>(&self, names: impl Iterator<Item = &'n Arc<str>>) -> Vec<usize> {
         let now = clock::now();
-        let is_down = |index: &usize| {
-            let since = down.get(&(upstream.namespace.clone(), *index));
-            since.is_some_and(|&since| now.saturating_duration_since(since) < LAST_FOR)
-        };
-        let mut order: Vec<usize> = (0..upstream.endpoints.len()).collect();
-        if order.len() > 1 {
-            order.sort_by_key(is_down);
-        }
+        let known = self.lock();
+        let rank = |name| known.get(name).map_or(0, |state: &State| state.rank(now));
+        let ranks: Vec<u8> = names.map(rank).collect();
+        drop(known);
+        let mut order: Vec<usize> = (0..ranks.len()).collect();
+        order.sort_by_key(|&at| ranks.get(at).copied());
         order
     }
 
-    /// Remembers how an endpoint was found.
-    pub(super) fn note(&self, upstream: &Upstream, index: usize, is_down: bool) {
-        let key = (upstream.namespace.clone(), index);
-        let mut down = self.down_since.borrow_mut();
-        if is_down {
-            down.insert(key, clock::now());
-        } else {
-            down.remove(&key);
+    /// Whether this endpoint may be asked now. Of one that is down the first to ask after a pause
+    /// is the probe; for all others the next pause has begun.
+    ///
+    /// # Errors
+    /// How long it will not be asked.
+    pub(super) fn admit(&self, name: &Arc<str>) -> Result<(), Duration> {
+        let now = clock::now();
+        let mut known = self.lock();
+        let Some(state) = known.get_mut(name) else { return Ok(()) };
+        match state.paused_until {
+            Some(until) if now < until => Err(until - now),
+            Some(_) => {
+                state.paused_until = Some(now + state.pause());
+                Ok(())
+            }
+            None => Ok(()),
         }
+    }
+
+    /// Remembers how an endpoint was found.
+    pub(super) fn note(&self, name: &Arc<str>, finding: Finding) {
+        let now = clock::now();
+        let mut known = self.lock();
+        if finding == Finding::Well {
+            // What is well needs no entry.
+            if known.remove(name).is_some_and(|state| state.paused_until.is_some()) {
+                drop(known);
+                tracing::info!(endpoint = %name, "an endpoint is there again");
+            }
+            return;
+        }
+        let state = known.entry(name.clone()).or_default();
+        state.troubled_until = Some(now + TROUBLED_FOR);
+        if finding == Finding::Trouble {
+            // It could be connected to.
+            (state.unconnected, state.paused_until) = (0, None);
+            return;
+        }
+        state.unconnected = state.unconnected.saturating_add(1);
+        if state.unconnected >= DOWN_AFTER {
+            let (is_new, pause) = (state.paused_until.is_none(), state.pause());
+            state.paused_until = Some(now + pause);
+            drop(known);
+            if is_new {
+                tracing::warn!(endpoint = %name, ?pause,
+                    "an endpoint can't be connected to: it is left alone, but for a probe each pause");
+            }
+        }
+    }
+
+    /// A second endpoint is asked because the first is late.
+    pub(super) fn hedged(&self) {
+        self.hedges.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often a second endpoint was asked because the first was late.
+    pub fn hedges(&self) -> u64 {
+        self.hedges.load(Ordering::Relaxed)
+    }
+
+    /// The endpoints that are down, by their names.
+    pub fn down(&self) -> Vec<Arc<str>> {
+        let known = self.lock();
+        let down = known.iter().filter(|(_, state)| state.paused_until.is_some());
+        down.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, State>> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn rank(&self, now: Instant) -> u8 {
+        match (self.paused_until, self.troubled_until) {
+            (Some(_), _) => 2,
+            (None, Some(until)) if now < until => 1,
+            _ => 0,
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let doubled = self.unconnected.saturating_sub(DOWN_AFTER).min(10);
+        PAUSE.saturating_mul(1 << doubled).min(PAUSE_MAX)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_puts_it_behind_and_dead_lines_take_it_out() {
+        let health = Health::default();
+        let names: [Arc<str>; 3] = ["a", "b", "c"].map(Arc::from);
+        let order = || health.order(names.iter());
+        assert_eq!(order(), [0, 1, 2]);
+        health.note(&names[0], Finding::Trouble);
+        assert_eq!(order(), [1, 2, 0]);
+        for _ in 0..DOWN_AFTER {
+            assert!(health.down().is_empty() && health.admit(&names[1]).is_ok());
+            health.note(&names[1], Finding::Unconnected);
+        }
+        assert_eq!(order(), [2, 0, 1]);
+        assert_eq!(health.down(), [names[1].clone()]);
+        let wait = health.admit(&names[1]).unwrap_err();
+        assert!(wait <= PAUSE && wait > PAUSE / 2, "{wait:?}");
+        health.admit(&names[0]).unwrap();
+        health.note(&names[1], Finding::Well);
+        health.note(&names[0], Finding::Well);
+        assert_eq!(order(), [0, 1, 2]);
+        health.admit(&names[1]).unwrap();
+    }
+
+    #[test]
+    fn one_probe_a_pause_and_longer_pauses() {
+        let health = Health::default();
+        let name: Arc<str> = "a".into();
+        (0..DOWN_AFTER).for_each(|_| health.note(&name, Finding::Unconnected));
+        let over = |health: &Health| {
+            let mut known = health.lock();
+            known.get_mut(&name).unwrap().paused_until = Some(clock::now());
+        };
+        for seconds in [2, 4, 8, 16, 30, 30] {
+            over(&health);
+            health.admit(&name).unwrap();
+            assert!(health.admit(&name).is_err(), "one at a time");
+            health.note(&name, Finding::Unconnected);
+            let wait = health.admit(&name).unwrap_err();
+            let expected = Duration::from_secs(seconds);
+            assert!(wait <= expected && wait > expected / 2, "{wait:?} of {expected:?}");
+        }
+        over(&health);
+        health.admit(&name).unwrap();
+        health.note(&name, Finding::Trouble);
+        health.admit(&name).unwrap();
     }
 }

@@ -22,6 +22,7 @@
 //! caching of responses, and any decision about what a 404 means to a client.
 
 mod address;
+mod attempts;
 mod body;
 mod budget;
 mod challenge;
@@ -58,7 +59,8 @@ pub use body::Body;
 pub use client::Client;
 pub use error::{Phase, Site, UpstreamError};
 pub use governor::{Governor, LoginBudget};
+pub use health::Health;
 pub use message::{Accept, ByteRange, ContentRange, Method, Request, Response};
 pub use observer::Observer;
 pub use set::{Upstream, UpstreamSet, UpstreamSetError};
-pub use shared::Shared;
+pub use shared::{Lasting, Shared};

@@ -38,6 +38,8 @@ pub struct Upstream {
     /// Sent along as `ns=`.
     pub(super) forward_ns: Option<Namespace>,
     pub(super) timeouts: Timeouts,
+    /// How long the first endpoint may be silent before a second one is asked too.
+    pub(super) hedge_after: Option<Duration>,
     tls: TlsContexts,
 }
 
@@ -54,6 +56,7 @@ pub(super) struct Endpoint {
 #[derive(Clone, Copy)]
 pub(super) struct Timeouts {
     pub(super) connect: Duration,
+    pub(super) tls: Duration,
     pub(super) first_byte: Duration,
     pub(super) stall: Duration,
 }
@@ -177,9 +180,11 @@ impl Upstream {
             forward_ns: config.forward_ns.then(|| namespace.clone()),
             timeouts: Timeouts {
                 connect: config.connect_timeout,
+                tls: config.tls_timeout,
                 first_byte: config.first_byte_timeout,
                 stall: config.stall_timeout,
             },
+            hedge_after: Some(config.hedge_after).filter(|after| !after.is_zero()),
             tls,
             namespace,
         })
@@ -220,6 +225,7 @@ impl Upstream {
                     token_realms: self.token_realms.clone(),
                     forward_ns: forward_ns.cloned().or_else(|| self.forward_ns.clone()),
                     timeouts: self.timeouts,
+                    hedge_after: self.hedge_after,
                     tls: self.tls.clone(),
                 });
             }

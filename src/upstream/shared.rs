@@ -4,23 +4,36 @@ use std::sync::Arc;
 
 use super::dns::{Dns, LookUp, system_look_up};
 use super::governor::Governor;
+use super::health::Health;
 use super::observer::Observer;
 use super::token::TokenStore;
 use crate::runtime::Workers;
 
-/// Resolved names, tokens, the observer and the budgets. One for the process; a new set of upstreams
-/// (a reload) gets a new one, so that refusals of old credentials are forgotten; the budgets go on.
+/// What goes on when the upstreams are set up anew.
+#[derive(Clone, Default)]
+pub struct Lasting {
+    /// What is left of their rate limits.
+    pub governor: Arc<Governor>,
+    /// How their endpoints were found.
+    pub health: Arc<Health>,
+}
+
+/// Resolved names, tokens, the observer, and what lasts. One for the process; a new set of upstreams
+/// (a reload) gets a new one, so that refusals of old credentials are forgotten.
 pub struct Shared {
     pub(super) dns: Arc<Dns>,
     pub(super) tokens: TokenStore,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) governor: Arc<Governor>,
+    pub(super) health: Arc<Health>,
 }
 
 impl Shared {
-    /// Empty caches over `workers`.
-    pub fn new(workers: &Workers, observer: Arc<dyn Observer>, governor: Arc<Governor>) -> Self {
-        Self { governor, ..Self::with_look_up(workers, observer, Box::new(system_look_up)) }
+    /// Empty caches over `workers`, beside what lasts.
+    pub fn new(workers: &Workers, observer: Arc<dyn Observer>, lasting: Lasting) -> Self {
+        let Lasting { governor, health } = lasting;
+        let fresh = Self::with_look_up(workers, observer, Box::new(system_look_up));
+        Self { governor, health, ..fresh }
     }
 
     /// As [`new`](Self::new), with names resolved by `look_up` (on the blocking pool).
@@ -34,6 +47,7 @@ impl Shared {
             tokens: TokenStore::new(workers),
             observer,
             governor: Arc::default(),
+            health: Arc::default(),
         }
     }
 }

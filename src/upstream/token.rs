@@ -213,7 +213,7 @@ impl Fetch {
         let key = PoolKey { upstream: upstream.namespace.clone(), origin: url.origin.clone() };
         let lease = Lease { sender, key, pool: None };
         let (site, stall) = (upstream.site(&url), upstream.timeouts.stall);
-        let body = Body::new(incoming, lease, site, expected, stall, Arc::new(()));
+        let body = Body::new(incoming, lease, site, expected, stall, Arc::new(()), None);
         Ok((head, body))
     }
 

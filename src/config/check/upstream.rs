@@ -16,6 +16,9 @@ use crate::oci::Namespace;
 const TAG_TTL: Duration = Duration::from_secs(5 * 60);
 const STALE_MAX: Duration = Duration::from_secs(24 * 3600);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const TLS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Late for a registry, and early enough for a second one to answer before a client loses patience.
+const HEDGE_AFTER: Duration = Duration::from_secs(3);
 /// Below the 30 s after which containerd gives its mirror up, so that the client hears why.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(20);
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -95,6 +98,8 @@ impl Checker<'_> {
             forward_ns: flag(table.forward_ns, false),
             token_realms,
             connect_timeout: self.limit(table.connect_timeout, CONNECT_TIMEOUT),
+            tls_timeout: self.limit(table.tls_timeout, TLS_TIMEOUT),
+            hedge_after: text(table.hedge_after, HEDGE_AFTER),
             first_byte_timeout: self.limit(table.first_byte_timeout, FIRST_BYTE_TIMEOUT),
             stall_timeout: self.limit(table.stall_timeout, STALL_TIMEOUT),
             fills_max: self.count(table.fills_max, FILLS_MAX, 1..=FILLS_MAX_MAX),

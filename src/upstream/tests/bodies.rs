@@ -165,7 +165,7 @@ fn a_stale_connection_is_replaced_once() {
             assert_eq!(connections, [0, 0, 1]);
             // A new connection that gives nothing is not tried again: pooled, new, enough.
             let error = failure(get(&client, "/v2/team/app/blobs/3").await);
-            assert!(matches!(error, UpstreamError::Unreachable { .. }), "{error}");
+            assert!(matches!(error, UpstreamError::Closed { .. }), "{error}");
             assert_eq!(seen.connections(), 3);
         }
     });

@@ -94,3 +94,41 @@ fn only_declared_upstreams_are_asked() {
         assert_eq!(client.exchange(&alias, ask()).await.map(|r| r.status), Ok(200));
     });
 }
+
+#[test]
+fn one_that_is_late_is_not_waited_for_alone() {
+    let silent = Origin::start(|_| Answer::Silence(Vec::new()));
+    let second = Origin::start(|_| ok(b"2"));
+    let keys = format!(
+        "endpoints = [\"{}\", \"{}\"]\nfirst_byte_timeout = \"60s\"\nhedge_after = \"50ms\"",
+        silent.url(""),
+        second.url("")
+    );
+    World::new(&keys).run(move |client| async move {
+        // Waits for the first byte of the silent one would outlast the test.
+        for _ in 0..3 {
+            assert_eq!(fetch(&client, "/v2/team/app/blobs/x").await.expect("a body"), "2");
+        }
+    });
+    assert_eq!((silent.seen().len(), second.seen().len()), (1, 3), "then it is asked last");
+}
+
+#[test]
+fn one_that_is_down_is_left_alone() {
+    let (gone, second) = (dead(), Origin::start(|_| ok(b"2")));
+    world(&gone, &second.url("")).run(move |client| async move {
+        for _ in 0..5 {
+            assert_eq!(fetch(&client, "/v2/team/app/blobs/x").await.expect("a body"), "2");
+        }
+    });
+    let gone = dead();
+    World::new(&format!("endpoints = [\"{gone}\"]")).run(move |client| async move {
+        for _ in 0..3 {
+            let error = failure(get(&client, "/v2/team/app/blobs/x").await);
+            assert!(error.to_string().contains("refused"), "{error}");
+        }
+        let error = failure(get(&client, "/v2/team/app/blobs/x").await);
+        assert!(error.is_failure_of_upstream(), "{error}");
+        assert!(error.to_string().contains("not asked for"), "{error}");
+    });
+}

@@ -1,4 +1,5 @@
-//! What is left of the upstreams' rate limits, over restarts and in the metrics.
+//! What is known of upstreams over reloads: what is left of their rate limits, which is also kept
+//! over restarts, and the health of their endpoints. Both in the metrics.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use super::start::ServeError;
 use crate::storage::{Note, Store};
 use crate::telemetry::Metrics;
-use crate::upstream::{Governor, LoginBudget};
+use crate::upstream::{Governor, Health, Lasting, LoginBudget};
 
 /// How often it is written down; what a crash loses is asked of the upstream again.
 const KEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -27,12 +28,13 @@ impl Keeper {
     pub(super) fn start(
         store: &Arc<Store>,
         metrics: &Metrics,
-    ) -> Result<(Self, Arc<Governor>), ServeError> {
-        let kept = Arc::<Governor>::default();
-        restore(store, &kept);
-        attach(metrics, &kept);
+    ) -> Result<(Self, Lasting), ServeError> {
+        let lasting = Lasting::default();
+        restore(store, &lasting.governor);
+        attach(metrics, &lasting.governor);
+        attach_health(metrics, &lasting.health);
         let (stop, stopped) = crossbeam_channel::bounded(1);
-        let (store, governor) = (store.clone(), kept.clone());
+        let (store, governor) = (store.clone(), lasting.governor.clone());
         let thread = std::thread::Builder::new()
             .name("rate-limits".into())
             .spawn(move || {
@@ -47,7 +49,7 @@ impl Keeper {
                 }
             })
             .map_err(|source| ServeError::System { what: "a thread for rate limits", source })?;
-        Ok((Self { stop, thread }, kept))
+        Ok((Self { stop, thread }, lasting))
     }
 
     /// Writes down what is left and ends.
@@ -121,5 +123,20 @@ fn attach(metrics: &Metrics, governor: &Arc<Governor>) {
         "ringport_ratelimit_spared",
         "Revalidations that were not made, to save what is left of a rate limit",
         move || spared.spared(),
+    );
+}
+
+/// Puts the endpoints' health into the metrics.
+fn attach_health(metrics: &Metrics, health: &Arc<Health>) {
+    let known = health.clone();
+    let help = "1 while an endpoint can't be connected to and is only probed; absent: it can";
+    metrics.attach_gauges("ringport_endpoint_down", help, "endpoint", move || {
+        known.down().into_iter().map(|name| (name.to_string(), 1)).collect()
+    });
+    let counted = health.clone();
+    metrics.attach_counter(
+        "ringport_upstream_hedges",
+        "Requests that a second endpoint was asked too, because the first was late",
+        move || counted.hedges(),
     );
 }
