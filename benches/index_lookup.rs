@@ -53,7 +53,7 @@ fn questions(entries: u64) -> [(&'static str, Vec<Digest>, bool); 3] {
 }
 
 fn entry(size: u64) -> BlobEntry {
-    BlobEntry { size, pool: 0, owner: 0, is_hosted: false, is_unproven: false }
+    BlobEntry { size, pool: 0, owner: 0, is_hosted: false }
 }
 
 /// `look_up` on `threads` threads at once; what `rounds` of them take on the slowest.

@@ -14,7 +14,7 @@ pub(super) use record::{RecordHead, claimed_length};
 pub(super) use slot::{Key, Kind, Slot, Value};
 
 /// Counted up when the meaning of a file changes; another schema is dropped and rebuilt.
-pub(super) const SCHEMA: u64 = 3;
+pub(super) const SCHEMA: u64 = 4;
 /// First word of an index file: `RNGPIDX1` in ASCII.
 pub(super) const INDEX_MAGIC: u64 = u64::from_le_bytes(*b"RNGPIDX1");
 /// First word of a small-object file: `RNGPSML1`.
@@ -81,10 +81,8 @@ const FLAGS_SHIFT: u32 = 56;
 pub(super) const FLAG_SHA512: u8 = 1;
 /// Flag: hosted content, never evicted.
 pub(super) const FLAG_HOSTED: u8 = 1 << 1;
-/// Flag: to be re-hashed before its first use.
-pub(super) const FLAG_UNPROVEN: u8 = 1 << 2;
 /// Flag: the value does not fit a slot; the catalog has it.
-pub(super) const FLAG_IN_CATALOG: u8 = 1 << 3;
+pub(super) const FLAG_IN_CATALOG: u8 = 1 << 2;
 
 /// Offset of the ring position in a blob's word 6, above the pool.
 const SMALL_SHIFT: u32 = 8;

@@ -192,9 +192,6 @@ pub struct BlobEntry {
     pub owner: u16,
     /// Whether it is hosted: then it is never evicted.
     pub is_hosted: bool,
-    /// Whether it has to be re-hashed before its first use: it was not synced before the machine
-    /// went down.
-    pub is_unproven: bool,
 }
 
 /// Proof that a repository holds some content.

@@ -161,8 +161,8 @@ fn sampled(current: &Generation, number: usize, key: &Key, value: &Value) -> Opt
 
 fn blob_entry(value: &Value) -> Option<BlobEntry> {
     match *value {
-        Value::Blob { size, pool, owner, is_hosted, is_unproven, .. } => {
-            Some(BlobEntry { size, pool, owner, is_hosted, is_unproven })
+        Value::Blob { size, pool, owner, is_hosted, .. } => {
+            Some(BlobEntry { size, pool, owner, is_hosted })
         }
         _ => None,
     }

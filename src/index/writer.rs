@@ -45,17 +45,6 @@ impl IndexWriter {
         self.put(&key, &blob_value(entry, small));
     }
 
-    /// Notes that content was re-hashed and is what its digest says. Without effect when it is not
-    /// in the index or was not in doubt.
-    pub fn set_proven(&mut self, digest: &Digest) {
-        let key = Key::blob(digest);
-        let Lookup::Hit((_, value)) = self.current.look_up(&key) else { return };
-        if let Value::Blob { size, pool, owner, is_hosted, is_unproven: true, small } = value {
-            let is_unproven = false;
-            self.put(&key, &Value::Blob { size, pool, owner, is_hosted, is_unproven, small });
-        }
-    }
-
     /// Forgets content whose file is gone or damaged. Links stay: they are proof of access, not of
     /// presence.
     pub fn remove_blob(&mut self, digest: &Digest) {
@@ -94,7 +83,7 @@ impl IndexWriter {
         let key = Key::blob(digest);
         let Some(ring) = self.index.ring() else { return };
         let Lookup::Hit((_, value)) = self.current.look_up(&key) else { return };
-        let Value::Blob { size, pool, owner, is_hosted, is_unproven, small } = value else {
+        let Value::Blob { size, pool, owner, is_hosted, small } = value else {
             return;
         };
         if size != content.len() as u64 || self.is_kept(small, &key) {
@@ -102,7 +91,7 @@ impl IndexWriter {
         }
         let Some(line) = ring.append(&key, content) else { return };
         let small = Some(line);
-        self.put(&key, &Value::Blob { size, pool, owner, is_hosted, is_unproven, small });
+        self.put(&key, &Value::Blob { size, pool, owner, is_hosted, small });
     }
 
     /// Notes that all changes up to this group of the catalog are applied. Cheap: one store.
@@ -270,6 +259,6 @@ impl IndexWriter {
 }
 
 fn blob_value(entry: &BlobEntry, small: Option<u64>) -> Value {
-    let BlobEntry { size, pool, owner, is_hosted, is_unproven } = *entry;
-    Value::Blob { size, pool, owner, is_hosted, is_unproven, small }
+    let BlobEntry { size, pool, owner, is_hosted } = *entry;
+    Value::Blob { size, pool, owner, is_hosted, small }
 }

@@ -309,7 +309,6 @@ fn entry_of(record: &BlobRecord) -> BlobEntry {
         pool: record.pool,
         owner: record.owner,
         is_hosted: record.is_hosted,
-        is_unproven: false,
     }
 }
 

@@ -47,7 +47,6 @@ impl Shared {
             pool: record.pool,
             owner: record.owner,
             is_hosted: record.is_hosted,
-            is_unproven: false,
         }))
     }
 

@@ -1,9 +1,9 @@
 //! A slot: one entry in one cache line.
 
 use super::{
-    CHECKED_SHIFT, CHECKSUM_MASK, FLAG_HOSTED, FLAG_IN_CATALOG, FLAG_SHA512, FLAG_UNPROVEN,
-    FLAGS_SHIFT, KIND_SHIFT, LINE_BYTES, LINE_WORDS, MEDIA_SHIFT, OWNER_SHIFT, SEQUENCE_MASK,
-    SMALL_SHIFT, TIME_MASK, halves,
+    CHECKED_SHIFT, CHECKSUM_MASK, FLAG_HOSTED, FLAG_IN_CATALOG, FLAG_SHA512, FLAGS_SHIFT,
+    KIND_SHIFT, LINE_BYTES, LINE_WORDS, MEDIA_SHIFT, OWNER_SHIFT, SEQUENCE_MASK, SMALL_SHIFT,
+    TIME_MASK, halves,
 };
 use crate::oci::{Algorithm, Digest, ScopeKey};
 
@@ -34,7 +34,6 @@ pub(in crate::index) enum Value {
         pool: u8,
         owner: u16,
         is_hosted: bool,
-        is_unproven: bool,
         /// Position in the small-object ring, counted in lines.
         small: Option<u64>,
     },
@@ -97,9 +96,8 @@ impl Slot {
         let [a, b, c, d] = key.words;
         let mut set = if key.is_sha512 { FLAG_SHA512 } else { 0 };
         let (kind, payload) = match *value {
-            Value::Blob { size, pool, owner, is_hosted, is_unproven, small } => {
+            Value::Blob { size, pool, owner, is_hosted, small } => {
                 set |= if is_hosted { FLAG_HOSTED } else { 0 };
-                set |= if is_unproven { FLAG_UNPROVEN } else { 0 };
                 let small = small.map_or(0, |line| line.saturating_add(1));
                 let place = u64::from(pool) | small << SMALL_SHIFT;
                 (Kind::Blob, [a, b, c, d, size, place, u64::from(owner) << OWNER_SHIFT])
@@ -141,7 +139,6 @@ impl Slot {
                     pool: (w6 & 0xff) as u8,
                     owner: (w7 >> OWNER_SHIFT) as u16,
                     is_hosted: set & FLAG_HOSTED != 0,
-                    is_unproven: set & FLAG_UNPROVEN != 0,
                     small: (w6 >> SMALL_SHIFT).checked_sub(1),
                 },
             ),

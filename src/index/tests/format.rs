@@ -70,16 +70,9 @@ fn words_lie_where_the_format_says() {
 
     let digest = Digest::from_sha256(std::array::from_fn(|n| n as u8));
     let words = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908].map(|w: u64| w);
-    let blob = Value::Blob {
-        size: 5,
-        pool: 6,
-        owner: 8,
-        is_hosted: true,
-        is_unproven: true,
-        small: Some(7),
-    };
+    let blob = Value::Blob { size: 5, pool: 6, owner: 8, is_hosted: true, small: Some(7) };
     let slot = Slot::encode(&Key::blob(&digest), &blob).0;
-    assert_eq!(slot[0], 2 << 48 | 6 << 56);
+    assert_eq!(slot[0], 2 << 48 | 2 << 56);
     assert_eq!(slot[1..3], words);
     assert_eq!(slot[5..], [5, 6 | 8 << 8, 8 << 32]);
 
@@ -88,7 +81,7 @@ fn words_lie_where_the_format_says() {
     let expected = [3 << 48, 1, 2, 4 | 3 << 48, 0, 0, 0, 0];
     assert_eq!(Slot::encode(&key(Kind::Link), &link).0, expected);
     let unknown = Value::Link { media: None, linked_at: 4 };
-    assert_eq!(Slot::encode(&key(Kind::Link), &unknown).0[0], 3 << 48 | 8 << 56);
+    assert_eq!(Slot::encode(&key(Kind::Link), &unknown).0[0], 3 << 48 | 4 << 56);
     let tag = Value::Tag { sha256: Some([3, 4, 5, 6]), checked_at: 9 };
     let expected = [4 << 48, 1, 2, 3, 4, 5, 6, 9 << 32];
     assert_eq!(Slot::encode(&key(Kind::Tag), &tag).0, expected);
@@ -113,20 +106,12 @@ fn slots_come_back_as_they_were() {
                 pool: 255,
                 owner: u16::MAX,
                 is_hosted: false,
-                is_unproven: true,
                 small: Some(line),
             },
         ),
         (
             Key::blob(&digest),
-            Value::Blob {
-                size: 0,
-                pool: 0,
-                owner: 0,
-                is_hosted: true,
-                is_unproven: false,
-                small: None,
-            },
+            Value::Blob { size: 0, pool: 0, owner: 0, is_hosted: true, small: None },
         ),
         (scoped(Kind::Link), Value::Link { media: Some(6), linked_at: (1 << 48) - 1 }),
         (scoped(Kind::Link), Value::Link { media: None, linked_at: 0 }),

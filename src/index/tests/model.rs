@@ -283,28 +283,6 @@ fn uses_are_counted_once_a_minute_and_halved_at_midnight() {
     assert!((2800..2881).contains(&busiest), "{busiest}");
 }
 
-#[test]
-fn what_was_rehashed_is_proven_in_both_generations() {
-    let folder = folder();
-    let (index, mut writer, _) = open(options(folder.path(), 100, 1));
-    writer.rebuilt();
-    let bytes = content(1, 9);
-    let entry = BlobEntry { size: 9, is_unproven: true, ..blob(1) };
-    writer.put_blob(&digest(1), &entry);
-    writer.put_small(&digest(1), &bytes);
-    writer.begin_generation(200).unwrap();
-    writer.set_proven(&digest(1));
-    writer.set_proven(&digest(2));
-    let mut out = Vec::new();
-    for _ in 0..2 {
-        let expected = BlobEntry { is_unproven: false, ..entry };
-        assert_eq!(index.blob_and_small(&digest(1), &mut out), Lookup::Hit((expected, true)));
-        assert_eq!(index.blob(&digest(2)), Lookup::Miss);
-        while !writer.carry_over(1) {}
-        writer.finish_generation();
-    }
-}
-
 /// A small store begins small and grows without a rebuild.
 #[test]
 fn a_small_store_grows_by_generations() {

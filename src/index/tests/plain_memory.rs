@@ -24,7 +24,7 @@ fn key(n: u64) -> Key {
 }
 
 fn value(size: u64) -> Value {
-    Value::Blob { size, pool: 1, owner: 2, is_hosted: false, is_unproven: false, small: None }
+    Value::Blob { size, pool: 1, owner: 2, is_hosted: false, small: None }
 }
 
 fn found(table: &Table<'_>, key: &Key) -> Option<Value> {

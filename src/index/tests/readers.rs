@@ -10,13 +10,7 @@ const KEYS: u64 = 40;
 /// An entry in which every part follows from one number: a mixture of two is noticed.
 fn version(n: u64) -> BlobEntry {
     let size = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    BlobEntry {
-        size,
-        pool: n as u8,
-        owner: n as u16,
-        is_hosted: n & 1 != 0,
-        is_unproven: n & 2 != 0,
-    }
+    BlobEntry { size, pool: n as u8, owner: n as u16, is_hosted: n & 1 != 0 }
 }
 
 fn is_version(entry: &BlobEntry) -> bool {

@@ -71,13 +71,7 @@ pub(super) fn content(n: u64, length: usize) -> Vec<u8> {
 }
 
 pub(super) fn blob(n: u64) -> BlobEntry {
-    BlobEntry {
-        size: n,
-        pool: n as u8,
-        owner: (n >> 8) as u16,
-        is_hosted: n.is_multiple_of(3),
-        is_unproven: n.is_multiple_of(5),
-    }
+    BlobEntry { size: n, pool: n as u8, owner: (n >> 8) as u16, is_hosted: n.is_multiple_of(3) }
 }
 
 pub(super) fn link(n: u64) -> LinkEntry {
