@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, criterion_group, criterion_main};
 use redb::{Database, ReadableDatabase as _, TableDefinition};
 use ringport::index::{BlobEntry, Index, IndexOptions, IndexWriter, LinkEntry, Lookup, TagEntry};
+use ringport::keeping::Keeping;
 use ringport::oci::{Algorithm, Digest, Namespace, RepositoryName, Scope, Tag};
 
 const ENTRIES: u64 = 1_000_000;
@@ -53,7 +54,7 @@ fn questions(entries: u64) -> [(&'static str, Vec<Digest>, bool); 3] {
 }
 
 fn entry(size: u64) -> BlobEntry {
-    BlobEntry { size, pool: 0, owner: 0, is_hosted: false }
+    BlobEntry { size, pool: 0, owner: 0, is_hosted: false, keeping: Keeping::default() }
 }
 
 /// `look_up` on `threads` threads at once; what `rounds` of them take on the slowest.

@@ -21,6 +21,7 @@ use ringport::catalog::{
     BlobRecord, Catalog, CatalogError, LinkRecord, Mark, NO_OWNER, Piece, ReferrerRecord,
     Subscriber, TagRecord, Tended, UploadId, UploadRecord, Write as Change,
 };
+use ringport::keeping::Keeping;
 use ringport::oci::{Algorithm, Digest, RepositoryName, Scope, Tag};
 use ringport::runtime::{self, BlockingPool};
 use ringport::storage::{ROOT_POOL, Staged, Store};
@@ -261,7 +262,14 @@ async fn store_one(
         staged.append(content.slice(at..content.len().min(at + PIECE))).await?;
     }
     let size = staged.commit(true).await?;
-    Ok(BlobRecord { digest, size, pool: ROOT_POOL, is_hosted: true, owner: NO_OWNER })
+    Ok(BlobRecord {
+        digest,
+        size,
+        pool: ROOT_POOL,
+        is_hosted: true,
+        owner: NO_OWNER,
+        keeping: Keeping::default(),
+    })
 }
 
 /// Prints every name there is.

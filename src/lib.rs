@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod http;
+pub mod keeping;
 pub mod limits;
 pub mod oci;
 

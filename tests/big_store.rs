@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use ringport::catalog::{
     BlobRecord, Catalog, LinkRecord, NO_OWNER, Subscriber, TagRecord, Tended, Write,
 };
+use ringport::keeping::Keeping;
 use ringport::oci::{Algorithm, Digest, Namespace, RepositoryName, Scope, Tag};
 use ringport::storage::{ROOT_POOL, Store};
 use support::http;
@@ -51,7 +52,14 @@ fn fill(root: &Path, blobs: u64, body: &[u8]) {
     let (catalog, thread) = unstarted.start(Box::new(Nobody)).unwrap();
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let names = |n: u64, digest: Digest, size: u64, is_manifest: bool| {
-        let record = BlobRecord { digest, size, pool: 0, is_hosted: false, owner: NO_OWNER };
+        let record = BlobRecord {
+            digest,
+            size,
+            pool: 0,
+            is_hosted: false,
+            owner: NO_OWNER,
+            keeping: Keeping::default(),
+        };
         let link = LinkRecord {
             scope: scope(n),
             digest,

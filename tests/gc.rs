@@ -12,6 +12,7 @@ use std::process::Command;
 use ringport::catalog::{
     BlobRecord, Catalog, LinkRecord, NO_OWNER, Subscriber, TagRecord, Tended, Write,
 };
+use ringport::keeping::Keeping;
 use ringport::oci::{Algorithm, Digest, RepositoryName, Scope, Tag};
 use ringport::storage::{ROOT_POOL, Store};
 use serde_json::{Value, json};
@@ -60,6 +61,7 @@ fn fill(root: &Path) -> Hosted {
             pool: 0,
             is_hosted: true,
             owner: NO_OWNER,
+            keeping: Keeping::default(),
         };
         let link = LinkRecord {
             scope: scope.clone(),

@@ -1,5 +1,5 @@
 //! What a plugin says of storage, acted upon by a running server: content goes to the pool that was
-//! named, or is passed through and stored nowhere.
+//! named, is kept as long as was said, or is passed through and stored nowhere.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -17,6 +17,8 @@ use support::scratch::files_below;
 use support::secs;
 use support::server::{Server, Setup, Upstream};
 
+const MIB: usize = 1 << 20;
+
 /// A mirror with one further pool, `nvme`, and a plugin that decides by the repository's name.
 struct Rig {
     _plugin: Installed,
@@ -26,12 +28,17 @@ struct Rig {
 }
 
 fn rig(what: &str) -> Rig {
+    rig_with(what, "64MiB")
+}
+
+fn rig_with(what: &str, max_size: &str) -> Rig {
     let plugin = Installed::built("ringport_plugin_faulty");
     let upstream = LyingUpstream::start();
     let setup = Setup::new(what);
     let nvme = setup.scratch().path().join("nvme");
     let server = setup
         .upstream(Upstream::new(NS, &upstream.url()))
+        .storage(&format!("max_size = \"{max_size}\""))
         // Named by the plugin, and asked by nobody.
         .storage("remote_tiers = [\"https://s3.example\"]")
         .routing("resolvers = [\"standard\", \"p\"]")
@@ -57,14 +64,37 @@ impl Rig {
 
     /// Adds a blob and a manifest with a tag: where they are asked for, and their bytes.
     fn add(&self, repository: &str) -> [(String, Vec<u8>); 2] {
-        let blob = random_bytes(repository, 200_000);
-        let digest = self.upstream.add_blob(repository, &blob);
+        let (path, blob) = self.add_blob(repository, repository, 200_000);
         let manifest = manifest(repository);
         self.upstream.add_manifest(repository, "v1", OCI_MANIFEST, &manifest);
-        [
-            (format!("/v2/{repository}/blobs/{digest}"), blob),
-            (format!("/v2/{repository}/manifests/v1"), manifest),
-        ]
+        [(path, blob), (format!("/v2/{repository}/manifests/v1"), manifest)]
+    }
+
+    fn add_blob(&self, repository: &str, name: &str, size: usize) -> (String, Vec<u8>) {
+        let blob = random_bytes(name, size);
+        let digest = self.upstream.add_blob(repository, &blob);
+        (format!("/v2/{repository}/blobs/{digest}"), blob)
+    }
+
+    /// Whether these bytes have a file, in either pool.
+    fn has(&self, bytes: &[u8]) -> bool {
+        let hex = sha256(bytes).replace("sha256:", "");
+        let below = |pool: &Path| pool.join("blobs/sha256").join(&hex[..2]).join(&hex).exists();
+        below(&self.nvme) || below(self.server.root())
+    }
+
+    /// Pulls blobs of which nothing is said until room was made for one.
+    fn pull_until_one_goes(&self, round: &str) {
+        let evicted = || self.server.metric("ringport_evictions_total", &[]);
+        let before = evicted();
+        for n in 0.. {
+            let (path, bytes) = self.add_blob("org/app", &format!("{round} {n}"), MIB);
+            self.pull(&path, &bytes);
+            if evicted() > before {
+                return assert_eq!(evicted(), before + 1.0, "more than one went");
+            }
+            assert!(n < 20, "nothing went: {}", self.server.metrics());
+        }
     }
 }
 
@@ -117,4 +147,46 @@ fn what_is_passed_through_is_right_and_stored_nowhere() {
     });
     assert_eq!((rig.files(&rig.nvme), rig.files(rig.server.root())), (0, 0));
     assert!(rig.server.staged().is_empty());
+}
+
+#[test]
+fn what_is_pinned_stays_and_what_expired_goes_first() {
+    let mut rig = rig_with("placement-kept", "16MiB");
+    let [_, (_, manifest)] = rig.add("faulty/pinned");
+    let manifest_path = format!("/v2/faulty/pinned/manifests/{}", sha256(&manifest));
+    // Larger than all the others, so that nothing but what was said of them keeps them.
+    let pinned = rig.add_blob("faulty/pinned", "pinned", 2 * MIB);
+    let dear = rig.add_blob("faulty/dear", "dear", 2 * MIB);
+    let kept = [pinned, (manifest_path, manifest), dear];
+    for (path, bytes) in &kept {
+        rig.pull(path, bytes);
+    }
+    for round in ["at once", "after a restart", "without its index"] {
+        // Twice as large as what it has to make room for, and with that the low watermark.
+        let (path, brief) = rig.add_blob("faulty/brief", round, 4 * MIB);
+        rig.pull(&path, &brief);
+        support::wait_until("a file", secs(20), || rig.has(&brief));
+        if round != "at once" {
+            rig.server.terminate(secs(20));
+        }
+        if round == "without its index" {
+            std::fs::remove_dir_all(rig.server.root().join("index")).unwrap();
+        }
+        // Until it has expired: a second is what the plugin said.
+        std::thread::sleep(secs(2));
+        if round != "at once" {
+            rig.server.start_again();
+        }
+        rig.pull_until_one_goes(round);
+        assert!(!rig.has(&brief), "{round}: something else went before what had expired");
+        for n in 0..16 {
+            let (path, bytes) = rig.add_blob("org/app", &format!("{round} more {n}"), MIB);
+            rig.pull(&path, &bytes);
+        }
+        assert!(rig.server.metric("ringport_evictions_total", &[]) > 12.0);
+        for (path, bytes) in &kept {
+            assert_eq!(rig.pull(path, bytes), "ringport; hit", "{round}: {path}");
+            assert_eq!(rig.upstream.count("GET", path), 1, "{round}: {path}");
+        }
+    }
 }

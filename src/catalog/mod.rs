@@ -1,7 +1,7 @@
 //! The catalog: durable names in redb, written by a thread of their own. Blobs, links and tags, and
 //! for hosted content referrers, upload sessions and tombstones.
 //!
-//! May import: `oci`, `limits`, `runtime`.
+//! May import: `oci`, `keeping`, `limits`, `runtime`.
 //!
 //! **Invariant:** only this module knows redb, and only the catalog thread writes; everybody else
 //! sends it [`Write`]s and awaits the answer. Look-ups read snapshots on the blocking pool.

@@ -1,29 +1,47 @@
 //! What older versions wrote.
 
-use redb::{ReadableTable, TableDefinition, TableHandle, WriteTransaction};
+use redb::{ReadableTable, TableDefinition, TableHandle, Value, WriteTransaction};
 
-use super::record::{BLOBS, NO_OWNER};
+use super::record::{BLOBS, BlobValue, NO_OWNER};
 use super::{CatalogError, failed};
 
+type V1 = (u64, u8, u8);
+type V2 = (u64, u8, u8, u16);
+
 /// Content before it had an owner: (size in bytes, pool, flags).
-const V1: TableDefinition<'_, &str, (u64, u8, u8)> = TableDefinition::new("blobs.v1");
+const BLOBS_V1: TableDefinition<'_, &str, V1> = TableDefinition::new("blobs.v1");
+/// Content before it was kept on terms: the same, and its owner.
+const BLOBS_V2: TableDefinition<'_, &str, V2> = TableDefinition::new("blobs.v2");
 
 /// Brings the records of an older version into the present form.
 pub(super) fn take_over(transaction: &WriteTransaction) -> Result<(), CatalogError> {
+    let with_owner = |(size, pool, flags): V1| (size, pool, flags, NO_OWNER, 0, 0);
+    take_over_blobs(transaction, BLOBS_V1, with_owner)?;
+    let with_terms = |(size, pool, flags, owner): V2| (size, pool, flags, owner, 0, 0);
+    take_over_blobs(transaction, BLOBS_V2, with_terms)
+}
+
+fn take_over_blobs<V>(
+    transaction: &WriteTransaction,
+    from: TableDefinition<'static, &'static str, V>,
+    to_present: impl Fn(V) -> BlobValue,
+) -> Result<(), CatalogError>
+where
+    V: for<'a> Value<SelfType<'a> = V> + 'static,
+{
     let mut tables = transaction.list_tables().map_err(failed)?;
-    if !tables.any(|table| table.name() == V1.name()) {
+    if !tables.any(|table| table.name() == from.name()) {
         return Ok(());
     }
     {
-        let old = transaction.open_table(V1).map_err(failed)?;
+        let old = transaction.open_table(from).map_err(failed)?;
         let mut blobs = transaction.open_table(BLOBS).map_err(failed)?;
         for entry in old.iter().map_err(failed)? {
             let (key, value) = entry.map_err(failed)?;
-            let (size, pool, flags) = value.value();
-            blobs.insert(key.value(), (size, pool, flags, NO_OWNER)).map_err(failed)?;
+            blobs.insert(key.value(), to_present(value.value())).map_err(failed)?;
         }
     }
-    transaction.delete_table(V1).map_err(failed)?;
+    transaction.delete_table(from).map_err(failed)?;
     Ok(())
 }
 
@@ -34,15 +52,19 @@ pub(super) mod tests {
 
     use redb::Database;
 
-    use super::V1;
+    use super::{BLOBS_V1, BLOBS_V2, V1, V2};
 
-    /// Makes a file as the version before owners did.
-    pub(in super::super) fn pretend_version_1(path: &Path, blobs: Vec<(String, (u64, u8, u8))>) {
+    /// Makes a file as the versions before owners and before terms did, with this content in each.
+    pub(in super::super) fn pretend_older(path: &Path, v1: &[(String, V1)], v2: &[(String, V2)]) {
         let transaction = Database::create(path).unwrap().begin_write().unwrap();
         {
-            let mut table = transaction.open_table(V1).unwrap();
-            for (key, value) in blobs {
-                table.insert(key.as_str(), value).unwrap();
+            let mut first = transaction.open_table(BLOBS_V1).unwrap();
+            for (key, value) in v1 {
+                first.insert(key.as_str(), value).unwrap();
+            }
+            let mut second = transaction.open_table(BLOBS_V2).unwrap();
+            for (key, value) in v2 {
+                second.insert(key.as_str(), value).unwrap();
             }
         }
         transaction.commit().unwrap();

@@ -3,15 +3,16 @@
 use redb::TableDefinition;
 
 use super::CatalogError;
+use crate::keeping::Keeping;
 use crate::oci::{Digest, Namespace, RepositoryName, Scope, Tag};
 
 pub(super) type ScopedKey = (&'static str, &'static str, &'static str);
 
-/// (size in bytes, pool, flags: [`HOSTED`] or 0, owner).
-pub(super) type BlobValue = (u64, u8, u8, u16);
+/// (size in bytes, pool, flags: [`HOSTED`], [`PINNED`], owner, priority, expires at: Unix seconds or 0).
+pub(super) type BlobValue = (u64, u8, u8, u16, i8, u64);
 
 /// digest → content.
-pub(super) const BLOBS: TableDefinition<'_, &str, BlobValue> = TableDefinition::new("blobs.v2");
+pub(super) const BLOBS: TableDefinition<'_, &str, BlobValue> = TableDefinition::new("blobs.v3");
 
 /// (upstream or "", repository, tag) → (digest, checked at), in Unix seconds.
 pub(super) const TAGS: TableDefinition<'_, ScopedKey, (&str, u64)> =
@@ -31,6 +32,7 @@ pub(super) const SUSPECTS: TableDefinition<'_, &str, ()> = TableDefinition::new(
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta.v1");
 
 pub(super) const HOSTED: u8 = 1;
+pub(super) const PINNED: u8 = 1 << 1;
 
 /// The owner of content that no upstream is known to have brought.
 pub const NO_OWNER: u16 = 0;
@@ -50,6 +52,8 @@ pub struct BlobRecord {
     /// [`Unstarted::number_owners`](super::Unstarted::number_owners); [`NO_OWNER`] for hosted
     /// content and for what is older than the numbers.
     pub owner: u16,
+    /// On which terms it is kept if it isn't hosted.
+    pub keeping: Keeping,
 }
 
 /// A tag and what it is bound to.
@@ -81,16 +85,24 @@ pub struct LinkRecord {
 impl BlobRecord {
     pub(super) fn read(
         key: &str,
-        (size, pool, flags, owner): BlobValue,
+        (size, pool, flags, owner, priority, expires_at): BlobValue,
     ) -> Result<Self, CatalogError> {
         let damaged = |cause| CatalogError::Record { key: format!("blob {key}"), cause };
         let digest = Digest::parse(key).map_err(|e| damaged(e.to_string()))?;
-        Ok(Self { digest, size, pool, is_hosted: flags & HOSTED != 0, owner })
+        let keeping = Keeping {
+            is_pinned: flags & PINNED != 0,
+            priority,
+            expires_at: (expires_at > 0).then_some(expires_at),
+        };
+        Ok(Self { digest, size, pool, is_hosted: flags & HOSTED != 0, owner, keeping })
     }
 
     pub(super) fn value(&self) -> BlobValue {
-        let flags = if self.is_hosted { HOSTED } else { 0 };
-        (self.size, self.pool, flags, self.owner)
+        let Keeping { is_pinned, priority, expires_at } = self.keeping;
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+        let flags = flag(self.is_hosted, HOSTED) | flag(is_pinned, PINNED);
+        let expires_at = expires_at.map_or(0, |at| at.max(1));
+        (self.size, self.pool, flags, self.owner, priority, expires_at)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use super::*;
+use crate::keeping::Keeping;
 use crate::oci::{Algorithm, Digest, Namespace, RepositoryName, Scope, Tag};
 use crate::runtime::Driver;
 use crate::runtime::tests::on_workers;
@@ -82,8 +83,14 @@ fn tag(upstream: Option<&str>, checked_at: u64) -> TagRecord {
 }
 
 fn blob(is_synced: bool) -> Write {
-    let record =
-        BlobRecord { digest: digest(), size: 8, pool: 0, is_hosted: false, owner: NO_OWNER };
+    let record = BlobRecord {
+        digest: digest(),
+        size: 8,
+        pool: 0,
+        is_hosted: false,
+        owner: NO_OWNER,
+        keeping: Keeping::default(),
+    };
     Write::PutBlob { record, is_synced }
 }
 
@@ -201,6 +208,7 @@ fn a_rebuild_tells_every_record_however_many() {
                 pool: 0,
                 is_hosted: false,
                 owner: NO_OWNER,
+                keeping: Keeping::default(),
             };
             let link = LinkRecord { digest: records(n), media_type: None, ..link() };
             [Write::PutBlob { record, is_synced: true }, Write::PutLink(link)]
@@ -244,20 +252,30 @@ fn what_a_power_cut_made_doubtful_stays_so_until_it_is_checked() {
 }
 
 #[test]
-fn content_of_an_older_version_is_taken_over_without_an_owner() {
+fn content_of_older_versions_is_taken_over_without_owner_and_terms() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalog.redb");
-    let digests = [digest(), Digest::of(Algorithm::Sha256, b"another")];
-    let old = digests.iter().map(|digest| (digest.to_string(), (8, 0, 1))).collect();
-    older::tests::pretend_version_1(&path, old);
-    for owner in [NO_OWNER, 7] {
-        let (catalog, thread, _, _) = start(&path);
-        for digest in digests {
-            let record = BlobRecord { digest, size: 8, pool: 0, is_hosted: true, owner };
-            assert_eq!(catalog.blob_now(&digest).unwrap(), Some(record.clone()));
-            let record = BlobRecord { owner: 7, ..record };
-            let put = Write::PutBlob { record, is_synced: true };
-            catalog.write_blocking(vec![put], true).unwrap();
+    let first = [digest(), Digest::of(Algorithm::Sha256, b"another")];
+    let second = [b"second", b"2econd"].map(|name| Digest::of(Algorithm::Sha256, name));
+    older::tests::pretend_older(
+        &path,
+        &first.map(|digest| (digest.to_string(), (8, 0, 1))),
+        &second.map(|digest| (digest.to_string(), (9, 3, 0, 6))),
+    );
+    let terms = Keeping { is_pinned: true, priority: -3, expires_at: Some(u64::MAX) };
+    for keeping in [Keeping::default(), terms] {
+        let (catalog, thread, _, opened) = start(&path);
+        assert_eq!(opened.records, 4);
+        for (digests, size, pool, is_hosted, owner) in
+            [(first, 8, 0, true, NO_OWNER), (second, 9, 3, false, 6)]
+        {
+            for digest in digests {
+                let record = BlobRecord { digest, size, pool, is_hosted, owner, keeping };
+                assert_eq!(catalog.blob_now(&digest).unwrap(), Some(record.clone()));
+                let record = BlobRecord { keeping: terms, ..record };
+                let put = Write::PutBlob { record, is_synced: true };
+                catalog.write_blocking(vec![put], true).unwrap();
+            }
         }
         stop(&catalog, thread);
     }

@@ -83,14 +83,25 @@ pub(super) const FLAG_SHA512: u8 = 1;
 pub(super) const FLAG_HOSTED: u8 = 1 << 1;
 /// Flag: the value does not fit a slot; the catalog has it.
 pub(super) const FLAG_IN_CATALOG: u8 = 1 << 2;
+/// Flag: pinned content, not evicted before it expires.
+pub(super) const FLAG_PINNED: u8 = 1 << 3;
+/// Flag: small content, of which the ring has, or had, a copy.
+pub(super) const FLAG_SMALL: u8 = 1 << 4;
 
-/// Offset of the ring position in a blob's word 6, above the pool.
-const SMALL_SHIFT: u32 = 8;
+/// Offset of the ring position in a blob's word 6, above its expiry.
+const SMALL_SHIFT: u32 = 32;
 /// Offset of the media type in a link's word 3, above the time.
 const MEDIA_SHIFT: u32 = 48;
 const TIME_MASK: u64 = (1 << MEDIA_SHIFT) - 1;
 /// Offset of a blob's owner in word 7, above the checksum.
 const OWNER_SHIFT: u32 = 32;
+/// Offset of a blob's pool in word 7, above its owner.
+const POOL_SHIFT: u32 = 48;
+/// Offset of a blob's priority in word 7, above its pool: a number of two's complement.
+const PRIORITY_SHIFT: u32 = 56;
+/// Its bits.
+const PRIORITY_BITS: u32 = 5;
+const PRIORITY_MASK: u64 = (1 << PRIORITY_BITS) - 1;
 /// Offset of a tag's time in word 7, above the checksum.
 const CHECKED_SHIFT: u32 = 32;
 const CHECKSUM_MASK: u64 = u32::MAX as u64;
@@ -127,6 +138,10 @@ pub(super) const LAYOUT_HASH: u64 = hash(&[
     FLAGS_SHIFT as usize,
     SMALL_SHIFT as usize,
     MEDIA_SHIFT as usize,
+    OWNER_SHIFT as usize,
+    POOL_SHIFT as usize,
+    PRIORITY_SHIFT as usize,
+    PRIORITY_BITS as usize,
     CHECKED_SHIFT as usize,
     RECORD_WORDS,
     ACCESS_MINUTE_SHIFT as usize,

@@ -6,7 +6,7 @@
 //! `table` (which slot) -> `protocol` (memory orders) and `layout` (bytes) -> `file` (header,
 //! recognition) -> `map` and `sigbus` (the only `unsafe`).
 //!
-//! May import: `oci`. One door: `memmap2` only in `map`, the signal only in `sigbus`.
+//! May import: `oci`, `keeping`. One door: `memmap2` only in `map`, the signal only in `sigbus`.
 //!
 //! **Invariant:** the index is a hint. Files and catalog are the truth; whoever serves a hit
 //! confirms it by opening the file and comparing its size, and forgets the entry otherwise. No
@@ -46,6 +46,7 @@ mod writer;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::keeping::Keeping;
 use crate::oci::{Algorithm, Digest};
 
 pub use reader::Index;
@@ -192,6 +193,8 @@ pub struct BlobEntry {
     pub owner: u16,
     /// Whether it is hosted: then it is never evicted.
     pub is_hosted: bool,
+    /// On which terms it is kept otherwise. Its expiry is held in 32 bits, which ends in 2106.
+    pub keeping: Keeping,
 }
 
 /// Proof that a repository holds some content.

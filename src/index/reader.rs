@@ -161,8 +161,8 @@ fn sampled(current: &Generation, number: usize, key: &Key, value: &Value) -> Opt
 
 fn blob_entry(value: &Value) -> Option<BlobEntry> {
     match *value {
-        Value::Blob { size, pool, owner, is_hosted, .. } => {
-            Some(BlobEntry { size, pool, owner, is_hosted })
+        Value::Blob { size, pool, owner, is_hosted, keeping, .. } => {
+            Some(BlobEntry { size, pool, owner, is_hosted, keeping })
         }
         _ => None,
     }

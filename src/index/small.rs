@@ -37,8 +37,8 @@ fn file_bytes(size: u64) -> Option<u64> {
 
 /// A smaller ring would hold a handful of records.
 const RING_BYTES_MIN: u64 = 256 * 1024;
-/// Above this a header is not believed.
-const RING_BYTES_MAX: u64 = 1 << 40;
+/// Above this a header is not believed: slots hold 32 bits of a position.
+const RING_BYTES_MAX: u64 = LINE_BYTES as u64 * (1 << 32);
 
 impl Small {
     /// Opens the ring of an earlier process if it has the wanted size and can be believed; else
@@ -112,8 +112,8 @@ impl Small {
         Some(self.file.map().words(at, count)).filter(|words| words.len() == count)
     }
 
-    /// Appends content; its position. Only the one writer. `None` when it is too large.
-    pub(super) fn append(&self, key: &Key, content: &[u8]) -> Option<u64> {
+    /// Appends content; the low half of its position. Only the one writer. `None` when it is too large.
+    pub(super) fn append(&self, key: &Key, content: &[u8]) -> Option<u32> {
         if content.len() > SMALL_BYTES_MAX || self.file.map().is_poisoned() {
             return None;
         }
@@ -141,20 +141,24 @@ impl Small {
             .chain(words.iter().map(|word| u64::from_ne_bytes(*word)))
             .chain((!rest.is_empty()).then_some(u64::from_ne_bytes(last)));
         overwrite(reserved, line + lines, self.region(line, lines)?, image);
-        Some(line)
+        Some(line as u32)
     }
 
-    /// Appends the content at a position to `out`, if it still is that of `key`. Any thread.
-    pub(super) fn copy(&self, line: u64, key: &Key, out: &mut Vec<u8>) -> bool {
+    /// Appends the content at the last position with this low half to `out`, if it still is that of
+    /// `key`. Any thread.
+    pub(super) fn copy(&self, low: u32, key: &Key, out: &mut Vec<u8>) -> bool {
         let start = out.len();
-        let is_whole = self.copy_unproven(line, key, out).is_some() && !self.is_poisoned();
+        let is_whole = self.copy_unproven(low, key, out).is_some() && !self.is_poisoned();
         if !is_whole {
             out.truncate(start);
         }
         is_whole
     }
 
-    fn copy_unproven(&self, line: u64, key: &Key, out: &mut Vec<u8>) -> Option<()> {
+    fn copy_unproven(&self, low: u32, key: &Key, out: &mut Vec<u8>) -> Option<()> {
+        // A ring has no more lines than the low half tells apart, and an earlier turn is gone.
+        let reserved = self.reserved()?;
+        let line = reserved.checked_sub(u64::from((reserved as u32).wrapping_sub(low)))?;
         if line > LINE_MAX {
             return None;
         }

@@ -83,7 +83,7 @@ impl IndexWriter {
         let key = Key::blob(digest);
         let Some(ring) = self.index.ring() else { return };
         let Lookup::Hit((_, value)) = self.current.look_up(&key) else { return };
-        let Value::Blob { size, pool, owner, is_hosted, small } = value else {
+        let Value::Blob { size, pool, owner, is_hosted, keeping, small } = value else {
             return;
         };
         if size != content.len() as u64 || self.is_kept(small, &key) {
@@ -91,7 +91,7 @@ impl IndexWriter {
         }
         let Some(line) = ring.append(&key, content) else { return };
         let small = Some(line);
-        self.put(&key, &Value::Blob { size, pool, owner, is_hosted, small });
+        self.put(&key, &Value::Blob { size, pool, owner, is_hosted, keeping, small });
     }
 
     /// Notes that all changes up to this group of the catalog are applied. Cheap: one store.
@@ -242,14 +242,14 @@ impl IndexWriter {
         std::iter::once(&self.current).chain(self.next.iter().map(|next| &next.generation))
     }
 
-    fn small_line(&self, key: &Key) -> Option<u64> {
+    fn small_line(&self, key: &Key) -> Option<u32> {
         match self.current.look_up(key) {
             Lookup::Hit((_, Value::Blob { small, .. })) => small,
             _ => None,
         }
     }
 
-    fn is_kept(&self, small: Option<u64>, key: &Key) -> bool {
+    fn is_kept(&self, small: Option<u32>, key: &Key) -> bool {
         let mut copy = Vec::new();
         match (small, self.index.ring()) {
             (Some(line), Some(ring)) => ring.copy(line, key, &mut copy),
@@ -258,7 +258,7 @@ impl IndexWriter {
     }
 }
 
-fn blob_value(entry: &BlobEntry, small: Option<u64>) -> Value {
-    let BlobEntry { size, pool, owner, is_hosted } = *entry;
-    Value::Blob { size, pool, owner, is_hosted, small }
+fn blob_value(entry: &BlobEntry, small: Option<u32>) -> Value {
+    let BlobEntry { size, pool, owner, is_hosted, keeping } = *entry;
+    Value::Blob { size, pool, owner, is_hosted, keeping, small }
 }

@@ -31,9 +31,9 @@ pub struct Placement {
     pub class: StorageClass,
     /// The name of a declared pool; `None`: the store's choice.
     pub pool: Option<Arc<str>>,
-    /// How long after its commit it may be dropped; `None`: no such bound.
+    /// How long after its commit it makes room first of all, pinned or not; `None`: no such bound.
     pub ttl: Option<Duration>,
-    /// From -10 to 10: of what is worth the same, the lower one makes room first.
+    /// From -10 to 10: each step doubles what keeping it is worth.
     pub priority: i32,
     /// Requests to remote tiers, in order of preference; at most 4. Nobody performs them yet.
     pub remotes: Vec<RemoteRequest>,
@@ -49,7 +49,7 @@ pub enum StorageClass {
     /// Kept as long as it is worth its room.
     #[default]
     Cache,
-    /// Never evicted to make room.
+    /// Not evicted to make room before its `ttl` is over.
     Pinned,
     /// Streamed to who asks and not stored.
     PassThrough,

@@ -10,9 +10,10 @@ use bytes::Bytes;
 
 use super::state::Shared;
 use super::take_room::{NoPlace, take_room};
-use super::{Freshness, PullError};
+use super::{Freshness, Placing, PullError};
 use crate::catalog::{BlobRecord, LinkRecord, TagRecord, Write};
-use crate::index::{SMALL_BYTES_MAX, TagEntry};
+use crate::index::{BlobEntry, SMALL_BYTES_MAX, TagEntry};
+use crate::keeping::Keeping;
 use crate::oci::{Digest, Scope, Tag};
 use crate::runtime::{blocking, clock};
 use crate::storage::Staged;
@@ -32,13 +33,18 @@ pub(super) async fn blob(
     shared: &Shared,
     scope: &Scope,
     digest: &Digest,
-    staged: Staged,
+    (staged, placing): (Staged, &Placing),
 ) -> Result<(), PullError> {
     let pool = staged.pool();
     let size = staged.commit(false).await?;
     let link = link_write(shared, scope, digest, None).await?;
-    let before = shared.index.blob(digest).hit().map(|entry| entry.pool);
-    remember(shared, vec![blob_write(shared, scope, digest, (size, pool)), link]).await;
+    let before = shared.index.blob(digest).hit();
+    // Another upstream's download has been here first: its terms hold.
+    let stored = before.filter(|entry| shared.store.has_pool(entry.pool));
+    let terms = || placing.keeping(clock::unix_seconds());
+    let keeping = stored.map_or_else(terms, |entry| entry.keeping);
+    let blob = blob_write(shared, scope, digest, (size, pool, keeping));
+    remember(shared, vec![blob, link]).await;
     shared.syncer.committed(digest, pool);
     remove_elsewhere(shared, digest, before, pool).await;
     Ok(())
@@ -46,8 +52,9 @@ pub(super) async fn blob(
 
 /// Another upstream's download of the same content may have put it into another pool. Its name now
 /// leads to one of the two files; the other one would count for nobody.
-async fn remove_elsewhere(shared: &Shared, digest: &Digest, before: Option<u8>, pool: u8) {
+async fn remove_elsewhere(shared: &Shared, digest: &Digest, before: Option<BlobEntry>, pool: u8) {
     let Some(named) = shared.index.blob(digest).hit().map(|entry| entry.pool) else { return };
+    let before = before.map(|entry| entry.pool);
     let left = before.filter(|&before| before != named).or((pool != named).then_some(pool));
     let Some(left) = left.filter(|&left| shared.store.has_pool(left)) else { return };
     let (store, content) = (shared.store.clone(), *digest);
@@ -70,7 +77,7 @@ pub(super) async fn manifest(
     scope: &Scope,
     content: &ManifestContent,
     tag: Option<&Tag>,
-    pool: Option<u8>,
+    placing: &Placing,
 ) -> Result<(), PullError> {
     let ManifestContent { digest, media_type, bytes, children } = content;
     let mut writes = Vec::with_capacity(3);
@@ -78,13 +85,14 @@ pub(super) async fn manifest(
     let mut place = None;
     let mut stored_in = None;
     if shared.find_blob(scope, digest).await?.is_none() {
-        let taken = take_room(shared, (scope, digest), bytes.len() as u64, pool).await;
+        let taken = take_room(shared, (scope, digest), bytes.len() as u64, placing.pool).await;
         let (mut staged, room) = taken.map_err(|why| no_place(scope, digest, why))?;
         place = Some(room);
         staged.append(bytes.clone()).await?;
         let pool = staged.pool();
         let size = staged.commit(false).await?;
-        writes.push(blob_write(shared, scope, digest, (size, pool)));
+        let keeping = placing.keeping(clock::unix_seconds());
+        writes.push(blob_write(shared, scope, digest, (size, pool, keeping)));
         stored_in = Some(pool);
     }
     writes.push(link_write(shared, scope, digest, Some(media_type)).await?);
@@ -143,9 +151,14 @@ async fn remember(shared: &Shared, writes: Vec<Write>) {
     }
 }
 
-fn blob_write(shared: &Shared, scope: &Scope, digest: &Digest, (size, pool): (u64, u8)) -> Write {
+fn blob_write(
+    shared: &Shared,
+    scope: &Scope,
+    digest: &Digest,
+    (size, pool, keeping): (u64, u8, Keeping),
+) -> Write {
     let owner = shared.owner(scope);
-    let record = BlobRecord { digest: *digest, size, pool, is_hosted: false, owner };
+    let record = BlobRecord { digest: *digest, size, pool, is_hosted: false, owner, keeping };
     Write::PutBlob { record, is_synced: false }
 }
 

@@ -2,7 +2,8 @@
 //! one that is worth least.
 //!
 //! ```text
-//! worth = hits, halved for each day since the last use / (√size × minutes since the last use)
+//! worth = 2^priority × hits, halved for each day since the last use
+//!         / (√size × minutes since the last use)
 //! ```
 //!
 //! There is no queue to keep in order, to lock, or to save: all that is known of a content is what
@@ -12,10 +13,12 @@
 //!
 //! May import: nothing. No I/O, no clock, no randomness: the caller draws and removes.
 //!
-//! **Invariant:** hosted content and what a running pull or fill leases is never chosen.
-//! **Invariant:** content that a cached manifest of a fresh tag needs, or that was used within this
-//! minute (a pull opens its blobs one after the other), is only chosen from samples that hold
-//! nothing else to choose, and the caller is told, so that it can draw again first.
+//! **Invariant:** hosted content, pinned content that has not expired, and what a running pull or fill
+//! leases is never chosen.
+//! **Invariant:** expired content is chosen before all that has not expired.
+//! **Invariant:** unless it has expired, content that a cached manifest of a fresh tag needs, or that
+//! was used within this minute (a pull opens its blobs one after the other), is only chosen from
+//! samples that hold nothing else to choose, and the caller is told, so that it can draw again first.
 
 /// How many contents to draw for one victim. From 64 the choice is within half a point of hit ratio
 /// of looking at all; with fewer it gets worse, with more only slower.
@@ -46,6 +49,12 @@ pub struct Sample {
     pub hits: u32,
     /// Pushed to us: there is no upstream to fetch it from again.
     pub is_hosted: bool,
+    /// Not to be evicted before it has expired.
+    pub is_pinned: bool,
+    /// Whoever placed it does without it by now.
+    pub is_expired: bool,
+    /// Each step doubles its worth.
+    pub priority: i8,
     /// Being sent, filled or verified at this moment.
     pub is_leased: bool,
     /// Named by a cached manifest whose tag is fresh.
@@ -76,11 +85,11 @@ impl Sample {
         let idle = f64::from(now_minute.abs_diff(self.last_use_minute));
         let hits = f64::from(self.hits.max(1)).log2() - idle / f64::from(HALF_LIFE_MINUTES);
         let size = self.size.max(SIZE_BYTES_MIN) as f64;
-        hits - size.log2() / 2.0 - (idle + 1.0).log2()
+        hits - size.log2() / 2.0 - (idle + 1.0).log2() + f64::from(self.priority)
     }
 
     fn may_go(&self) -> bool {
-        !self.is_hosted && !self.is_leased
+        !self.is_hosted && !self.is_leased && (!self.is_pinned || self.is_expired)
     }
 
     fn is_spared(&self, now_minute: u32) -> bool {
@@ -90,16 +99,15 @@ impl Sample {
 
 /// Chooses among samples drawn at random, each stored content as likely as any other.
 pub fn choose(samples: &[Sample], now_minute: u32) -> Choice {
-    let least = |is_spared: bool| {
-        let free = samples.iter().enumerate();
-        free.filter(|(_, sample)| sample.may_go() && sample.is_spared(now_minute) == is_spared)
-            .map(|(position, sample)| (position, sample.worth(now_minute)))
-            .min_by(|a, b| a.1.total_cmp(&b.1))
-            .map(|(position, _)| position)
-    };
-    match least(false) {
-        Some(position) => Choice::Victim(position),
-        None => least(true).map_or(Choice::Nothing, Choice::Spared),
+    let free = samples.iter().enumerate().filter(|(_, sample)| sample.may_go());
+    let ranked = free.map(|(position, sample)| {
+        let rank = (!sample.is_expired, sample.is_spared(now_minute));
+        (rank, sample.worth(now_minute), position)
+    });
+    match ranked.min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))) {
+        Some(((true, true), _, position)) => Choice::Spared(position),
+        Some((_, _, position)) => Choice::Victim(position),
+        None => Choice::Nothing,
     }
 }
 
@@ -125,7 +133,21 @@ mod tests {
 
     fn sample(size: u64, idle: u32, hits: u32) -> Sample {
         let last_use_minute = NOW - idle;
-        Sample { size, last_use_minute, hits, is_hosted: false, is_leased: false, is_needed: false }
+        Sample {
+            size,
+            last_use_minute,
+            hits,
+            is_hosted: false,
+            is_pinned: false,
+            is_expired: false,
+            priority: 0,
+            is_leased: false,
+            is_needed: false,
+        }
+    }
+
+    fn up(priority: i8, sample: Sample) -> Sample {
+        Sample { priority, ..sample }
     }
 
     #[test]
@@ -139,6 +161,10 @@ mod tests {
             ("a running wave over an old favourite", sample(MIB, 0, 1), sample(MIB, 2880, 2000)),
             ("a nightly over a one-off", sample(MIB, 1440, 20), sample(MIB, 720, 1)),
             ("a tiny file takes a block all the same", sample(4096, 9, 2), sample(32, 10, 2)),
+            ("priority", sample(MIB, 60, 3), Sample { priority: -1, ..sample(MIB, 60, 3) }),
+            ("a step up is twice the uses", up(1, sample(MIB, 60, 3)), sample(MIB, 60, 5)),
+            ("and not more", sample(MIB, 60, 7), up(1, sample(MIB, 60, 3))),
+            ("ten are a thousand", up(10, sample(MIB, 60, 1)), sample(MIB, 60, 1000)),
             ("a day's rest halves, four nearly end", sample(MIB, 1439, 1), sample(MIB, 5759, 5)),
         ] {
             assert_eq!(choose(&[keep, victim], NOW), Choice::Victim(1), "{case}");
@@ -154,12 +180,25 @@ mod tests {
         let hosted = Sample { is_hosted: true, ..worst };
         let leased = Sample { is_leased: true, ..worst };
         let needed = Sample { is_needed: true, ..worst };
+        let pinned = Sample { is_pinned: true, ..worst };
+        let expired = Sample { is_expired: true, priority: 10, ..free };
+        let expired_pinned = Sample { is_pinned: true, ..expired };
+        let expired_needed = Sample { is_needed: true, last_use_minute: NOW, ..expired };
+        let expired_hosted = Sample { is_hosted: true, ..expired };
+        let expired_leased = Sample { is_leased: true, ..expired };
         let needed_and_hosted = Sample { is_needed: true, ..hosted };
         let needed_but_dear = Sample { is_needed: true, ..free };
         for (case, samples, expected) in [
             ("no sample", &[][..], Choice::Nothing),
             ("never hosted or leased", &[hosted, leased, free], Choice::Victim(2)),
             ("not even alone", &[hosted, leased, needed_and_hosted], Choice::Nothing),
+            ("never pinned", &[pinned, free], Choice::Victim(1)),
+            ("not even alone", &[pinned, hosted], Choice::Nothing),
+            ("expired goes first, whatever it is worth", &[worst, expired], Choice::Victim(1)),
+            ("so it does if it was pinned", &[worst, expired_pinned], Choice::Victim(1)),
+            ("or is needed", &[worst, expired_needed], Choice::Victim(1)),
+            ("but after what is not", &[expired_needed, expired], Choice::Victim(1)),
+            ("no hosted or leased", &[expired_hosted, expired_leased], Choice::Nothing),
             ("needed goes last, whatever it is worth", &[needed, free], Choice::Victim(1)),
             ("so does what was just used", &[just_used, free], Choice::Victim(1)),
             ("the worst of the spared", &[needed_but_dear, leased, needed], Choice::Spared(2)),
@@ -177,9 +216,12 @@ mod tests {
                 for (last_use_minute, hits) in
                     extremes.iter().flat_map(|&a| extremes.iter().map(move |&b| (a, b)))
                 {
-                    let sample = Sample { size, last_use_minute, hits, ..sample(0, 0, 0) };
-                    assert!(sample.worth(now).is_finite(), "{sample:?} at {now}");
-                    assert!(counted(hits, last_use_minute, now) > 0, "{sample:?} at {now}");
+                    for priority in [i8::MIN, i8::MAX] {
+                        let sample =
+                            up(priority, Sample { size, last_use_minute, hits, ..sample(0, 0, 0) });
+                        assert!(sample.worth(now).is_finite(), "{sample:?} at {now}");
+                    }
+                    assert!(counted(hits, last_use_minute, now) > 0, "{hits} at {now}");
                 }
             }
         }

@@ -153,7 +153,7 @@ impl Registry {
             return Ok(Fetched::New(content));
         }
         // What we have is right; that the store did not take it must not fail the pull.
-        match commit::manifest(self.shared(), scope, &content, tag, placing.pool).await {
+        match commit::manifest(self.shared(), scope, &content, tag, &placing).await {
             Ok(()) => {}
             Err(error @ PullError::NoRoom(_)) => {
                 tracing::debug!(%scope, %reference, %error, "a manifest was not kept");

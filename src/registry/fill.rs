@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use event_listener::Event;
 
 use super::space::Reservation;
-use super::{Lease, PullError};
+use super::{Lease, Placing, PullError};
 use crate::limits::HOLD_BACK_BYTES;
 use crate::oci::{Digest, Scope};
 use crate::runtime::clock;
@@ -22,9 +22,8 @@ pub struct Fill {
     /// Who else may be asked for the rest of it, in this order, when the one fails in the middle:
     /// the digest decides whose bytes are right.
     pub(super) others: Vec<Scope>,
-    /// The number of the pool that it was decided to go to; another one takes it when that one
-    /// does not. `None`: the store's choice.
-    pub pool: Option<u8>,
+    /// Where it goes, and on which terms it is kept there.
+    pub placing: Placing,
     started_at: u64,
     opening: OnceLock<Opening>,
     readable: AtomicU64,
@@ -45,13 +44,13 @@ impl Fill {
     pub(super) fn new(
         digest: Digest,
         (scope, others): (Scope, Vec<Scope>),
-        pool: Option<u8>,
+        placing: Placing,
     ) -> Self {
         Self {
             digest,
             scope,
             others,
-            pool,
+            placing,
             started_at: clock::unix_seconds(),
             opening: OnceLock::new(),
             readable: AtomicU64::new(0),

@@ -79,7 +79,8 @@ pub(super) async fn run(registry: &Registry, fill: &Fill) {
     // Verified: followers get the rest at once, whether or not the disk keeps it.
     fill.verified(staged.size());
     fill.lease(registry.shared().leases.take(&fill.digest));
-    match commit::blob(registry.shared(), &fill.scope, &fill.digest, staged).await {
+    let content = (staged, &fill.placing);
+    match commit::blob(registry.shared(), &fill.scope, &fill.digest, content).await {
         Ok(()) => {
             fill.stored();
             active.finish(FillOutcome::Stored);
@@ -180,7 +181,8 @@ async fn one_try(
         None => {
             // Before any client is told that content comes.
             let (shared, bytes) = (registry.shared(), size.unwrap_or(0));
-            let taken = take_room(shared, (&fill.scope, &fill.digest), bytes, fill.pool).await;
+            let taken =
+                take_room(shared, (&fill.scope, &fill.digest), bytes, fill.placing.pool).await;
             let (made, room) = taken.map_err(|why| match why {
                 NoPlace::NoRoom => no_room(fill, bytes),
                 NoPlace::Failed(error) => Broken::Final(error.into()),

@@ -309,6 +309,7 @@ fn entry_of(record: &BlobRecord) -> BlobEntry {
         pool: record.pool,
         owner: record.owner,
         is_hosted: record.is_hosted,
+        keeping: record.keeping,
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::catalog::{Catalog, LinkRecord};
 use crate::index::{IndexOptions, Lookup};
+use crate::keeping::Keeping;
 use crate::oci::{Algorithm, Namespace, RepositoryName, Scope};
 use crate::registry::SpaceLimits;
 use crate::storage::Store;
@@ -80,8 +81,14 @@ fn scope() -> Scope {
 }
 
 fn blob(n: u64) -> Write {
-    let record =
-        BlobRecord { digest: digest(n), size: n, pool: 0, is_hosted: false, owner: NO_OWNER };
+    let record = BlobRecord {
+        digest: digest(n),
+        size: n,
+        pool: 0,
+        is_hosted: false,
+        owner: NO_OWNER,
+        keeping: Keeping::default(),
+    };
     Write::PutBlob { record, is_synced: true }
 }
 
@@ -235,6 +242,7 @@ fn small_content_is_kept_once_its_blob_is_known() {
         pool: 0,
         is_hosted: false,
         owner: NO_OWNER,
+        keeping: Keeping::default(),
     };
     rig.write(vec![Write::PutBlob { record, is_synced: true }], false);
     rig.catalog.offer(digest, content.clone().into());

@@ -212,8 +212,8 @@ impl RoomMaker {
                 leaving = space.leaving(),
                 max = space.max(),
                 waiting = self.queue.len(),
-                "room lacks and nothing may be evicted: everything is hosted or in use, or others \
-                 fill the disk; what finds no room is passed through"
+                "room lacks and nothing may be evicted: everything is hosted, pinned or in use, \
+                 or others fill the disk; what finds no room is passed through"
             );
         }
     }

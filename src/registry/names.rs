@@ -47,6 +47,7 @@ impl Shared {
             pool: record.pool,
             owner: record.owner,
             is_hosted: record.is_hosted,
+            keeping: record.keeping,
         }))
     }
 

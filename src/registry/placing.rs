@@ -1,6 +1,9 @@
 //! Where new content goes, as far as the registry acts on it.
 
+use std::time::Duration;
+
 use super::state::Shared;
+use crate::keeping::{Keeping, PRIORITY_MAX};
 use crate::plugin::{Placement, StorageClass};
 
 /// What is decided about content before it is fetched. Content that is stored already stays where
@@ -12,6 +15,12 @@ pub struct Placing {
     pub pool: Option<u8>,
     /// Whether it is stored at all; if not, it is passed through to each who asks.
     pub is_kept: bool,
+    /// Whether it never makes room, until its `ttl` is over.
+    pub is_pinned: bool,
+    /// Each step doubles what keeping it is worth.
+    pub priority: i8,
+    /// How long after its commit it makes room before all else; `None`: never.
+    pub ttl: Option<Duration>,
 }
 
 /// Asked when content has to be fetched, and not before.
@@ -20,13 +29,25 @@ pub type Place<'a> = &'a dyn Fn() -> Placing;
 impl Default for Placing {
     /// What holds when nobody decides.
     fn default() -> Self {
-        Self { pool: None, is_kept: true }
+        Self { is_kept: true, ..Self::PASSED }
     }
 }
 
 impl Placing {
     /// Passed through: what holds when whoever decides has failed.
-    pub const PASSED: Self = Self { pool: None, is_kept: false };
+    pub const PASSED: Self =
+        Self { pool: None, is_kept: false, is_pinned: false, priority: 0, ttl: None };
+
+    /// What it comes to for content that is committed at `now` (Unix seconds).
+    pub(super) fn keeping(&self, now: u64) -> Keeping {
+        // Not earlier than was asked for.
+        let seconds = |ttl: Duration| ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+        Keeping {
+            is_pinned: self.is_pinned,
+            priority: self.priority,
+            expires_at: self.ttl.map(|ttl| now.saturating_add(seconds(ttl))),
+        }
+    }
 }
 
 impl Shared {
@@ -40,6 +61,11 @@ impl Shared {
         Placing {
             pool: placement.pool.as_deref().and_then(named),
             is_kept: placement.class != StorageClass::PassThrough,
+            is_pinned: placement.class == StorageClass::Pinned,
+            // In its bounds already: a plugin's answer is refused otherwise.
+            priority: i8::try_from(placement.priority)
+                .map_or(0, |priority| priority.clamp(-PRIORITY_MAX, PRIORITY_MAX)),
+            ttl: placement.ttl,
         }
     }
 }

@@ -81,7 +81,7 @@ impl Registry {
             }
             let workers = &self.shared().workers;
             let scopes = (scope.clone(), others);
-            match fill_table::join_or_start(workers, *digest, scopes, placing.pool).await? {
+            match fill_table::join_or_start(workers, *digest, scopes, placing).await? {
                 Joined::Fill(fill) => return self.follow(fill, scope, digest).await,
                 Joined::Stored => {}
             }

@@ -181,7 +181,7 @@ typedef int32_t ringport_status;
 
 /* ringport_placement.storage_class. 1.1 */
 #define RINGPORT_CLASS_CACHE 0        /* kept as long as it is worth its room */
-#define RINGPORT_CLASS_PINNED 1       /* never evicted to make room */
+#define RINGPORT_CLASS_PINNED 1       /* not evicted to make room before its ttl is over */
 #define RINGPORT_CLASS_PASS_THROUGH 2 /* streamed to who asks, not stored */
 
 /* ringport_remote.purpose. 1.1 */
@@ -290,14 +290,16 @@ typedef struct ringport_place_request {
     uint64_t content_bytes;       /* its size, or RINGPORT_BYTES_UNKNOWN */
 } ringport_place_request;
 
-/* Where content goes, and for how long. All zero: as if nobody had been asked. 1.1 */
+/* Where content goes, and for how long. All zero: as if nobody had been asked. What is said when
+ * content is committed holds for as long as it is stored; stored content is not asked about. 1.1 */
 typedef struct ringport_placement {
     uint32_t size;
     uint32_t storage_class;       /* RINGPORT_CLASS_*; refused: PASS_THROUGH of hosted content */
     ringport_str pool;            /* one of configure's `pools`; empty: the host's choice */
-    uint64_t ttl_ms;              /* may be dropped that long after its commit; 0: no such bound */
-    int32_t priority;             /* of what is worth the same, the lower one makes room first; */
-                                  /* 0: normal; from -RINGPORT_PRIORITY_MAX to +..._MAX */
+    uint64_t ttl_ms;              /* that long after its commit it makes room first of all, pinned */
+                                  /* or not; until then it is served. 0: no such bound */
+    int32_t priority;             /* each step doubles what keeping it is worth; 0: normal; from */
+                                  /* -RINGPORT_PRIORITY_MAX to +RINGPORT_PRIORITY_MAX */
     uint32_t reserved;            /* 0 */
 } ringport_placement;
 

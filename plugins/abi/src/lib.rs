@@ -225,7 +225,7 @@ pub struct Placement {
     pub storage_class: u32,
     /// A declared pool, or empty.
     pub pool: Str,
-    /// How long it may be kept, in milliseconds; 0: no bound.
+    /// How long after its commit it makes room first of all, in milliseconds; 0: no bound.
     pub ttl_ms: u64,
     /// From minus to plus `PRIORITY_MAX`.
     pub priority: i32,

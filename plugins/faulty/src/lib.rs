@@ -129,6 +129,16 @@ impl Resolver for Faulty {
             "unavailable" => return Err(Refusal::unavailable("the policy is being loaded")),
             "pool" => answer.placement(&Placement { pool: Some("floppy"), ..placement }),
             "priority" => answer.placement(&Placement { priority: 11, ..placement }),
+            "pinned" => {
+                answer.placement(&Placement { class: Class::Pinned, ..Placement::default() })
+            }
+            "brief" => answer.placement(&Placement {
+                class: Class::Pinned,
+                ttl: Some(Duration::from_secs(1)),
+                priority: 10,
+                ..Placement::default()
+            }),
+            "dear" => answer.placement(&Placement { priority: 10, ..Placement::default() }),
             "pass" => answer.placement(&Placement { class: Class::PassThrough, ..placement }),
             "pass-and-remote" => {
                 answer.placement(&Placement { class: Class::PassThrough, ..placement });

@@ -58,9 +58,10 @@ pub struct Placement<'a> {
     pub class: Class,
     /// One of [`Setup::pools`](crate::Setup::pools).
     pub pool: Option<&'a str>,
-    /// How long after it was stored it may be dropped; whole milliseconds, not 0.
+    /// How long after it was stored it makes room first of all, pinned or not; until then it is
+    /// served. Whole milliseconds, not 0.
     pub ttl: Option<Duration>,
-    /// From -10 to 10: of what is worth the same, the lower one makes room first.
+    /// From -10 to 10: each step doubles what keeping it is worth.
     pub priority: i32,
 }
 
@@ -70,7 +71,7 @@ pub enum Class {
     /// Kept as long as it is worth its room.
     #[default]
     Cache,
-    /// Never evicted to make room.
+    /// Not evicted to make room before its `ttl` is over.
     Pinned,
     /// Streamed to who asks and not stored; not for hosted content.
     PassThrough,

@@ -1,10 +1,12 @@
 //! A slot: one entry in one cache line.
 
 use super::{
-    CHECKED_SHIFT, CHECKSUM_MASK, FLAG_HOSTED, FLAG_IN_CATALOG, FLAG_SHA512, FLAGS_SHIFT,
-    KIND_SHIFT, LINE_BYTES, LINE_WORDS, MEDIA_SHIFT, OWNER_SHIFT, SEQUENCE_MASK, SMALL_SHIFT,
+    CHECKED_SHIFT, CHECKSUM_MASK, FLAG_HOSTED, FLAG_IN_CATALOG, FLAG_PINNED, FLAG_SHA512,
+    FLAG_SMALL, FLAGS_SHIFT, KIND_SHIFT, LINE_BYTES, LINE_WORDS, MEDIA_SHIFT, OWNER_SHIFT,
+    POOL_SHIFT, PRIORITY_BITS, PRIORITY_MASK, PRIORITY_SHIFT, SEQUENCE_MASK, SMALL_SHIFT,
     TIME_MASK, halves,
 };
+use crate::keeping::Keeping;
 use crate::oci::{Algorithm, Digest, ScopeKey};
 
 /// What a slot holds, from its first word. Codes are frozen.
@@ -34,8 +36,9 @@ pub(in crate::index) enum Value {
         pool: u8,
         owner: u16,
         is_hosted: bool,
-        /// Position in the small-object ring, counted in lines.
-        small: Option<u64>,
+        keeping: Keeping,
+        /// The low half of the position in the small-object ring, counted in lines.
+        small: Option<u32>,
     },
     Link {
         /// `None` is written for a type that only the catalog knows.
@@ -96,11 +99,18 @@ impl Slot {
         let [a, b, c, d] = key.words;
         let mut set = if key.is_sha512 { FLAG_SHA512 } else { 0 };
         let (kind, payload) = match *value {
-            Value::Blob { size, pool, owner, is_hosted, small } => {
+            Value::Blob { size, pool, owner, is_hosted, keeping, small } => {
                 set |= if is_hosted { FLAG_HOSTED } else { 0 };
-                let small = small.map_or(0, |line| line.saturating_add(1));
-                let place = u64::from(pool) | small << SMALL_SHIFT;
-                (Kind::Blob, [a, b, c, d, size, place, u64::from(owner) << OWNER_SHIFT])
+                set |= if keeping.is_pinned { FLAG_PINNED } else { 0 };
+                set |= if small.is_some() { FLAG_SMALL } else { 0 };
+                let expires_at =
+                    keeping.expires_at.map_or(0, |at| at.clamp(1, u64::from(u32::MAX)));
+                let w6 = expires_at | u64::from(small.unwrap_or(0)) << SMALL_SHIFT;
+                let priority = i64::from(keeping.priority) as u64 & PRIORITY_MASK;
+                let w7 = u64::from(owner) << OWNER_SHIFT
+                    | u64::from(pool) << POOL_SHIFT
+                    | priority << PRIORITY_SHIFT;
+                (Kind::Blob, [a, b, c, d, size, w6, w7])
             }
             Value::Link { media, linked_at } => {
                 set |= if media.is_none() { FLAG_IN_CATALOG } else { 0 };
@@ -136,10 +146,11 @@ impl Slot {
                 Key { kind: Kind::Blob, words: [a, b, c, d], is_sha512: set & FLAG_SHA512 != 0 },
                 Value::Blob {
                     size: w5,
-                    pool: (w6 & 0xff) as u8,
+                    pool: (w7 >> POOL_SHIFT) as u8,
                     owner: (w7 >> OWNER_SHIFT) as u16,
                     is_hosted: set & FLAG_HOSTED != 0,
-                    small: (w6 >> SMALL_SHIFT).checked_sub(1),
+                    keeping: keeping(set, w6, w7),
+                    small: (set & FLAG_SMALL != 0).then_some((w6 >> SMALL_SHIFT) as u32),
                 },
             ),
             code if code == Kind::Link as u8 => (
@@ -182,6 +193,18 @@ impl Slot {
             words
         };
         bare(self) == bare(other)
+    }
+}
+
+fn keeping(set: u8, w6: u64, w7: u64) -> Keeping {
+    let expires_at = w6 & u64::from(u32::MAX);
+    // To the top of a byte and down again: the sign fills it.
+    let unused = u8::BITS - PRIORITY_BITS;
+    let priority = ((w7 >> PRIORITY_SHIFT) << unused) as u8 as i8 >> unused;
+    Keeping {
+        is_pinned: set & FLAG_PINNED != 0,
+        priority,
+        expires_at: (expires_at > 0).then_some(expires_at),
     }
 }
 

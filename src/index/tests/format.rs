@@ -2,6 +2,7 @@
 
 use super::super::layout::*;
 use super::super::{SMALL_BYTES_MAX, media};
+use crate::keeping::Keeping;
 use crate::oci::Digest;
 
 const FORMAT: &str = include_str!("../FORMAT.md");
@@ -70,11 +71,18 @@ fn words_lie_where_the_format_says() {
 
     let digest = Digest::from_sha256(std::array::from_fn(|n| n as u8));
     let words = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908].map(|w: u64| w);
-    let blob = Value::Blob { size: 5, pool: 6, owner: 8, is_hosted: true, small: Some(7) };
+    let blob = Value::Blob {
+        size: 5,
+        pool: 6,
+        owner: 8,
+        is_hosted: true,
+        keeping: Keeping { is_pinned: true, priority: -2, expires_at: Some(9) },
+        small: Some(7),
+    };
     let slot = Slot::encode(&Key::blob(&digest), &blob).0;
-    assert_eq!(slot[0], 2 << 48 | 2 << 56);
+    assert_eq!(slot[0], 2 << 48 | 26 << 56);
     assert_eq!(slot[1..3], words);
-    assert_eq!(slot[5..], [5, 6 | 8 << 8, 8 << 32]);
+    assert_eq!(slot[5..], [5, 9 | 7 << 32, 8 << 32 | 6 << 48 | 30 << 56]);
 
     let key = |kind| Key { kind, words: [1, 2, 0, 0], is_sha512: false };
     let link = Value::Link { media: Some(3), linked_at: 4 };
@@ -97,7 +105,8 @@ fn words_lie_where_the_format_says() {
 fn slots_come_back_as_they_were() {
     let digest = Digest::of(crate::oci::Algorithm::Sha512, b"x");
     let scoped = |kind| Key { kind, words: [u64::MAX, 2, 0, 0], is_sha512: false };
-    let line = (1 << 54) - 1;
+    let most = Keeping { is_pinned: true, priority: 15, expires_at: Some(u64::from(u32::MAX)) };
+    let least = Keeping { is_pinned: false, priority: -16, expires_at: Some(1) };
     let cases = [
         (
             Key::blob(&digest),
@@ -106,12 +115,20 @@ fn slots_come_back_as_they_were() {
                 pool: 255,
                 owner: u16::MAX,
                 is_hosted: false,
-                small: Some(line),
+                keeping: most,
+                small: Some(u32::MAX),
             },
         ),
         (
             Key::blob(&digest),
-            Value::Blob { size: 0, pool: 0, owner: 0, is_hosted: true, small: None },
+            Value::Blob {
+                size: 0,
+                pool: 0,
+                owner: 0,
+                is_hosted: true,
+                keeping: least,
+                small: None,
+            },
         ),
         (scoped(Kind::Link), Value::Link { media: Some(6), linked_at: (1 << 48) - 1 }),
         (scoped(Kind::Link), Value::Link { media: None, linked_at: 0 }),

@@ -1,11 +1,16 @@
 //! Random operations against a `HashMap`.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+
+use super::super::layout::LIVE_AT;
 use super::super::{
     BlobEntry, IndexOptions, IndexWriter, Lookup, Opened, SMALL_BYTES_MAX, TagEntry, counted,
 };
 use super::support::{
     Model, STORE, blob, content, digest, fill, folder, link, open, options, scope, seed, tag,
 };
+use crate::keeping::Keeping;
 use crate::oci::Digest;
 
 const KEYS: u64 = 300;
@@ -105,7 +110,11 @@ fn answers_like_a_hash_map_through_restarts_and_generations() {
         assert_eq!(counts.links, model.links.len() as u64);
         assert_eq!(counts.tags, model.tags.len() as u64);
         assert_eq!(counts.cached_bytes, model.cached_bytes());
-        let by_owner = |entry: &BlobEntry| (entry.owner, entry.pool, entry.size, entry.is_hosted);
+        let by_owner = |entry: &BlobEntry| {
+            let Keeping { is_pinned, priority, expires_at } = entry.keeping;
+            let terms = (is_pinned, priority, expires_at);
+            (entry.owner, entry.pool, entry.size, entry.is_hosted, terms)
+        };
         let mut told = Vec::new();
         index.walk(random.u64(..), |sample| {
             told.push(by_owner(&sample.entry));
@@ -206,6 +215,32 @@ fn small_contents_are_bounded_and_follow_their_blob() {
     assert!(out.is_empty());
     writer.remove_blob(&digest(6));
     assert!(!index.small(&digest(6), &mut out));
+}
+
+/// Slots hold the low half of a position in the ring: nothing is lost or mistaken where it wraps.
+#[test]
+fn small_contents_are_found_past_four_billion_lines() {
+    let folder = folder();
+    let options = || options(folder.path(), 10_000, 256 * 1024);
+    let (_, writer, _) = open(options());
+    writer.close().unwrap();
+    let ring = OpenOptions::new().write(true).open(folder.path().join("small")).unwrap();
+    let handed_out: u64 = (3 << 32) - 100;
+    ring.write_all_at(&handed_out.to_ne_bytes(), LIVE_AT as u64).unwrap();
+    drop(ring);
+    let (index, mut writer, _) = open(options());
+    let mut out = Vec::new();
+    // Records of two lines; the ring has room for 2048 of them.
+    for n in 0..3000_u64 {
+        writer.put_blob(&digest(n), &BlobEntry { size: 50, ..blob(n) });
+        writer.put_small(&digest(n), &content(n, 50));
+        let oldest = n.saturating_sub(2047);
+        for (n, is_there) in [(n, true), (oldest, true), (oldest.saturating_sub(1), oldest == 0)] {
+            out.clear();
+            assert_eq!(index.small(&digest(n), &mut out), is_there, "{n}");
+            assert_eq!(out, if is_there { content(n, 50) } else { Vec::new() });
+        }
+    }
 }
 
 #[test]

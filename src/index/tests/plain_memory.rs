@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::super::layout::{BUCKET_LANE_WORDS, BUCKET_SLOTS, Key, Kind, LINE_WORDS, Value};
 use super::super::table::{Found, Identity, Placed, Swept, Table};
+use crate::keeping::Keeping;
 
 const BUCKETS: u64 = 3;
 
@@ -24,7 +25,14 @@ fn key(n: u64) -> Key {
 }
 
 fn value(size: u64) -> Value {
-    Value::Blob { size, pool: 1, owner: 2, is_hosted: false, small: None }
+    Value::Blob {
+        size,
+        pool: 1,
+        owner: 2,
+        is_hosted: false,
+        keeping: Keeping::default(),
+        small: None,
+    }
 }
 
 fn found(table: &Table<'_>, key: &Key) -> Option<Value> {

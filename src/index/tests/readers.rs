@@ -3,14 +3,16 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::super::{BlobEntry, Lookup, TagEntry};
-use super::support::{blob, content, digest, folder, link, open, options, scope, seed, tag};
+use super::support::{
+    blob, content, digest, folder, keeping, link, open, options, scope, seed, tag,
+};
 
 const KEYS: u64 = 40;
 
 /// An entry in which every part follows from one number: a mixture of two is noticed.
 fn version(n: u64) -> BlobEntry {
     let size = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    BlobEntry { size, pool: n as u8, owner: n as u16, is_hosted: n & 1 != 0 }
+    BlobEntry { size, pool: n as u8, owner: n as u16, is_hosted: n & 1 != 0, keeping: keeping(n) }
 }
 
 fn is_version(entry: &BlobEntry) -> bool {

@@ -8,6 +8,7 @@ use super::super::{
     BlobEntry, Index, IndexOptions, IndexWriter, LinkEntry, Lookup, Opened, TagEntry, media,
     recovery,
 };
+use crate::keeping::Keeping;
 use crate::oci::{Algorithm, Digest, Namespace, RepositoryName, Scope, Tag};
 
 pub(super) const STORE: [u8; 16] = *b"0123456789abcdef";
@@ -71,7 +72,22 @@ pub(super) fn content(n: u64, length: usize) -> Vec<u8> {
 }
 
 pub(super) fn blob(n: u64) -> BlobEntry {
-    BlobEntry { size: n, pool: n as u8, owner: (n >> 8) as u16, is_hosted: n.is_multiple_of(3) }
+    BlobEntry {
+        size: n,
+        pool: n as u8,
+        owner: (n >> 8) as u16,
+        is_hosted: n.is_multiple_of(3),
+        keeping: keeping(n),
+    }
+}
+
+/// Terms that differ with `n`, of which most set something.
+pub(super) fn keeping(n: u64) -> Keeping {
+    Keeping {
+        is_pinned: n.is_multiple_of(2),
+        priority: (n % 21) as i8 - 10,
+        expires_at: Some(n % 1000 * 4_294_967).filter(|at| *at > 0),
+    }
 }
 
 pub(super) fn link(n: u64) -> LinkEntry {

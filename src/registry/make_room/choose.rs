@@ -44,7 +44,7 @@ impl RoomMaker {
         let now_minute = u32::try_from(now / 60).unwrap_or(u32::MAX);
         let mut fallback: Option<(f64, Victim)> = None;
         for _ in 0..rounds {
-            let (drawn, is_all) = self.draw(limit);
+            let (drawn, is_all) = self.draw(limit, now);
             let (samples, mut victims): (Vec<_>, Vec<_>) = drawn
                 .into_iter()
                 .filter_map(|drawn| self.judge(&drawn, now))
@@ -70,12 +70,13 @@ impl RoomMaker {
     /// [`SAMPLES`] contents drawn at random from those that are held against a limit; and whether
     /// these are all. Few of many, and any in a table that is almost empty, are rarely drawn: then
     /// the table is looked through for them, from a random place on.
-    fn draw(&mut self, limit: Limit) -> (Vec<index::Sample>, bool) {
+    fn draw(&mut self, limit: Limit, now: u64) -> (Vec<index::Sample>, bool) {
         let Self { index, store, random, .. } = self;
         // What is in a missing pool frees nothing.
         let counts = |drawn: &index::Sample| {
-            let BlobEntry { pool, owner, is_hosted, .. } = drawn.entry;
-            !is_hosted && limit.counts(pool, owner) && store.has_pool(pool)
+            let BlobEntry { pool, owner, is_hosted, keeping, .. } = drawn.entry;
+            let must_stay = is_hosted || keeping.must_stay(now);
+            !must_stay && limit.counts(pool, owner) && store.has_pool(pool)
         };
         let table = index.counts();
         let is_sparse = table.blobs < table.slots / SAMPLES as u64;
@@ -107,13 +108,16 @@ impl RoomMaker {
                 })
                 .ok()??,
         };
-        let BlobEntry { size, pool, owner, is_hosted, .. } = drawn.entry;
+        let BlobEntry { size, pool, owner, is_hosted, keeping } = drawn.entry;
         let hits = drawn.hits;
         let sample = eviction::Sample {
             size,
             last_use_minute: u32::try_from(drawn.last_use_minute).unwrap_or(u32::MAX),
             hits,
             is_hosted,
+            is_pinned: keeping.is_pinned,
+            is_expired: keeping.is_expired(now),
+            priority: keeping.priority,
             is_leased: self.leases.holds(&digest),
             is_needed: self.needs.contains(&digest, now),
         };

@@ -7,6 +7,7 @@ use super::super::{Due, IndexFeed, Lease, SpaceLimits, space};
 use super::*;
 use crate::catalog::{BlobRecord, NO_OWNER};
 use crate::index::IndexOptions;
+use crate::keeping::Keeping;
 use crate::oci::{Algorithm, Digest};
 use crate::storage::{ROOT_POOL, WantedPool};
 
@@ -74,11 +75,27 @@ impl Rig {
     }
 
     fn blob_in(&self, n: u64, is_hosted: bool, pool: u8, owner: u16) -> Digest {
+        self.put(n, |record| BlobRecord { pool, owner, is_hosted, ..record })
+    }
+
+    /// Stored content that is kept on these terms.
+    fn blob_on(&self, n: u64, keeping: Keeping) -> Digest {
+        self.put(n, |record| BlobRecord { keeping, ..record })
+    }
+
+    fn put(&self, n: u64, with: impl FnOnce(BlobRecord) -> BlobRecord) -> Digest {
         let bytes = n.to_le_bytes().repeat(MIB as usize / 8);
         let digest = Digest::of(Algorithm::Sha256, &bytes);
-        let path = self.maker.store.pool(pool).unwrap().blob_path(&digest);
+        let record = with(BlobRecord {
+            digest,
+            size: MIB,
+            pool: ROOT_POOL,
+            is_hosted: false,
+            owner: NO_OWNER,
+            keeping: Keeping::default(),
+        });
+        let path = self.maker.store.pool(record.pool).unwrap().blob_path(&digest);
         std::fs::write(path, &bytes).unwrap();
-        let record = BlobRecord { digest, size: MIB, pool, is_hosted, owner };
         let write = Write::PutBlob { record, is_synced: false };
         self.maker.catalog.write_blocking(vec![write], false).unwrap();
         digest
@@ -247,4 +264,35 @@ fn whoever_waits_for_a_limit_that_is_stuck_holds_up_nobody_else() {
     drop((leases, pool));
     rig.maker.make_room();
     assert!(stuck.try_recv().unwrap().is_some() && !rig.maker.space.is_stuck());
+}
+
+#[test]
+fn what_is_pinned_stays_until_it_expires_and_what_expired_goes_first() {
+    let mut rig = Rig::new();
+    let now = clock::unix_seconds();
+    let pinned = Keeping { is_pinned: true, ..Keeping::default() };
+    let later = Keeping { expires_at: Some(now + 3600), ..pinned };
+    let pinned = [(0, pinned), (1, later)].map(|(n, keeping)| rig.blob_on(n, keeping));
+    let past = Keeping { expires_at: Some(now), ..Keeping::default() };
+    let past_pinned = Keeping { is_pinned: true, priority: 10, ..past };
+    let expired = [(2, past), (3, past_pinned)].map(|(n, keeping)| rig.blob_on(n, keeping));
+    let low = rig.blob_on(4, Keeping { priority: -1, ..Keeping::default() });
+    let others: Vec<_> = (5..16).map(|n| rig.blob(n, false)).collect();
+    let is_stored = |rig: &Rig, all: &[Digest]| all.iter().filter(|it| rig.is_stored(it)).count();
+
+    let victims = |rig: &mut Rig, mebibytes| {
+        let victims = rig.maker.choose(Limit::Total, mebibytes * MIB);
+        rig.maker.evict(&victims);
+        victims.into_iter().map(|victim| victim.digest).collect::<Vec<_>>()
+    };
+    let first = victims(&mut rig, 2);
+    assert!(expired.iter().all(|digest| first.contains(digest)), "{first:?}");
+    assert_eq!(victims(&mut rig, 1), [low]);
+    assert_eq!((is_stored(&rig, &pinned), is_stored(&rig, &others)), (2, 11));
+
+    let mut all = rig.wait_for(16);
+    rig.maker.make_room();
+    assert!(all.try_recv().unwrap().is_none() && rig.maker.space.is_stuck());
+    assert_eq!((is_stored(&rig, &pinned), is_stored(&rig, &others)), (2, 0));
+    assert_eq!(rig.maker.space.used(), 2 * MIB, "pinned content counts as used");
 }

@@ -3,6 +3,7 @@ use std::thread::JoinHandle;
 
 use super::*;
 use crate::catalog::{BlobRecord, LinkRecord, NO_OWNER, Subscriber, TagRecord, Tended, Write};
+use crate::keeping::Keeping;
 use crate::oci::{Algorithm, Digest, Namespace, RepositoryName, Scope, Tag};
 use crate::storage::{Pool, ROOT_POOL};
 
@@ -56,8 +57,14 @@ impl Scratch {
     /// Stored content.
     pub(in crate::registry) fn blob(&self, bytes: &[u8], is_hosted: bool) -> Digest {
         let digest = self.file(bytes);
-        let record =
-            BlobRecord { digest, size: bytes.len() as u64, pool: 0, is_hosted, owner: NO_OWNER };
+        let record = BlobRecord {
+            digest,
+            size: bytes.len() as u64,
+            pool: 0,
+            is_hosted,
+            owner: NO_OWNER,
+            keeping: Keeping::default(),
+        };
         self.write(vec![Write::PutBlob { record, is_synced: true }]);
         digest
     }

@@ -109,6 +109,9 @@ impl Sampled {
             last_use_minute: access.minute,
             hits: access.hits,
             is_hosted: false,
+            is_pinned: false,
+            is_expired: false,
+            priority: 0,
             is_leased: false,
             is_needed: access.needed_until > minute,
         }
