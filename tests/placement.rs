@@ -152,15 +152,16 @@ fn what_is_passed_through_is_right_and_stored_nowhere() {
 #[test]
 fn what_is_pinned_stays_and_what_expired_goes_first() {
     let mut rig = rig_with("placement-kept", "16MiB");
-    let [_, (_, manifest)] = rig.add("faulty/pinned");
+    let [small, (_, manifest)] = rig.add("faulty/pinned");
     let manifest_path = format!("/v2/faulty/pinned/manifests/{}", sha256(&manifest));
     // Larger than all the others, so that nothing but what was said of them keeps them.
     let pinned = rig.add_blob("faulty/pinned", "pinned", 2 * MIB);
     let dear = rig.add_blob("faulty/dear", "dear", 2 * MIB);
-    let kept = [pinned, (manifest_path, manifest), dear];
+    let kept = [pinned, (manifest_path, manifest), small, dear];
     for (path, bytes) in &kept {
         rig.pull(path, bytes);
     }
+    let pinned_bytes: usize = kept[..3].iter().map(|(_, bytes)| bytes.len()).sum();
     for round in ["at once", "after a restart", "without its index"] {
         // Twice as large as what it has to make room for, and with that the low watermark.
         let (path, brief) = rig.add_blob("faulty/brief", round, 4 * MIB);
@@ -184,6 +185,8 @@ fn what_is_pinned_stays_and_what_expired_goes_first() {
             rig.pull(&path, &bytes);
         }
         assert!(rig.server.metric("ringport_evictions_total", &[]) > 12.0);
+        let pinned = rig.server.metric("ringport_store_pinned_bytes", &[]);
+        assert_eq!(pinned as usize, pinned_bytes, "{round}");
         for (path, bytes) in &kept {
             assert_eq!(rig.pull(path, bytes), "ringport; hit", "{round}: {path}");
             assert_eq!(rig.upstream.count("GET", path), 1, "{round}: {path}");

@@ -15,14 +15,18 @@ use super::file::{Gates, IndexFile};
 use super::layout::{
     ACCESS_MINUTE_MAX, BODY_AT, BUCKET_LANE_WORDS, BUCKET_SLOTS, BUCKETS_MAX, Header, INDEX_MAGIC,
     Key, Kind, LAYOUT_HASH, LINE_WORDS, LIVE_APPLIED, LIVE_APPLIED_CHECK, LIVE_AT, LIVE_CACHED,
-    LIVE_CACHED_CHECK, LIVE_COUNTS, LIVE_WORDS, SCHEMA, Slot, Value, access_range, index_bytes,
-    seed,
+    LIVE_CACHED_CHECK, LIVE_COUNTS, LIVE_PINNED, LIVE_PINNED_CHECK, LIVE_WORDS, SCHEMA, Slot,
+    Value, access_range, index_bytes, seed,
 };
 use super::table::{Found, Identity, Placed, Swept, Table};
 use super::{IndexCounts, Lookup};
 
 pub(super) use uses::Access;
 use uses::Uses;
+
+/// The live words of [`Value::cached_bytes`], each with its check.
+const SUMS: [(usize, usize); 2] =
+    [(LIVE_CACHED, LIVE_CACHED_CHECK), (LIVE_PINNED, LIVE_PINNED_CHECK)];
 
 /// Part of the slots that may be in use before a larger generation is asked for. Up to here an
 /// entry that finds both its buckets full is a matter of chance in millions.
@@ -81,7 +85,7 @@ impl Generation {
         };
         let file = IndexFile::create_somewhere(path, header)?.filled_first();
         let made = Self::over(file, false)?;
-        made.set_pair(LIVE_CACHED, LIVE_CACHED_CHECK, 0);
+        made.set_sums([0; 2]);
         Ok(made)
     }
 
@@ -109,12 +113,14 @@ impl Generation {
         // What was put after the catalog's last commit, or not put after it, is not known when
         // the process was killed: complete only if it was closed.
         let opened = Self::over(file, was_clean).map_err(|error| error.to_string())?;
-        if opened.pair(LIVE_CACHED, LIVE_CACHED_CHECK).is_none() {
+        if SUMS.iter().any(|&(at, check)| opened.pair(at, check).is_none()) {
             // Killed between the two stores of the pair, or damaged: seldom enough to read it all.
             let values = (0..opened.slots() as usize).filter_map(|number| opened.entry(number));
-            let cached =
-                values.fold(0_u64, |sum, (_, value)| sum.wrapping_add(value.cached_bytes()));
-            opened.set_pair(LIVE_CACHED, LIVE_CACHED_CHECK, cached);
+            let sums = values.fold([0_u64; 2], |[cached, pinned], (_, value)| {
+                let [more, more_pinned] = value.cached_bytes();
+                [cached.wrapping_add(more), pinned.wrapping_add(more_pinned)]
+            });
+            opened.set_sums(sums);
         }
         Ok((opened, was_clean))
     }
@@ -144,6 +150,10 @@ impl Generation {
 
     fn live(&self, word: usize) -> Option<&AtomicU64> {
         self.file.map().words(LIVE_AT, LIVE_WORDS).get(word)
+    }
+
+    fn live_now(&self, word: usize) -> u64 {
+        self.live(word).map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -243,7 +253,7 @@ impl Generation {
         match placed {
             Placed::New { number } => {
                 self.count(key.kind, 1);
-                self.count_cached(0, value.cached_bytes());
+                self.count_cached([0; 2], value.cached_bytes());
                 let access = access.unwrap_or(Access { minute: now_minute(), hits: 0 });
                 self.uses.store(number, self.packed(access));
                 Some(number)
@@ -263,7 +273,7 @@ impl Generation {
         let mut swept = Swept::default();
         if let Some(old) = self.table().remove(key, &mut swept) {
             self.count(key.kind, u64::MAX);
-            self.count_cached(cached_bytes(&old), 0);
+            self.count_cached(cached_bytes(&old), [0; 2]);
         }
         if swept.damaged > 0 {
             self.is_flawed.store(true, Ordering::Relaxed);
@@ -341,26 +351,33 @@ impl Generation {
     }
 
     /// Wraps around like its sum, so that no order of changes and no absurd size makes it drift.
-    fn count_cached(&self, less: u64, more: u64) {
+    fn count_cached(&self, less: [u64; 2], more: [u64; 2]) {
         if less != more {
-            let cached = self.live(LIVE_CACHED).map_or(0, |word| word.load(Ordering::Relaxed));
-            let cached = cached.wrapping_sub(less).wrapping_add(more);
-            self.set_pair(LIVE_CACHED, LIVE_CACHED_CHECK, cached);
+            let changes = less.into_iter().zip(more);
+            let mut sums = [self.live_now(LIVE_CACHED), self.live_now(LIVE_PINNED)];
+            for (sum, (less, more)) in sums.iter_mut().zip(changes) {
+                *sum = sum.wrapping_sub(less).wrapping_add(more);
+            }
+            self.set_sums(sums);
+        }
+    }
+
+    fn set_sums(&self, sums: [u64; 2]) {
+        for ((at, check), sum) in SUMS.into_iter().zip(sums) {
+            self.set_pair(at, check, sum);
         }
     }
 
     pub(super) fn counts(&self) -> IndexCounts {
         // Not checksummed, so bounded here.
-        let at = |word| {
-            let count = self.live(word).map_or(0, |word| word.load(Ordering::Relaxed));
-            count.min(self.slots())
-        };
+        let at = |word| self.live_now(word).min(self.slots());
         IndexCounts {
             blobs: at(LIVE_COUNTS),
             links: at(LIVE_COUNTS + 1),
             tags: at(LIVE_COUNTS + 2),
             // Read without its check: a look between the two stores is no damage.
-            cached_bytes: self.live(LIVE_CACHED).map_or(0, |word| word.load(Ordering::Relaxed)),
+            cached_bytes: self.live_now(LIVE_CACHED),
+            pinned_bytes: self.live_now(LIVE_PINNED),
             slots: self.slots(),
         }
     }
@@ -404,8 +421,8 @@ impl Generation {
     }
 }
 
-fn cached_bytes(slot: &Slot) -> u64 {
-    slot.decode().map_or(0, |(_, value)| value.cached_bytes())
+fn cached_bytes(slot: &Slot) -> [u64; 2] {
+    slot.decode().map_or([0; 2], |(_, value)| value.cached_bytes())
 }
 
 /// Minutes since 1970.

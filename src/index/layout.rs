@@ -68,10 +68,13 @@ pub(super) const LIVE_COUNTS: usize = 2;
 /// Live word: bytes of the blobs that are not hosted; and its complement, which proves it whole.
 pub(super) const LIVE_CACHED: usize = 5;
 pub(super) const LIVE_CACHED_CHECK: usize = 6;
+/// The same of those among them that are pinned.
+pub(super) const LIVE_PINNED: usize = 7;
+pub(super) const LIVE_PINNED_CHECK: usize = 8;
 /// Live word of the small-object file: the ring has been handed out up to here.
 pub(super) const LIVE_RESERVED: usize = 0;
 /// Live words in use.
-pub(super) const LIVE_WORDS: usize = 8;
+pub(super) const LIVE_WORDS: usize = 9;
 
 /// Bits of a slot's first word that hold its sequence; odd while it is being written.
 pub(super) const SEQUENCE_MASK: u64 = (1 << 48) - 1;
@@ -127,6 +130,8 @@ pub(super) const LAYOUT_HASH: u64 = hash(&[
     LIVE_COUNTS,
     LIVE_CACHED,
     LIVE_CACHED_CHECK,
+    LIVE_PINNED,
+    LIVE_PINNED_CHECK,
     LIVE_RESERVED,
     BODY_AT,
     LINE_BYTES,

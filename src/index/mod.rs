@@ -227,6 +227,8 @@ pub struct IndexCounts {
     /// Bytes of the contents that are not hosted: what an eviction could free. After `kill -9` the
     /// change that was under way may be missing.
     pub cached_bytes: u64,
+    /// As many of them as are pinned, whether or not that has expired.
+    pub pinned_bytes: u64,
     /// Slots for all of them.
     pub slots: u64,
 }

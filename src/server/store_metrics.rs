@@ -38,6 +38,9 @@ pub(super) fn attach(metrics: &Metrics, opened: &OpenStore) {
     let help = "1 when the catalog does not take writes";
     metrics.attach_gauge("ringport_catalog_failing", help, move || u64::from(catalog.is_failing()));
     let (filled, slots, on_disk) = (index.clone(), index.clone(), index.clone());
+    let pinned = index.clone();
+    let help = "Bytes of cached content that is pinned, also of what has expired since";
+    metrics.attach_gauge("ringport_store_pinned_bytes", help, move || pinned.counts().pinned_bytes);
     let help = "1 while a miss in the index has to ask the catalog";
     metrics.attach_gauge("ringport_index_cold", help, move || u64::from(index.may_miss()));
     let help = "Blobs, links and tags in the index";

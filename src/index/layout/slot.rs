@@ -53,11 +53,14 @@ pub(in crate::index) enum Value {
 }
 
 impl Value {
-    /// The bytes that forgetting this would free: those of a blob that is not hosted.
-    pub(in crate::index) fn cached_bytes(&self) -> u64 {
+    /// The bytes that forgetting this would free: those of a blob that is not hosted. And as many
+    /// of them as are pinned.
+    pub(in crate::index) fn cached_bytes(&self) -> [u64; 2] {
         match self {
-            Self::Blob { size, is_hosted: false, .. } => *size,
-            _ => 0,
+            Self::Blob { size, is_hosted: false, keeping, .. } => {
+                [*size, if keeping.is_pinned { *size } else { 0 }]
+            }
+            _ => [0; 2],
         }
     }
 }

@@ -32,8 +32,10 @@ fn a_killed_process_is_trusted_in_the_same_boot_and_unsure_until_rebuilt() {
 /// Killed between the two stores of the sum, or its page damaged: it is added up again.
 #[test]
 fn a_sum_of_cached_bytes_that_is_not_proven_is_made_anew() {
-    use super::super::layout::{LIVE_AT, LIVE_CACHED, LIVE_CACHED_CHECK};
-    for word in [LIVE_CACHED, LIVE_CACHED_CHECK] {
+    use super::super::layout::{
+        LIVE_AT, LIVE_CACHED, LIVE_CACHED_CHECK, LIVE_PINNED, LIVE_PINNED_CHECK,
+    };
+    for word in [LIVE_CACHED, LIVE_CACHED_CHECK, LIVE_PINNED, LIVE_PINNED_CHECK] {
         let folder = folder();
         let mut model = Model::default();
         let (_, mut writer, _) = open(options(folder.path(), 2000, 0));
@@ -45,6 +47,7 @@ fn a_sum_of_cached_bytes_that_is_not_proven_is_made_anew() {
         fs::write(&path, bytes).unwrap();
         let (index, mut writer, opened) = open(options(folder.path(), 2000, 0));
         assert!(matches!(opened, Opened::Trusted { .. }), "{opened:?}");
+        assert_eq!(index.counts().pinned_bytes, model.pinned_bytes());
         assert_eq!(index.counts().cached_bytes, model.cached_bytes());
         writer.remove_blob(&digest(1));
         model.blobs.remove(&1);

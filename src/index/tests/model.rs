@@ -110,6 +110,7 @@ fn answers_like_a_hash_map_through_restarts_and_generations() {
         assert_eq!(counts.links, model.links.len() as u64);
         assert_eq!(counts.tags, model.tags.len() as u64);
         assert_eq!(counts.cached_bytes, model.cached_bytes());
+        assert_eq!(counts.pinned_bytes, model.pinned_bytes());
         let by_owner = |entry: &BlobEntry| {
             let Keeping { is_pinned, priority, expires_at } = entry.keeping;
             let terms = (is_pinned, priority, expires_at);

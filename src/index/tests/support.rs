@@ -116,6 +116,11 @@ impl Model {
         self.blobs.values().filter(|entry| !entry.is_hosted).map(|entry| entry.size).sum()
     }
 
+    pub(super) fn pinned_bytes(&self) -> u64 {
+        let pinned = |entry: &&BlobEntry| !entry.is_hosted && entry.keeping.is_pinned;
+        self.blobs.values().filter(pinned).map(|entry| entry.size).sum()
+    }
+
     /// Looks up every key below `keys`: what the index answers must be what the model has. With
     /// `is_exact`, it must answer all that fits a slot, and deny nothing else.
     pub(super) fn compare(&self, index: &Index, keys: u64, is_exact: bool) -> Tally {
