@@ -9,15 +9,18 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use plugin_support::{Installed, plugin_entry};
-use support::http::Ending;
+use support::gate::Gate;
+use support::http::{self, Ending};
 use support::images::{OCI_MANIFEST, random_bytes, sha256};
-use support::lying::LyingUpstream;
+use support::lying::{Answer, LyingUpstream};
 use support::rig::{NS, manifest};
 use support::scratch::files_below;
 use support::secs;
 use support::server::{Server, Setup, Upstream};
 
 const MIB: usize = 1 << 20;
+/// Another name for the upstream: what comes by it is a download of its own.
+const SECOND: &str = "second.example";
 
 /// A mirror with one further pool, `nvme`, and a plugin that decides by the repository's name.
 struct Rig {
@@ -38,6 +41,7 @@ fn rig_with(what: &str, max_size: &str) -> Rig {
     let nvme = setup.scratch().path().join("nvme");
     let server = setup
         .upstream(Upstream::new(NS, &upstream.url()))
+        .upstream(Upstream::new(SECOND, &upstream.url()))
         .storage(&format!("max_size = \"{max_size}\""))
         // Named by the plugin, and asked by nobody.
         .storage("remote_tiers = [\"https://s3.example\"]")
@@ -174,7 +178,7 @@ fn what_is_pinned_stays_and_what_expired_goes_first() {
             std::fs::remove_dir_all(rig.server.root().join("index")).unwrap();
         }
         // Until it has expired: a second is what the plugin said.
-        std::thread::sleep(secs(2));
+        std::thread::sleep(support::ms(1200));
         if round != "at once" {
             rig.server.start_again();
         }
@@ -192,4 +196,38 @@ fn what_is_pinned_stays_and_what_expired_goes_first() {
             assert_eq!(rig.upstream.count("GET", path), 1, "{round}: {path}");
         }
     }
+}
+
+#[test]
+fn whose_download_is_stored_first_says_how_content_is_kept() {
+    let rig = rig("placement-first");
+    for (round, repositories) in
+        [("pinned", ["faulty/pinned", "org/app"]), ("cached", ["org/app", "faulty/pinned"])]
+    {
+        let downloads = [NS, SECOND].map(|ns| (ns, Gate::new()));
+        let clients: Vec<_> = downloads
+            .iter()
+            .zip(repositories)
+            .map(|((ns, gate), repository)| {
+                let (path, bytes) = rig.add_blob(repository, round, 200_000);
+                rig.upstream.script("GET", &path, [Answer::right().held(gate)]);
+                let (addr, target) = (rig.server.addr, format!("{path}?ns={ns}"));
+                let client = std::thread::spawn(move || http::get(addr, &target).body == bytes);
+                support::wait_until("a request", secs(20), || {
+                    rig.upstream.count("GET", &path) == 1
+                });
+                client
+            })
+            .collect();
+        for ((_, gate), client) in downloads.iter().zip(clients) {
+            let fills = || rig.server.metric("ringport_fills_active", &[]);
+            let before = fills();
+            gate.open();
+            assert!(client.join().unwrap(), "{round}: wrong bytes");
+            support::wait_until("the end of a fill", secs(20), || fills() < before);
+        }
+        let pinned = rig.server.metric("ringport_store_pinned_bytes", &[]);
+        assert_eq!(pinned, 200_000.0, "{round} first");
+    }
+    assert_eq!(rig.server.metric("ringport_store_bytes", &[]), 400_000.0);
 }

@@ -41,7 +41,8 @@ impl Placing {
     /// What it comes to for content that is committed at `now` (Unix seconds).
     pub(super) fn keeping(&self, now: u64) -> Keeping {
         // Not earlier than was asked for.
-        let seconds = |ttl: Duration| ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+        let seconds =
+            |ttl: Duration| ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
         Keeping {
             is_pinned: self.is_pinned,
             priority: self.priority,
@@ -66,6 +67,26 @@ impl Shared {
             priority: i8::try_from(placement.priority)
                 .map_or(0, |priority| priority.clamp(-PRIORITY_MAX, PRIORITY_MAX)),
             ttl: placement.ttl,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_to_live_counts_from_the_commit_and_is_never_cut_short() {
+        for (ttl, expires_at) in [
+            (None, None),
+            (Some(Duration::from_secs(60)), Some(1060)),
+            (Some(Duration::from_millis(1)), Some(1001)),
+            (Some(Duration::from_millis(u64::MAX)), Some(1000 + u64::MAX / 1000 + 1)),
+            (Some(Duration::MAX), Some(u64::MAX)),
+        ] {
+            let placing = Placing { ttl, is_pinned: true, priority: -4, ..Placing::default() };
+            let expected = Keeping { is_pinned: true, priority: -4, expires_at };
+            assert_eq!(placing.keeping(1000), expected, "{ttl:?}");
         }
     }
 }
