@@ -63,6 +63,7 @@ fn storage(storage: &Storage) -> StorageTable {
         verify_rate: text(Size(storage.verify_rate)),
         verify_interval: text(Interval(storage.verify_interval)),
         remote_tiers: texts(storage.remote_tiers.iter().cloned()),
+        remote_allow_private: texts(storage.remote_allow_private.iter().copied()),
         pool: storage.pools.iter().map(|one| placed(pool(one))).collect(),
     }
 }

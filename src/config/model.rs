@@ -73,6 +73,8 @@ pub struct Storage {
     pub verify_interval: Option<Duration>,
     /// Origins that a plugin's placement may name in requests to a remote tier; no paths.
     pub remote_tiers: Vec<EndpointUrl>,
+    /// Private networks that a tier's name may resolve to; a literal address is permitted as it is.
+    pub remote_allow_private: Vec<IpNet>,
     /// More disks; names and paths are unique, and none is called [`ROOT_POOL`](super::ROOT_POOL).
     pub pools: Vec<Pool>,
 }

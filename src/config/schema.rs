@@ -54,6 +54,7 @@ pub(super) struct StorageTable {
     pub verify_rate: Value<As<Size>>,
     pub verify_interval: Value<As<Interval>>,
     pub remote_tiers: Values<As<EndpointUrl>>,
+    pub remote_allow_private: Values<As<IpNet>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pool: Vec<Spanned<PoolTable>>,
 }

@@ -507,6 +507,10 @@ fn named_credentials_and_remote_tiers_are_checked() {
     }
     let good = parse(&format!("{}{}", tier("\"http://127.0.0.1:9000\"\n"), ""));
     assert_eq!(good.storage.remote_tiers[0].to_string(), "http://127.0.0.1:9000");
+    assert!(good.storage.remote_allow_private.is_empty());
+    let open =
+        parse(&format!("{}\nremote_allow_private = [\"10.0.0.0/8\"]", tier("\"https://a\"")));
+    assert_eq!(open.storage.remote_allow_private[0].to_string(), "10.0.0.0/8");
     let good = parse(&named("name = \"c\"\nusername = \"u\"\npassword_file = \"/p\""));
     assert_eq!(good.upstreams[0].credentials[0].name, "c");
     assert!(good.upstreams[0].has_credentials());

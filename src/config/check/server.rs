@@ -99,7 +99,18 @@ impl Checker<'_> {
         let verify_interval = self.verify_interval(table.verify_interval);
         let remote_tiers = self.remote_tiers(table.remote_tiers);
         let pools = self.pools(table.pool, &root);
-        Storage { root, max_size, verify_rate, verify_interval, remote_tiers, pools }
+        let remote_allow_private = items(table.remote_allow_private);
+        let remote_allow_private =
+            remote_allow_private.into_iter().map(|network| network.into_inner().0).collect();
+        Storage {
+            root,
+            max_size,
+            verify_rate,
+            verify_interval,
+            remote_tiers,
+            remote_allow_private,
+            pools,
+        }
     }
 
     /// Origins without a path, by https unless they are on this machine: what is signed for them
