@@ -14,7 +14,7 @@ pub struct AddressPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the address {address} is {class}, which is only reached when `allow_private` of this \
-     upstream lists a network that holds it"
+     upstream (`storage.remote_allow_private` for a remote tier) lists a network that holds it"
 )]
 pub struct BlockedAddress {
     /// What the name resolved to.

@@ -135,6 +135,10 @@ impl<'a> Attempts<'a> {
     }
 
     fn site(&self, address: &str) -> Box<Site> {
-        Box::new(Site { upstream: self.upstream.namespace().clone(), address: address.into() })
+        Box::new(Site {
+            upstream: self.upstream.namespace().clone(),
+            address: address.into(),
+            is_tier: false,
+        })
     }
 }

@@ -75,6 +75,10 @@ impl Client {
         inner.shared.governor.may_revalidate(logins.iter().map(|login| &login.login))
     }
 
+    pub(super) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
     #[cfg(test)]
     pub(super) fn idle_connections(&self) -> usize {
         self.0.pool.idle_count()

@@ -1,16 +1,15 @@
 //! One HTTP/1.1 connection: hyper's state machine over a plain or TLS stream.
 
-use bytes::Bytes;
-use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::rt::{Read, Write};
 
+use super::outgoing::Outgoing;
 use crate::limits::{FRAME_BYTES_MAX, HEAD_BYTES_MAX};
 use crate::runtime::spawn;
 
-/// Requests of ours have no body.
-pub(super) type Sender = SendRequest<Empty<Bytes>>;
+/// Sends our requests, which have no body unless they write to a remote tier.
+pub(super) type Sender = SendRequest<Outgoing>;
 
 /// A head and the rest.
 pub(super) type Reply = hyper::Response<Incoming>;
@@ -33,7 +32,7 @@ where
         .max_buf_size(FRAME_BYTES_MAX)
         .max_header_size(REPLY_HEAD_BYTES_MAX)
         .max_headers(REPLY_HEADERS_MAX)
-        .handshake::<_, Empty<Bytes>>(stream)
+        .handshake::<_, Outgoing>(stream)
         .await?;
     spawn(async move {
         // What goes wrong reaches whoever waits for the response or reads the body; on an idle

@@ -14,6 +14,8 @@ pub struct Site {
     pub upstream: Namespace,
     /// Scheme, host, port and path.
     pub address: Arc<str>,
+    /// At a remote tier, and not at an upstream.
+    pub is_tier: bool,
 }
 
 /// The step whose time limit passed.
@@ -38,6 +40,9 @@ pub enum UpstreamError {
         /// What was asked for.
         namespace: Namespace,
     },
+    /// A signed request goes to no remote tier that the configuration declares.
+    #[error("no remote tier is declared for this request; add its origin to storage.remote_tiers")]
+    UndeclaredTier,
     /// The name did not resolve or nobody took the connection.
     #[error("{at}: cannot connect: {reason}")]
     Unreachable {
@@ -189,6 +194,7 @@ impl UpstreamError {
             | Self::Protocol { .. }
             | Self::Interrupted { .. } => true,
             Self::Undeclared { .. }
+            | Self::UndeclaredTier
             | Self::Denied { .. }
             | Self::Credentials { .. }
             | Self::Request { .. }
@@ -231,7 +237,10 @@ impl UpstreamError {
 
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "upstream {} at {}", self.upstream, self.address)
+        match self.is_tier {
+            true => write!(f, "remote tier at {}", self.address),
+            false => write!(f, "upstream {} at {}", self.upstream, self.address),
+        }
     }
 }
 

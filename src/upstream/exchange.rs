@@ -3,8 +3,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http_body_util::Empty;
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HOST, HeaderValue, IF_NONE_MATCH, LOCATION, RANGE,
     USER_AGENT,
@@ -18,6 +16,7 @@ use super::connection::{Reply, Sender, met_closing};
 use super::dial::{dial, timed_out, with_causes};
 use super::error::{Phase, UpstreamError};
 use super::message::{Accept, ContentRange, Method, Request, Response};
+use super::outgoing::{Outgoing, Progress};
 use super::pool::PoolKey;
 use super::redirect::{Chain, is_redirect};
 use super::reply::{self, Mismatch};
@@ -26,7 +25,7 @@ use super::sign_in::{Place, Proof};
 use super::url::Url;
 use crate::limits::REDIRECTS_MAX;
 use crate::oci::media_type::MANIFEST_ACCEPT;
-use crate::runtime::{clock, timeout};
+use crate::runtime::clock;
 
 /// How we name ourselves.
 pub(super) const USER_AGENT_VALUE: &str = concat!("ringport/", env!("CARGO_PKG_VERSION"));
@@ -87,7 +86,9 @@ impl Inner {
     ) -> Result<Arrived, UpstreamError> {
         let mut chain = Chain::new(url.clone());
         loop {
-            let sent = self.send(upstream, &chain, request, proof).await;
+            let make = || message(&chain, request, proof);
+            let progress = Progress::within(upstream.timeouts.first_byte);
+            let sent = self.send(upstream, &chain.url, &progress, make).await;
             let status = sent.as_ref().ok().map(|(reply, _)| reply.status().as_u16());
             self.shared.observer.upstream_request(&upstream.namespace, request.method, status);
             let (reply, lease) = sent?;
@@ -114,22 +115,25 @@ impl Inner {
     }
 
     /// One request, on an idle connection if there is one. A reused connection that the server was
-    /// closing is replaced by a new one, once: GET and HEAD may be repeated.
-    async fn send(
+    /// closing is replaced by a new one, once: what `make` makes may be repeated. The head must
+    /// come within the limit of `progress`, which the request's own body moves on.
+    pub(super) async fn send(
         &self,
         upstream: &Upstream,
-        chain: &Chain,
-        request: &Request,
-        proof: &Proof,
+        url: &Url,
+        progress: &Progress,
+        make: impl Fn() -> Result<hyper::Request<Outgoing>, hyper::http::Error>,
     ) -> Result<(Reply, Lease), UpstreamError> {
-        let url = &chain.url;
         let key = PoolKey { upstream: upstream.namespace.clone(), origin: url.origin.clone() };
-        let message = || message(chain, request, proof).map_err(|error| upstream.internal(error));
+        let message = || {
+            progress.note();
+            make().map_err(|error| upstream.internal(error))
+        };
         let lease =
             |sender: Sender, key: PoolKey| Lease { sender, key, pool: Some(Rc::clone(&self.pool)) };
-        let limit = upstream.timeouts.first_byte;
+        let limit = progress.limit();
         if let Some(mut sender) = self.pool.take(&key).await {
-            match timeout(limit, sender.send_request(message()?)).await {
+            match progress.bound(sender.send_request(message()?)).await {
                 Ok(Ok(reply)) => return Ok((reply, lease(sender, key))),
                 Ok(Err(error)) if met_closing(&error) => {}
                 Ok(Err(error)) => return Err(failed(upstream, url, &error)),
@@ -137,7 +141,7 @@ impl Inner {
             }
         }
         let mut sender = dial(&self.shared, upstream, url).await?;
-        match timeout(limit, sender.send_request(message()?)).await {
+        match progress.bound(sender.send_request(message()?)).await {
             Ok(Ok(reply)) => Ok((reply, lease(sender, key))),
             Ok(Err(error)) => Err(failed(upstream, url, &error)),
             Err(_) => Err(timed_out(upstream, url, Phase::FirstByte, limit)),
@@ -239,7 +243,7 @@ fn message(
     chain: &Chain,
     request: &Request,
     proof: &Proof,
-) -> Result<hyper::Request<Empty<Bytes>>, hyper::http::Error> {
+) -> Result<hyper::Request<Outgoing>, hyper::http::Error> {
     let accept = match request.accept {
         Accept::Manifests => MANIFEST_ACCEPT,
         Accept::Any => "*/*",
@@ -263,7 +267,7 @@ fn message(
             message = message.header(AUTHORIZATION, proof);
         }
     }
-    message.body(Empty::new())
+    message.body(Outgoing::none())
 }
 
 /// Where a request goes at `endpoint`: its prefix, the path, and the query with our `ns` or none.
@@ -308,10 +312,16 @@ fn address_of(
 fn failed(upstream: &Upstream, url: &Url, error: &hyper::Error) -> UpstreamError {
     match error.is_parse() {
         true => protocol(upstream, url, ("a well-formed HTTP/1.1 response", with_causes(error))),
+        // A body of ours that could not be read.
+        false if error.is_user() => upstream.internal(with_causes(error)),
         false => UpstreamError::Closed { at: upstream.site(url), reason: with_causes(error) },
     }
 }
 
-fn protocol(upstream: &Upstream, url: &Url, (expected, found): Mismatch) -> UpstreamError {
+pub(super) fn protocol(
+    upstream: &Upstream,
+    url: &Url,
+    (expected, found): Mismatch,
+) -> UpstreamError {
     UpstreamError::Protocol { at: upstream.site(url), expected, found }
 }

@@ -16,6 +16,8 @@
 //! **Invariant:** bytes are as the upstream stores them: identity encoding or an error.
 //! **Invariant:** everything is bounded: heads, frames, redirects, sign-ins, idle connections,
 //! names, tokens, and the time of every step.
+//! **Invariant:** a request to a remote tier goes to a declared origin as it was signed, carries
+//! nothing of an upstream's, and follows no redirect.
 //! **Invariant:** no error, log line or `Debug` holds a query string, a token or a password.
 //!
 //! Deliberately absent: HTTP/2 (one blob fills a connection), proxies, cookies, decompression,
@@ -37,6 +39,7 @@ mod governor;
 mod health;
 mod message;
 mod observer;
+mod outgoing;
 mod pool;
 mod ratelimit;
 mod realm;
@@ -46,6 +49,7 @@ mod set;
 mod shards;
 mod shared;
 mod sign_in;
+mod tier;
 mod tls;
 mod token;
 mod token_reply;
@@ -62,5 +66,7 @@ pub use governor::{Governor, LoginBudget};
 pub use health::Health;
 pub use message::{Accept, ByteRange, ContentRange, Method, Request, Response};
 pub use observer::Observer;
+pub use outgoing::Upload;
 pub use set::{Upstream, UpstreamSet, UpstreamSetError};
 pub use shared::{Lasting, Shared};
+pub use tier::{TierReply, TierRequest};

@@ -20,6 +20,7 @@ use crate::oci::Namespace;
 pub struct UpstreamSet {
     upstreams: Vec<Arc<Upstream>>,
     by_name: HashMap<Namespace, usize>,
+    tiers: Vec<Arc<Upstream>>,
 }
 
 /// One upstream with all that is needed to speak to it.
@@ -30,7 +31,7 @@ pub struct Upstream {
     /// Whose rate limit requests spend: the namespace without what is forwarded.
     pub(super) login: Namespace,
     /// The same upstream with the credentials that take turns with this one's own.
-    turns: Vec<Namespace>,
+    pub(super) turns: Vec<Namespace>,
     pub(super) endpoints: Arc<[Endpoint]>,
     pub(super) credentials: Credentials,
     pub(super) addresses: AddressPolicy,
@@ -40,7 +41,9 @@ pub struct Upstream {
     pub(super) timeouts: Timeouts,
     /// How long the first endpoint may be silent before a second one is asked too.
     pub(super) hedge_after: Option<Duration>,
-    tls: TlsContexts,
+    pub(super) tls: TlsContexts,
+    /// A remote tier, and no registry.
+    pub(super) is_tier: bool,
 }
 
 /// One place an upstream is reached at.
@@ -80,6 +83,14 @@ pub enum UpstreamSetError {
         /// Which file and why.
         reason: String,
     },
+    /// A remote tier.
+    #[error("remote tier {tier}: {reason}")]
+    Tier {
+        /// As configured.
+        tier: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// An endpoint that is no address.
     #[error("upstream {namespace}: endpoint \"{endpoint}\": {reason}")]
     Endpoint {
@@ -105,10 +116,14 @@ impl UpstreamSet {
     /// # Errors
     /// [`UpstreamSetError`], naming the upstream and the file.
     pub fn build(config: &Config) -> Result<Self, UpstreamSetError> {
-        let speaks_tls = config.upstreams.iter().any(|u| u.endpoints.iter().any(|e| e.https));
+        let endpoints = config.upstreams.iter().flat_map(|upstream| &upstream.endpoints);
+        let speaks_tls = endpoints.chain(&config.storage.remote_tiers).any(|url| url.https);
         // Loaded in any case: a plain http endpoint may redirect to https.
         let roots = Arc::new(system_roots(speaks_tls));
-        let mut set = Self { upstreams: Vec::new(), by_name: HashMap::new() };
+        let allow_private = &config.storage.remote_allow_private;
+        let tier = |tier| Upstream::of_tier(tier, allow_private, &roots).map(Arc::new);
+        let tiers = config.storage.remote_tiers.iter().map(tier).collect::<Result<_, _>>()?;
+        let mut set = Self { upstreams: Vec::new(), by_name: HashMap::new(), tiers };
         for declared in &config.upstreams {
             let upstream = Upstream::build(declared, &roots)?;
             for scoped in upstream.scoped(declared, config)? {
@@ -149,6 +164,14 @@ impl UpstreamSet {
         std::iter::once(upstream).chain(others).collect()
     }
 
+    /// The remote tier below which this address lies, and the address.
+    pub(super) fn tier(&self, url: &str) -> Option<(&Arc<Upstream>, Url)> {
+        let url = Url::parse(url).ok()?;
+        let is_at = |endpoint: &Endpoint| endpoint.origin == url.origin;
+        let tier = self.tiers.iter().find(|tier| tier.endpoints.iter().any(is_at))?;
+        Some((tier, url))
+    }
+
     /// All upstreams, in the order of the configuration.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.iter()
@@ -186,6 +209,7 @@ impl Upstream {
             },
             hedge_after: Some(config.hedge_after).filter(|after| !after.is_zero()),
             tls,
+            is_tier: false,
             namespace,
         })
     }
@@ -227,6 +251,7 @@ impl Upstream {
                     timeouts: self.timeouts,
                     hedge_after: self.hedge_after,
                     tls: self.tls.clone(),
+                    is_tier: false,
                 });
             }
         }
@@ -253,7 +278,11 @@ impl Upstream {
 
     /// For errors about `url`.
     pub(super) fn site(&self, url: &Url) -> Box<Site> {
-        Box::new(Site { upstream: self.namespace.clone(), address: url.to_string().into() })
+        Box::new(Site {
+            upstream: self.namespace.clone(),
+            address: url.to_string().into(),
+            is_tier: self.is_tier,
+        })
     }
 
     pub(super) fn internal(&self, reason: impl ToString) -> UpstreamError {
@@ -281,7 +310,10 @@ fn checked_login(
 }
 
 impl Endpoint {
-    fn build(namespace: &Namespace, url: &EndpointUrl) -> Result<Self, UpstreamSetError> {
+    pub(super) fn build(
+        namespace: &Namespace,
+        url: &EndpointUrl,
+    ) -> Result<Self, UpstreamSetError> {
         let refused = |reason: String| UpstreamSetError::Endpoint {
             namespace: namespace.clone(),
             endpoint: url.to_string(),

@@ -214,6 +214,7 @@ impl Place<'_> {
         Box::new(super::Site {
             upstream: self.upstream.namespace.clone(),
             address: self.endpoint.name.clone(),
+            is_tier: false,
         })
     }
 }

@@ -4,8 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::Empty;
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HOST, HeaderValue, USER_AGENT,
 };
@@ -17,6 +15,7 @@ use super::credentials::sensitive;
 use super::dial::{dial, timed_out, unreachable, with_causes};
 use super::error::{Phase, UpstreamError};
 use super::exchange::USER_AGENT_VALUE;
+use super::outgoing::Outgoing;
 use super::pool::PoolKey;
 use super::set::Upstream;
 use super::shards::{Perishable, Shards};
@@ -196,8 +195,7 @@ impl Fetch {
         if let Some(secret) = secret {
             request = request.header(AUTHORIZATION, secret);
         }
-        let request =
-            request.body(Empty::<Bytes>::new()).map_err(|error| upstream.internal(error))?;
+        let request = request.body(Outgoing::none()).map_err(|error| upstream.internal(error))?;
         let mut sender = dial(&self.shared, upstream, &url).await?;
         let limit = upstream.timeouts.first_byte;
         let reply: Reply = match timeout(limit, sender.send_request(request)).await {

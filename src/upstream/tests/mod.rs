@@ -6,6 +6,7 @@ mod names;
 mod origin;
 mod redirects;
 mod sign_in;
+mod tiers;
 mod tls;
 mod world;
 
