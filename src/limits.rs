@@ -80,6 +80,9 @@ pub const WARNING_BYTES_MAX: usize = 4 * KIB;
 
 /// Bytes at the end of an unverified body that followers are not given until the digest matches.
 pub const HOLD_BACK_BYTES: u64 = 64 * KIB as u64;
+/// Content from a remote tier that has at most so many bytes is shown to nobody before it is
+/// verified: longer content is streamed, and a tier that has it wrong costs a pull.
+pub const TIER_HELD_BYTES_MAX: u64 = 8 * MIB as u64;
 /// Largest piece of an upstream body handed on at once, in bytes.
 pub const FRAME_BYTES_MAX: usize = 256 * KIB;
 /// Redirects followed for one upstream exchange.

@@ -43,8 +43,8 @@ fn rig_with(what: &str, max_size: &str) -> Rig {
         .upstream(Upstream::new(NS, &upstream.url()))
         .upstream(Upstream::new(SECOND, &upstream.url()))
         .storage(&format!("max_size = \"{max_size}\""))
-        // Named by the plugin, and asked by nobody.
-        .storage("remote_tiers = [\"https://s3.example\"]")
+        // Named by the plugin; nobody is there.
+        .storage(&format!("remote_tiers = [\"http://{}\"]", support::ports::free()))
         .routing("resolvers = [\"standard\", \"p\"]")
         .more(&format!("[[storage.pool]]\nname = \"nvme\"\npath = \"{}\"\n", nvme.display()))
         .more(&plugin_entry("p", &plugin.path, ""))
@@ -118,6 +118,10 @@ fn content_goes_to_the_pool_that_a_plugin_names() {
         let place = ["plugin=\"p\"", "hook=\"place\""];
         rig.server.metric("ringport_plugin_calls_total", &place)
     };
+    // Asked again behind the clients' backs, when both were stored: what it says then is refused.
+    support::wait_until("the plugin to be asked where they are written", secs(20), || {
+        rig.server.metric("ringport_plugin_broken_answers_total", &["plugin=\"p\""]) == 2.0
+    });
     let before = asked();
     for (path, bytes) in rig.add("faulty/good") {
         assert_eq!(rig.pull(&path, &bytes), "ringport; hit");

@@ -18,8 +18,8 @@ use super::{content, relay};
 use crate::http::{Method, RequestHead};
 use crate::limits::FIRST_BYTE_TIMEOUT;
 use crate::oci::{Endpoint, PathName, Reference, Scope};
-use crate::plugin::{PlaceRequest, Resolution, Route};
-use crate::registry::{OnFailure, Placing, Pull, PullError, Wanted};
+use crate::plugin::{PlaceRequest, RemoteRequest, Resolution, Route};
+use crate::registry::{Decided, OnFailure, Placing, Pull, PullError, Wanted};
 use crate::runtime::{clock, timeout};
 
 /// A read, once it is routed.
@@ -148,16 +148,16 @@ impl Api {
 impl Api {
     /// Where what is asked for goes if it has to be fetched. A plugin that fails must not fill a disk
     /// that it would have spared: what it was asked about is passed through.
-    fn placing(&self, scope: &Scope, ask: &Ask<'_>) -> Placing {
+    fn placing(&self, scope: &Scope, ask: &Ask<'_>) -> Decided {
         let chain = self.chain();
         if !chain.can_place() {
-            return Placing::default();
+            return Decided::default();
         }
         let (is_manifest, digest) = match ask {
             Ask::Manifest(Reference::Digest(digest)) => (true, Some(digest)),
             Ask::Manifest(Reference::Tag(_)) => (true, None),
             Ask::Blob(digest) => (false, Some(*digest)),
-            Ask::Tags | Ask::Referrers(..) => return Placing::default(),
+            Ask::Tags | Ask::Referrers(..) => return Decided::default(),
         };
         let request = PlaceRequest {
             is_manifest,
@@ -169,11 +169,25 @@ impl Api {
             size: None,
         };
         match chain.place(&request) {
-            Ok(Some(placement)) => self.registry.shared().placing(&placement),
-            Ok(None) => Placing::default(),
+            Ok(Some(placement)) => self.registry.shared().decided(placement),
+            Ok(None) => Decided::default(),
             Err(error) => {
                 tracing::debug!(%scope, %error, "passed through: nobody says where it goes");
-                Placing::PASSED
+                Placing::PASSED.into()
+            }
+        }
+    }
+}
+
+impl Api {
+    /// Where content that has just been stored is to be written, too. A plugin that fails writes
+    /// nothing: what is stored is right all the same.
+    pub fn place_stored(&self, request: &PlaceRequest<'_>) -> Vec<RemoteRequest> {
+        match self.chain().place(request) {
+            Ok(placement) => placement.map(|placement| placement.remotes).unwrap_or_default(),
+            Err(error) => {
+                tracing::debug!(repository = request.repository, %error, "written to no tier");
+                Vec::new()
             }
         }
     }

@@ -131,6 +131,17 @@ const FIELDS: [&str; 11] = [
 ];
 
 impl Manifest {
+    /// What the document itself says that it is, for bytes that came from somebody who does not
+    /// know. `None` when it says nothing, or is no JSON object.
+    pub fn own_media_type(bytes: &[u8]) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Typed {
+            #[serde(rename = "mediaType")]
+            media_type: Option<String>,
+        }
+        serde_json::from_slice::<Typed>(bytes).ok()?.media_type
+    }
+
     /// Checks `bytes` against the media type they came with. Time and memory are linear in the
     /// length of `bytes`, which is checked first.
     ///

@@ -6,10 +6,12 @@ use bytes::{Bytes, BytesMut};
 
 use super::commit::{self, ManifestContent};
 use super::state::Registry;
-use super::{Freshness, Placing, PullError, freshness};
+use super::tier_write::NewContent;
+use super::{Decided, Freshness, Placing, PullError, freshness};
 use crate::index::TagEntry;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::oci::{Algorithm, Digest, Manifest, Reference, Scope, Tag, media_type};
+use crate::plugin::RemoteRequest;
 use crate::runtime::clock;
 use crate::upstream::{Accept, Method, Request, Response};
 
@@ -45,20 +47,27 @@ impl Registry {
         &self,
         scope: &Scope,
         reference: Reference,
-        placing: Placing,
+        Decided { placing, reads }: Decided,
     ) -> FetchOutcome {
         let key = FetchKey { scope: scope.clone(), reference, placing };
         let work = key.clone();
         let fetches = &self.shared().fetches;
-        fetches.run(key, move || async move { fetch(work).await }).await?
+        fetches.run(key, move || async move { fetch(work, reads).await }).await?
     }
 }
 
 /// On the worker that owns the key.
-async fn fetch(FetchKey { scope, reference, placing }: FetchKey) -> FetchOutcome {
+async fn fetch(
+    FetchKey { scope, reference, placing }: FetchKey,
+    reads: Vec<RemoteRequest>,
+) -> FetchOutcome {
     let registry = Registry::current()?;
     match &reference {
         Reference::Digest(digest) => {
+            if let Some(content) = registry.manifest_from_tiers(&scope, digest, &reads).await {
+                registry.keep(&scope, &content, None, placing, true).await;
+                return Ok(Fetched::New(content));
+            }
             registry.fetch_new(&scope, &reference, Some(digest), placing).await
         }
         Reference::Tag(tag) => match registry.shared().find_tag(&scope, tag).await? {
@@ -149,20 +158,39 @@ impl Registry {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
         };
+        self.keep(scope, &content, tag, placing, false).await;
+        Ok(Fetched::New(content))
+    }
+
+    /// Keeps a manifest where it is to be kept.
+    async fn keep(
+        &self,
+        scope: &Scope,
+        content: &ManifestContent,
+        tag: Option<&Tag>,
+        placing: Placing,
+        is_from_tier: bool,
+    ) {
         if !placing.is_kept {
-            return Ok(Fetched::New(content));
+            return;
         }
+        let digest = content.digest;
         // What we have is right; that the store did not take it must not fail the pull.
-        match commit::manifest(self.shared(), scope, &content, tag, &placing).await {
-            Ok(()) => {}
+        match commit::manifest(self.shared(), scope, content, tag, &placing).await {
+            Ok(()) if is_from_tier => {}
+            Ok(()) => self.offer_to_tiers(NewContent {
+                scope: scope.clone(),
+                digest,
+                media_type: Some(content.media_type.clone()),
+                bytes: content.bytes.len() as u64,
+            }),
             Err(error @ PullError::NoRoom(_)) => {
-                tracing::debug!(%scope, %reference, %error, "a manifest was not kept");
+                tracing::debug!(%scope, %digest, %error, "a manifest was not kept");
             }
             Err(error) => {
-                tracing::error!(%scope, %reference, %error, "a manifest could not be kept");
+                tracing::error!(%scope, %digest, %error, "a manifest could not be kept");
             }
         }
-        Ok(Fetched::New(content))
     }
 
     async fn ask(
@@ -208,7 +236,18 @@ async fn receive(
     let bytes = read_all(&mut response, MANIFEST_BYTES_MAX)
         .await
         .map_err(|error| error.unwrap_or_else(|| too_large(MANIFEST_BYTES_MAX as u64 + 1)))?;
-    let digest = match expected.copied().or(announced) {
+    checked((scope, reference), expected.copied().or(announced), &content_type, bytes)
+}
+
+/// Checks digest and form of a manifest. What no digest was promised for gets the one it has.
+pub(super) fn checked(
+    (scope, reference): (&Scope, &Reference),
+    promised: Option<Digest>,
+    content_type: &str,
+    bytes: Bytes,
+) -> Result<ManifestContent, PullError> {
+    let bad = |what: String| PullError::UpstreamFailed(format!("{scope} {reference}: {what}"));
+    let digest = match promised {
         Some(promised) => {
             let found = Digest::of(promised.algorithm(), &bytes);
             if found != promised {
@@ -218,7 +257,7 @@ async fn receive(
         }
         None => Digest::of(Algorithm::Sha256, &bytes),
     };
-    let manifest = Manifest::check(&bytes, &content_type).map_err(|e| bad(e.to_string()))?;
+    let manifest = Manifest::check(&bytes, content_type).map_err(|e| bad(e.to_string()))?;
     let children = manifest.descriptors.iter().map(|descriptor| descriptor.digest).collect();
     let media_type = Arc::from(manifest.media_type.as_str());
     Ok(ManifestContent { digest, media_type, bytes, children })

@@ -7,9 +7,10 @@ use std::sync::{Arc, OnceLock};
 use event_listener::Event;
 
 use super::space::Reservation;
-use super::{Lease, Placing, PullError};
+use super::{Decided, Lease, Placing, PullError};
 use crate::limits::HOLD_BACK_BYTES;
 use crate::oci::{Digest, Scope};
+use crate::plugin::RemoteRequest;
 use crate::runtime::clock;
 
 /// A blob that is arriving. Written by one task, followed from any worker; everything in it is
@@ -24,6 +25,8 @@ pub struct Fill {
     pub(super) others: Vec<Scope>,
     /// Where it goes, and on which terms it is kept there.
     pub placing: Placing,
+    /// Where it may be read before its upstream is asked, in this order.
+    pub(super) reads: Vec<RemoteRequest>,
     started_at: u64,
     opening: OnceLock<Opening>,
     readable: AtomicU64,
@@ -44,13 +47,14 @@ impl Fill {
     pub(super) fn new(
         digest: Digest,
         (scope, others): (Scope, Vec<Scope>),
-        placing: Placing,
+        Decided { placing, reads }: Decided,
     ) -> Self {
         Self {
             digest,
             scope,
             others,
             placing,
+            reads,
             started_at: clock::unix_seconds(),
             opening: OnceLock::new(),
             readable: AtomicU64::new(0),
@@ -66,7 +70,7 @@ impl Fill {
 
     /// The upstream has answered: the size it announced, and the file that grows.
     pub(super) fn opened(&self, size: Option<u64>, file: Arc<std::fs::File>) {
-        // A resumed fill opens once only; the task checks that the size has not changed.
+        // A fill opens once only, however often it is resumed; the task checks that the size has not changed.
         let _ = self.opening.set(Opening { size, file });
         self.changed.notify(usize::MAX);
     }

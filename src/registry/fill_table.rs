@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::state::Registry;
-use super::{Fill, Placing, PullError, fill_download};
+use super::{Decided, Fill, PullError, fill_download};
 use crate::oci::{Digest, Namespace, Scope};
 use crate::runtime::{Workers, catch_panic, spawn};
 
@@ -53,18 +53,18 @@ impl FillTable {
 }
 
 /// The fill of `digest` from the upstream of `scope`: the one in progress, or a new one, on the
-/// worker that owns it. `others` may be asked for the rest of a new one.
+/// worker that owns it. `others` may be asked for the rest of a new one, for which `decided` holds.
 pub(super) async fn join_or_start(
     workers: &Workers,
     digest: Digest,
     (scope, others): (Scope, &[Scope]),
-    placing: Placing,
+    decided: Decided,
 ) -> Result<Joined, PullError> {
     let key = FillKey { upstream: scope.upstream.clone(), digest };
     let owner = workers.owner_of(&key);
     let scopes = (scope, others.to_vec());
     workers
-        .call(owner, move || async move { start_here(owner, key, scopes, placing) })
+        .call(owner, move || async move { start_here(owner, key, scopes, decided) })
         .await
         .map_err(|error| PullError::Internal(error.to_string()))?
 }
@@ -75,7 +75,7 @@ fn start_here(
     owner: usize,
     key: FillKey,
     scopes: (Scope, Vec<Scope>),
-    placing: Placing,
+    decided: Decided,
 ) -> Result<Joined, PullError> {
     let registry = Registry::current()?;
     let shared = registry.shared().clone();
@@ -90,7 +90,7 @@ fn start_here(
         return Ok(Joined::Stored);
     }
     let place = shared.fill_place(&scopes.0)?;
-    let fill = Arc::new(Fill::new(key.digest, scopes, placing));
+    let fill = Arc::new(Fill::new(key.digest, scopes, decided));
     running.insert(key.clone(), fill.clone());
     drop(running);
     shared.fills.active.fetch_add(1, Ordering::Relaxed);

@@ -4,6 +4,8 @@
 //! pull_blob      hit → stored file; miss → join or start the fill and follow it
 //! pull_manifest  tag: fresh → stored; stale → revalidate; missing → fetch; digest: never again
 //! fill           one download of one blob, followed by any number of clients on any worker
+//! tier_read      remote tiers are asked before the upstream, and
+//! tier_write     written after the commit, as a plugin signed it
 //! commit         the only place where bytes become visible: verified, then catalog, then index
 //! scrub          reads everything again, sets damage aside (`ringport verify`)
 //! collect        frees what no tag leads to, and what was left behind (`ringport gc`)
@@ -16,7 +18,8 @@
 //! **Invariant:** a failing upstream is never turned into "not found", and never into an answer
 //! of another upstream than the route names.
 //! **Invariant:** stored content is served to a repository only with a link, that is after that
-//! upstream has answered for it in that repository. Knowing a digest is no permission.
+//! upstream has answered for it in that repository, or a plugin has signed where to read it for
+//! that repository. Knowing a digest is no permission.
 //! **Invariant:** a fill belongs to no client. It goes on when all of them have left.
 //! **Invariant:** what cannot be verified is never completed: followers get at most all but the
 //! last `HOLD_BACK_BYTES` of it.
@@ -31,6 +34,7 @@ mod error;
 pub mod eviction;
 mod fetch_manifest;
 mod fill;
+mod fill_arriving;
 mod fill_download;
 mod fill_table;
 mod fill_turns;
@@ -52,6 +56,9 @@ mod scrub;
 mod space;
 mod state;
 mod take_room;
+mod tier_read;
+mod tier_write;
+mod tiers;
 mod upkeep;
 
 pub use collect::{Freed, GRACE_SECONDS, GcReport, QUARANTINE_SECONDS};
@@ -61,13 +68,14 @@ pub use freshness::Freshness;
 pub use index_feed::{Due, IndexFeed};
 pub use leases::{Lease, Leases};
 pub use passing::Passing;
-pub use placing::{Place, Placing};
+pub use placing::{Decided, Place, Placing};
 pub use pull_blob::Wanted;
 pub use pull_manifest::OnFailure;
 pub use relay::Relayed;
 pub use scrub::VerifyReport;
 pub use space::{RoomRequest, Space, SpaceLimits};
-pub use state::{Registry, Shared, SharedParts};
+pub use state::{Placer, Registry, Shared, SharedParts};
+pub use tiers::TierCount;
 pub use upkeep::{Problems, Progress, ProgressNow, PushGate, Upkeep};
 
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::state::Shared;
 use crate::keeping::{Keeping, PRIORITY_MAX};
-use crate::plugin::{Placement, StorageClass};
+use crate::plugin::{Placement, RemotePurpose, RemoteRequest, StorageClass};
 
 /// What is decided about content before it is fetched. Content that is stored already stays where
 /// it is.
@@ -23,8 +23,18 @@ pub struct Placing {
     pub ttl: Option<Duration>,
 }
 
+/// All that is decided about content that has to be fetched.
+#[derive(Debug, Clone, Default)]
+pub struct Decided {
+    /// Where it goes.
+    pub placing: Placing,
+    /// Requests to remote tiers that may have it, in the order in which they are sent before the
+    /// upstream is asked. Signed for this fetch: two that differ only in them are the same.
+    pub reads: Vec<RemoteRequest>,
+}
+
 /// Asked when content has to be fetched, and not before.
-pub type Place<'a> = &'a dyn Fn() -> Placing;
+pub type Place<'a> = &'a dyn Fn() -> Decided;
 
 impl Default for Placing {
     /// What holds when nobody decides.
@@ -51,10 +61,23 @@ impl Placing {
     }
 }
 
+impl From<Placing> for Decided {
+    fn from(placing: Placing) -> Self {
+        Self { placing, reads: Vec::new() }
+    }
+}
+
 impl Shared {
+    /// All that a plugin's answer means here.
+    pub fn decided(&self, mut placement: Placement) -> Decided {
+        let mut reads = std::mem::take(&mut placement.remotes);
+        reads.retain(|request| request.purpose == RemotePurpose::Read);
+        Decided { placing: self.placing(&placement), reads }
+    }
+
     /// What a plugin's answer means here. Of a pool that is declared and missing the store's choice
     /// is made, as for everything that was in it.
-    pub fn placing(&self, placement: &Placement) -> Placing {
+    fn placing(&self, placement: &Placement) -> Placing {
         let named = |name: &str| {
             let pool = self.store.pools().find(|pool| pool.name() == name);
             pool.map(|pool| pool.number())

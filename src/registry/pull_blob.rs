@@ -75,13 +75,13 @@ impl Registry {
                 let size = self.prove(scope, digest).await?;
                 return Ok(pull(digest, size, Content::HeadOnly, CacheResult::Miss, 0));
             }
-            let placing = place();
-            if !placing.is_kept {
+            let decided = place();
+            if !decided.placing.is_kept {
                 return self.pass(scope, digest).await;
             }
             let workers = &self.shared().workers;
             let scopes = (scope.clone(), others);
-            match fill_table::join_or_start(workers, *digest, scopes, placing).await? {
+            match fill_table::join_or_start(workers, *digest, scopes, decided).await? {
                 Joined::Fill(fill) => return self.follow(fill, scope, digest).await,
                 Joined::Stored => {}
             }

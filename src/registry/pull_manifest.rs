@@ -6,7 +6,7 @@ use super::commit::ManifestContent;
 use super::fetch_manifest::Fetched;
 use super::freshness::{self, State};
 use super::state::Registry;
-use super::{Content, Freshness, Place, Placing, Pull, PullError};
+use super::{Content, Decided, Freshness, Place, Pull, PullError};
 use crate::index::TagEntry;
 use crate::oci::{Digest, Reference, Scope, Tag};
 use crate::runtime::{clock, timeout};
@@ -183,13 +183,13 @@ impl Registry {
         scope: &Scope,
         tag: &Tag,
         may_be_stale: bool,
-        placing: Placing,
+        decided: Decided,
     ) -> Result<Fetched, PullError> {
         let reference = Reference::Tag(tag.clone());
         if !may_be_stale {
-            return self.fetch_manifest(scope, reference, placing).await;
+            return self.fetch_manifest(scope, reference, decided).await;
         }
-        let fetched = self.fetch_manifest(scope, reference, placing);
+        let fetched = self.fetch_manifest(scope, reference, decided);
         timeout(PATIENCE_WITH_STALE, fetched).await.unwrap_or_else(|_| {
             Err(PullError::UpstreamTimeout(format!(
                 "{scope}:{tag} was not confirmed within {PATIENCE_WITH_STALE:?}"

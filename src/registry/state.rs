@@ -1,6 +1,6 @@
 //! What the use cases stand on: shared over all workers, and the part each worker has to itself.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
@@ -18,11 +18,14 @@ use super::needs::Needs;
 use super::pull_blob::ProofKey;
 use super::resting::Resting;
 use super::space::Space;
+use super::tier_write::TierWrites;
+use super::tiers::{TierCount, Tiers};
 use super::{PullError, RoomRequest, make_room};
 use crate::catalog::{Catalog, NO_OWNER};
 use crate::config::{Config, UpstreamConfig};
 use crate::index::Index;
 use crate::oci::{Digest, Namespace, Scope};
+use crate::plugin::{PlaceRequest, RemoteRequest};
 use crate::runtime::{SingleFlight, Workers};
 use crate::storage::Store;
 use crate::telemetry::WorkerMetrics;
@@ -99,6 +102,8 @@ pub struct Shared {
     pub(super) fills: FillTable,
     pub(super) fetches: SingleFlight<FetchKey, FetchOutcome>,
     pub(super) proofs: SingleFlight<ProofKey, Result<u64, PullError>>,
+    pub(super) tiers: Tiers,
+    pub(super) tier_writes: TierWrites,
     /// By canonical namespace.
     policies: ArcSwap<HashMap<Namespace, Arc<UpstreamPolicy>>>,
     /// As of the start: what an upstream brings that came with a reload counts for the store alone.
@@ -128,6 +133,8 @@ impl Shared {
             fills: FillTable::new(workers.count()),
             fetches: SingleFlight::new(workers.clone()),
             proofs: SingleFlight::new(workers.clone()),
+            tiers: Tiers::new(&config.storage.remote_tiers),
+            tier_writes: TierWrites::default(),
             policies: ArcSwap::default(),
             owners,
             workers,
@@ -145,6 +152,16 @@ impl Shared {
         requests: crossbeam_channel::Receiver<RoomRequest>,
     ) -> io::Result<()> {
         make_room::start(self, requests)
+    }
+
+    /// Requests to remote tiers by what came of them, for each tier that is declared.
+    pub fn tier_counts(&self) -> Vec<TierCount> {
+        self.tiers.counts()
+    }
+
+    /// Contents that wait to be written to remote tiers, and those that found the queue full.
+    pub fn tier_writes(&self) -> (usize, u64) {
+        (self.tier_writes.waiting(), self.tier_writes.dropped())
     }
 
     /// Fills running now.
@@ -194,13 +211,17 @@ pub struct Registry {
     shared: Arc<Shared>,
     client: RefCell<Client>,
     metrics: WorkerMetrics,
+    placer: OnceCell<Placer>,
 }
+
+/// Asks the plugins of this worker where stored content is to be written, too.
+pub type Placer = Box<dyn Fn(&PlaceRequest<'_>) -> Vec<RemoteRequest>>;
 
 impl Registry {
     /// Makes the worker's registry and remembers it for the work other workers send here.
     pub fn install(shared: Arc<Shared>, client: Client, metrics: WorkerMetrics) -> Rc<Self> {
         let client = RefCell::new(client);
-        let registry = Rc::new(Self { shared, client, metrics });
+        let registry = Rc::new(Self { shared, client, metrics, placer: OnceCell::new() });
         CURRENT.with(|current| *current.borrow_mut() = Some(registry.clone()));
         registry
     }
@@ -220,6 +241,15 @@ impl Registry {
     /// Asks upstreams through `client` from now on; what is under way goes on with the one before.
     pub fn set_client(&self, client: Client) {
         *self.client.borrow_mut() = client;
+    }
+
+    /// Writes what is stored from now on to the remote tiers that `placer` names. The first counts.
+    pub fn set_placer(&self, placer: Placer) {
+        let _ = self.placer.set(placer);
+    }
+
+    pub(super) fn place_stored(&self, request: &PlaceRequest<'_>) -> Vec<RemoteRequest> {
+        self.placer.get().map(|placer| placer(request)).unwrap_or_default()
     }
 
     pub(super) fn client(&self) -> Client {

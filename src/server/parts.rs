@@ -128,6 +128,10 @@ impl Parts {
             },
         }
         .install();
+        let placer = Rc::downgrade(&state);
+        state.api.registry().set_placer(Box::new(move |request| {
+            placer.upgrade().map(|state| state.api.place_stored(request)).unwrap_or_default()
+        }));
         for &address in &self.listen {
             listen(&state, address, Service::Registry)?;
         }

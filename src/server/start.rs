@@ -247,6 +247,7 @@ fn start_workers(parts: Parts, driver: Driver) -> Result<(Workers, Arc<Shared>),
         })?;
     }
     let registry = parts.shared(&workers)?;
+    store_metrics::remote_tiers(&parts.metrics, &registry);
     Ok((workers, registry))
 }
 

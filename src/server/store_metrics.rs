@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::maintenance::Maintenance;
 use super::open_store::OpenStore;
+use crate::registry::Shared;
 use crate::registry::Space;
 use crate::storage::Pool;
 use crate::telemetry::Metrics;
@@ -115,6 +116,33 @@ fn owners(metrics: &Metrics, opened: &OpenStore) {
             limited.collect()
         });
     }
+}
+
+/// What was asked of remote tiers; nothing where none is declared.
+pub(super) fn remote_tiers(metrics: &Metrics, shared: &Arc<Shared>) {
+    let counted = shared.clone();
+    metrics.attach_counters(
+        "ringport_remote_tier_requests",
+        "Requests of placements to remote tiers, by what came of them",
+        ["tier", "purpose", "outcome"],
+        move || {
+            let counts = counted.tier_counts().into_iter();
+            let labelled = counts
+                .map(|one| ([one.tier, one.purpose.to_owned(), one.outcome.to_owned()], one.count));
+            labelled.collect()
+        },
+    );
+    let (waiting, dropped) = (shared.clone(), shared.clone());
+    metrics.attach_gauge(
+        "ringport_remote_tier_writes_waiting",
+        "Contents that wait to be written to remote tiers",
+        move || waiting.tier_writes().0 as u64,
+    );
+    metrics.attach_counter(
+        "ringport_remote_tier_writes_dropped",
+        "Contents that are not written to remote tiers because too many waited",
+        move || dropped.tier_writes().1,
+    );
 }
 
 /// What scrubs have done.

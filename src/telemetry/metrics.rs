@@ -156,6 +156,19 @@ impl Metrics {
         self.attach(Box::new(exposition::ReadValues { name, help, label, read }));
     }
 
+    /// Adds counters with these labels, whose values and counts are told by `read`; `name` is
+    /// without `_total`. The values must be closed sets.
+    pub fn attach_counters<const N: usize>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: [&'static str; N],
+        read: impl Fn() -> Vec<([String; N], u64)> + Send + Sync + 'static,
+    ) {
+        let read = Box::new(read);
+        self.attach(Box::new(exposition::ReadCounts { name, help, labels, read }));
+    }
+
     /// Adds the figures of plugins, which `read` tells.
     pub fn attach_plugins(&self, read: impl Fn() -> Vec<PluginFigures> + Send + Sync + 'static) {
         self.attach(Box::new(plugins::Plugins { read: Box::new(read) }));

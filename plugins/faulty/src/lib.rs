@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use ringport_plugin_sdk::{
-    Answer, By, Candidate, Class, Header, PlaceAnswer, PlaceRequest, Placement, Purpose, Refusal,
-    Remote, Request, Resolver, Setup, Verdict,
+    Answer, By, Candidate, Class, Header, Moment, PlaceAnswer, PlaceRequest, Placement, Purpose,
+    Refusal, Remote, Request, Resolver, Setup, Verdict,
 };
 
 ringport_plugin_sdk::export!(Faulty);
@@ -35,6 +35,7 @@ pub struct Faulty {
     fail: String,
     headers: Vec<Header>,
     generation: u32,
+    tiers: Vec<String>,
 }
 
 impl Resolver for Faulty {
@@ -56,7 +57,8 @@ impl Resolver for Faulty {
         }
         let headers = config.headers.iter().map(|name| setup.want_header(name));
         let headers = headers.collect::<Result<_, _>>()?;
-        Ok(Faulty { fail: config.fail, headers, generation: 1 })
+        let tiers = setup.remote_tiers.iter().map(|&origin| origin.to_owned()).collect();
+        Ok(Faulty { fail: config.fail, headers, generation: 1, tiers })
     }
 
     fn start_worker(&self, number: u32) -> Result<(), Refusal> {
@@ -116,10 +118,15 @@ impl Resolver for Faulty {
         let Some(fault) = request.repository.strip_prefix("faulty/") else {
             return Ok(Verdict::Decline);
         };
+        if fault.starts_with("tier") {
+            self.use_tiers(fault == "tier-late", request, answer);
+            return Ok(Verdict::Answered);
+        }
+        let origin = self.tiers.first().map_or("https://s3.example", String::as_str);
         let remote = Remote {
             purpose: Purpose::Read,
             method: "GET",
-            url: "https://s3.example/bucket/key?signature=secret",
+            url: &format!("{origin}/bucket/key?signature=secret"),
             headers: &[("x-amz-date", "today")],
             expires_unix_ms: Some(1_900_000_000_000),
         };
@@ -175,12 +182,31 @@ impl Resolver for Faulty {
                 fail: self.fail.clone(),
                 headers: self.headers.clone(),
                 generation: self.generation + 1,
+                tiers: self.tiers.clone(),
             })),
         }
     }
 }
 
 impl Faulty {
+    /// Reads from every declared tier and writes to every one, below the content's digest.
+    fn use_tiers(&self, late: bool, request: &PlaceRequest<'_>, answer: &mut PlaceAnswer<'_>) {
+        let (purpose, method) = match request.moment {
+            Moment::Stored => (Purpose::Write, "PUT"),
+            _ => (Purpose::Read, "GET"),
+        };
+        for (origin, digest) in self.tiers.iter().zip(request.digest.into_iter().cycle()) {
+            let key = digest.replace(':', "/");
+            answer.remote(&Remote {
+                purpose,
+                method,
+                url: &format!("{origin}/bucket//{key}?a=%2f&X-Signature=hush-query&b"),
+                headers: &[("X-Signed", "hush-header")],
+                expires_unix_ms: late.then_some(1),
+            });
+        }
+    }
+
     fn say_what_came_with_1_1(
         &self,
         fault: &str,

@@ -83,6 +83,33 @@ impl Collector for ReadValues {
     }
 }
 
+/// A counter that someone else keeps, for each set of values of some labels.
+pub(super) struct ReadCounts<const N: usize> {
+    pub name: &'static str,
+    pub help: &'static str,
+    pub labels: [&'static str; N],
+    pub read: Box<dyn Fn() -> Vec<([String; N], u64)> + Send + Sync>,
+}
+
+impl<const N: usize> fmt::Debug for ReadCounts<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ReadCounts").field(&self.name).finish()
+    }
+}
+
+impl<const N: usize> Collector for ReadCounts<N> {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let counter = MetricType::Counter;
+        let mut family = encoder.encode_descriptor(self.name, self.help, None, counter)?;
+        for (values, count) in (self.read)() {
+            let labels: Vec<(&str, &str)> =
+                self.labels.into_iter().zip(values.iter().map(String::as_str)).collect();
+            encode_count(&mut family.encode_family(&labels)?, count)?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Debug for ReadValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ReadValue").field(&self.name).finish()

@@ -1,0 +1,203 @@
+//! A blob on its way into the store: what one response after another brings of it.
+
+use bytes::Bytes;
+
+use super::space::{NoRoom, Reservation};
+use super::state::Registry;
+use super::take_room::{NoPlace, take_room};
+use super::{Fill, PullError};
+use crate::storage::{StageError, Staged};
+use crate::telemetry::FillOutcome;
+use crate::upstream::{Body, Response, UpstreamError};
+
+/// How much room is promised at a time to content of unknown size.
+const GROWTH_BYTES: u64 = 1024 * 1024;
+
+/// Why one try ended early.
+pub(super) enum Broken {
+    /// Asking again may bring the rest.
+    Retry(UpstreamError),
+    /// It cannot get better.
+    Final(Lost),
+}
+
+/// Why there is no content, for the followers and for the metrics.
+pub(super) struct Lost {
+    pub(super) error: PullError,
+    pub(super) outcome: FillOutcome,
+}
+
+impl Lost {
+    pub(super) fn rejected(fill: &Fill, what: &str) -> Self {
+        let error = PullError::UpstreamFailed(format!("{}@{}: {what}", fill.scope, fill.digest));
+        Self { error, outcome: FillOutcome::Rejected }
+    }
+}
+
+impl From<&UpstreamError> for Lost {
+    fn from(error: &UpstreamError) -> Self {
+        Self { error: PullError::from(error), outcome: FillOutcome::UpstreamFailed }
+    }
+}
+
+impl From<StageError> for Lost {
+    fn from(error: StageError) -> Self {
+        let outcome = match &error {
+            StageError::Digest(_) => FillOutcome::DigestMismatch,
+            StageError::Io { .. } => FillOutcome::StorageFailed,
+        };
+        Self { error: PullError::from(error), outcome }
+    }
+}
+
+/// What is there of a blob.
+#[derive(Default)]
+pub(super) struct Arriving {
+    /// Made when somebody has answered: before that nobody knows which pool has the room.
+    pub(super) staged: Option<Staged>,
+    /// Of the whole, if told.
+    pub(super) size: Option<u64>,
+    /// The room that was promised to it.
+    pub(super) place: Option<Reservation>,
+}
+
+impl Arriving {
+    /// Bytes so far.
+    pub(super) fn received(&self) -> u64 {
+        self.staged.as_ref().map_or(0, Staged::size)
+    }
+
+    /// Takes what a response brings, to the end of the content. Followers see it grow if it
+    /// `is_shown`, or was before.
+    pub(super) async fn take(
+        &mut self,
+        registry: &Registry,
+        fill: &Fill,
+        response: Response,
+        is_shown: bool,
+    ) -> Result<(), Broken> {
+        let from = self.received();
+        let skip = check_head(registry, fill, &response, from, &mut self.size)?;
+        let staged = match &mut self.staged {
+            Some(staged) => staged,
+            None => {
+                // Before any client is told that content comes.
+                let (shared, bytes) = (registry.shared(), self.size.unwrap_or(0));
+                let taken =
+                    take_room(shared, (&fill.scope, &fill.digest), bytes, fill.placing.pool).await;
+                let (made, room) = taken.map_err(|why| match why {
+                    NoPlace::NoRoom => no_room(fill, bytes),
+                    NoPlace::Failed(error) => Broken::Final(error.into()),
+                })?;
+                self.place = Some(room);
+                self.staged.insert(made)
+            }
+        };
+        if from == 0 && is_shown {
+            fill.opened(known(self.size), staged.shared());
+        }
+        receive(registry, fill, staged, response.body, skip, &mut self.place).await?;
+        match self.size {
+            Some(size) if staged.size() != size => Err(Broken::Final(Lost::rejected(
+                fill,
+                &format!("the body ended at {} of {size} bytes", staged.size()),
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it is whole; followers may look at it then.
+    pub(super) fn verify(&self, fill: &Fill) -> Result<(), Lost> {
+        let Some(staged) = &self.staged else {
+            return Err(Lost::rejected(fill, "it ended before it began"));
+        };
+        staged.verify()?;
+        fill.opened(known(self.size), staged.shared());
+        Ok(())
+    }
+}
+
+/// A body of no bytes is complete with its head: its followers wait for the digest.
+fn known(size: Option<u64>) -> Option<u64> {
+    size.filter(|&bytes| bytes > 0)
+}
+
+fn no_room(fill: &Fill, bytes: u64) -> Broken {
+    let message = format!("{}@{}: no room for {bytes} bytes in the store", fill.scope, fill.digest);
+    let error = PullError::NoRoom(message);
+    Broken::Final(Lost { error, outcome: FillOutcome::StorageFailed })
+}
+
+/// Checks status and size of a response; returns how many body bytes we have already.
+fn check_head(
+    registry: &Registry,
+    fill: &Fill,
+    response: &Response,
+    from: u64,
+    size: &mut Option<u64>,
+) -> Result<u64, Broken> {
+    let fail = |what: String| Broken::Final(Lost::rejected(fill, &what));
+    let (skip, whole) = match response.status {
+        200 => (from, response.content_length),
+        206 if from > 0 => (0, response.content_length.map(|rest| from.saturating_add(rest))),
+        404 => {
+            let message = format!("{} does not know blob {}", fill.scope, fill.digest);
+            let error = PullError::BlobUnknown(message);
+            return Err(Broken::Final(Lost { error, outcome: FillOutcome::UpstreamFailed }));
+        }
+        416 => return Err(fail(format!("there is nothing after byte {from} of what it sent"))),
+        status => return Err(fail(format!("unexpected status {status} for a blob"))),
+    };
+    let max = registry.shared().blob_bytes_max;
+    if let Some(found) = whole.filter(|&found| found > max) {
+        return Err(fail(format!("{found} bytes, more than the {max} that a blob may have")));
+    }
+    match (*size, whole) {
+        (Some(known), Some(found)) if known != found => {
+            Err(fail(format!("size changed from {known} to {found} bytes between two requests")))
+        }
+        (None, found) if from == 0 => {
+            *size = found;
+            Ok(skip)
+        }
+        _ => Ok(skip),
+    }
+}
+
+/// Writes the body behind what is staged already, leaving out its first `skip` bytes.
+async fn receive(
+    registry: &Registry,
+    fill: &Fill,
+    staged: &mut Staged,
+    mut body: Body,
+    mut skip: u64,
+    place: &mut Option<Reservation>,
+) -> Result<(), Broken> {
+    let max = registry.shared().blob_bytes_max;
+    while let Some(frame) = body.frame().await {
+        let mut frame: Bytes = frame.map_err(Broken::Retry)?;
+        if skip > 0 {
+            let cut = usize::try_from(skip).unwrap_or(usize::MAX).min(frame.len());
+            frame = frame.split_off(cut);
+            skip -= cut as u64;
+        }
+        if frame.is_empty() {
+            continue;
+        }
+        if staged.size() + frame.len() as u64 > max {
+            let what = format!("more than the {max} bytes that a blob may have");
+            return Err(Broken::Final(Lost::rejected(fill, &what)));
+        }
+        let after = staged.size() + frame.len() as u64;
+        if let Some(place) = place
+            && after > place.bytes()
+        {
+            // Of unknown size: room is promised as it comes.
+            let more = (after - place.bytes()).max(GROWTH_BYTES);
+            place.grow(more).await.map_err(|NoRoom| no_room(fill, after))?;
+        }
+        staged.append(frame).await.map_err(|error| Broken::Final(error.into()))?;
+        fill.grown(staged.size());
+    }
+    Ok(())
+}
