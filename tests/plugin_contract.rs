@@ -265,7 +265,7 @@ fn what_declines_to_place_leaves_it_to_the_defaults_and_explain_shows_what_does_
         "pool: nvme\n",
         "ttl: 60s\n",
         "priority: 2\n",
-        "remote tier: GET https://s3.example/bucket/key (not performed)\n",
+        "remote tier: GET https://s3.example/bucket/key\n",
     ] {
         assert!(explanation.contains(line), "{line:?} is not in:\n{explanation}");
     }

@@ -87,7 +87,7 @@ fn write_placement(f: &mut fmt::Formatter<'_>, placement: &Placement) -> fmt::Re
     }
     writeln!(f, "priority: {}", placement.priority)?;
     for remote in &placement.remotes {
-        writeln!(f, "remote tier: {} {} (not performed)", remote.method, remote.shown_url())?;
+        writeln!(f, "remote tier: {} {}", remote.method, remote.shown_url())?;
     }
     Ok(())
 }

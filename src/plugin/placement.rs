@@ -35,7 +35,7 @@ pub struct Placement {
     pub ttl: Option<Duration>,
     /// From -10 to 10: each step doubles what keeping it is worth.
     pub priority: i32,
-    /// Requests to remote tiers, in order of preference; at most 4. Nobody performs them yet.
+    /// Requests to remote tiers, in order of preference; at most 4.
     pub remotes: Vec<RemoteRequest>,
     /// Which of the plugin's rules decided; at most 256 bytes.
     pub rule: String,

@@ -382,10 +382,13 @@ typedef struct ringport_host {
     ringport_status (*emit_placement)(ringport_ctx *ctx, const ringport_placement *placement);
 
     /* Adds a request to a remote tier, in order of preference. In place only, with
-     * RINGPORT_CLASS_CACHE or _PINNED. The closed world holds here too. Without
-     * RINGPORT_HOST_REMOTE_TIER in `features` (no host of this version sets it) the host checks
-     * it, shows it in `ringport explain` without its query and header values, and sends nothing:
-     * a plugin that is useless then should refuse to be configured. */
+     * RINGPORT_CLASS_CACHE or _PINNED. The closed world holds here too. The host sends it as it
+     * stands, without following redirects, and takes from it only content of the digest that it
+     * wants: READ one after the other until one brings it, then the upstream; WRITE each, some
+     * time after the commit, perhaps twice or never. What was read from a tier is not written.
+     * `ringport explain` shows neither query nor header values. A host without
+     * RINGPORT_HOST_REMOTE_TIER in `features` checks and shows it, and sends nothing: a plugin
+     * that is useless then should refuse to be configured. */
     ringport_status (*emit_remote)(ringport_ctx *ctx, const ringport_remote *remote);
 
     /* Asks for the value of a request header in each resolve. In configure only, each name once,

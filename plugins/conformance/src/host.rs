@@ -49,7 +49,7 @@ const SAME: abi::Host = abi::Host {
     emit_rule: Some(emit_rule),
     emit_error: Some(emit_error),
     emit_freshness: Some(emit_freshness),
-    features: 0,
+    features: abi::HOST_REMOTE_TIER,
     emit_candidate: Some(emit_candidate),
     emit_immutable: Some(emit_immutable),
     emit_cacheable: Some(emit_cacheable),
@@ -63,10 +63,16 @@ const LARGER_BYTES: u32 = size_of::<Grown<abi::Host>>() as u32;
 
 static HOSTS: [Grown<abi::Host>; 3] = [
     Grown::new(SAME),
-    Grown::new(abi::Host { size: LARGER_BYTES, abi_minor: LATER_MINOR, features: 1 << 40, ..SAME }),
+    Grown::new(abi::Host {
+        size: LARGER_BYTES,
+        abi_minor: LATER_MINOR,
+        features: abi::HOST_REMOTE_TIER | 1 << 40,
+        ..SAME
+    }),
     Grown::new(abi::Host {
         size: HOST_1_0,
         abi_minor: 0,
+        features: 0,
         emit_candidate: None,
         emit_immutable: None,
         emit_cacheable: None,

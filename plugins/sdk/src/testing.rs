@@ -46,6 +46,7 @@ pub struct FakeHost {
     upstreams: Vec<FakeUpstream>,
     pools: Vec<String>,
     remote_tiers: Vec<String>,
+    only_shows_remote_tier: bool,
     config: String,
 }
 
@@ -100,6 +101,13 @@ impl FakeHost {
     /// Declares the origin of a remote tier, such as `https://bucket.example`.
     pub fn remote_tier(mut self, origin: &str) -> FakeHost {
         self.remote_tiers.push(origin.to_owned());
+        self
+    }
+
+    /// Plays a host that checks requests to remote tiers, shows them and sends none
+    /// ([`Setup::performs_remote_tier`](crate::Setup::performs_remote_tier)).
+    pub fn only_shows_remote_tier(mut self) -> FakeHost {
+        self.only_shows_remote_tier = true;
         self
     }
 

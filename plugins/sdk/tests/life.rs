@@ -23,6 +23,8 @@ struct Config {
     header: Option<String>,
     #[serde(default)]
     refresh_seconds: Option<u64>,
+    #[serde(default)]
+    needs_remote_tier: bool,
 }
 
 struct Probe {
@@ -61,6 +63,9 @@ impl Resolver for Probe {
         let Some(upstream) = setup.upstream(&config.target) else {
             return Err(Refusal::invalid(format!("`target`: {} is not declared", config.target)));
         };
+        if config.needs_remote_tier && !setup.performs_remote_tier {
+            return Err(Refusal::invalid("`needs_remote_tier`: this host sends nothing"));
+        }
         if let Some(seconds) = config.refresh_seconds {
             setup.want_refresh(Duration::from_secs(seconds))?;
         }
@@ -292,6 +297,14 @@ fn placements_come_through_the_table() {
     }
     assert!(place("panic").error.contains("panicked in place: in place"));
     assert_eq!(place("s3").status, Some(Status::Unavailable));
+}
+
+#[test]
+fn a_plugin_can_refuse_a_host_that_only_shows_remote_tiers() {
+    let host = host().config("target = 'docker.io'\nneeds_remote_tier = true");
+    host.start(&PLUGIN).expect("a host that performs them");
+    let error = host.only_shows_remote_tier().start(&PLUGIN).expect_err("one that does not");
+    assert!(error.contains("sends nothing"), "{error}");
 }
 
 #[test]

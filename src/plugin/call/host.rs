@@ -19,8 +19,7 @@ pub(super) static HOST: abi::Host = abi::Host {
     emit_rule: Some(emit_rule),
     emit_error: Some(emit_error),
     emit_freshness: Some(emit_freshness),
-    // `abi::HOST_REMOTE_TIER` comes when somebody performs the requests of a `Placement`.
-    features: 0,
+    features: abi::HOST_REMOTE_TIER,
     emit_candidate: Some(emit_candidate),
     emit_immutable: Some(emit_immutable),
     emit_cacheable: Some(emit_cacheable),

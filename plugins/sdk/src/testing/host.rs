@@ -21,7 +21,14 @@ pub(super) struct Context<'a> {
     pub(super) broken: Option<String>,
 }
 
-pub(super) static HOST: abi::Host = abi::Host {
+/// The table that this fake host hands out.
+pub(super) fn table(host: &FakeHost) -> &'static abi::Host {
+    static PERFORMS: abi::Host = HOST;
+    static SHOWS: abi::Host = abi::Host { features: 0, ..HOST };
+    if host.only_shows_remote_tier { &SHOWS } else { &PERFORMS }
+}
+
+const HOST: abi::Host = abi::Host {
     size: size_of::<abi::Host>() as u32,
     reserved: 0,
     abi_major: abi::ABI_MAJOR,
@@ -32,7 +39,7 @@ pub(super) static HOST: abi::Host = abi::Host {
     emit_rule: Some(emit_rule),
     emit_error: Some(emit_error),
     emit_freshness: Some(emit_freshness),
-    features: 0,
+    features: abi::HOST_REMOTE_TIER,
     emit_candidate: Some(emit_candidate),
     emit_immutable: Some(emit_immutable),
     emit_cacheable: Some(emit_cacheable),

@@ -4,7 +4,7 @@ use std::ptr::null_mut;
 
 use ringport_plugin_abi as abi;
 
-use super::host::{Context, HOST};
+use super::host::{Context, table};
 use super::{FakeAnswer, FakeHost, FakePlacement};
 use crate::place::{Moment, PlaceRequest};
 use crate::resolver::{Kind, NsSource, Request, Status};
@@ -73,8 +73,9 @@ impl Life {
         };
         let mut context = Context::new(&self.host);
         let mut instance = null_mut();
-        // SAFETY: all that `args` points at lives to the end of this function, `HOST` for ever.
-        let status = context.run(|ctx| unsafe { configure(&HOST, &args, ctx, &mut instance) });
+        // SAFETY: all that `args` points at lives to the end of this function, the table for ever.
+        let status =
+            context.run(|ctx| unsafe { configure(table(&self.host), &args, ctx, &mut instance) });
         let outcome = started(status, &context, instance.is_null());
         self.headers_wanted = context.headers_wanted;
         self.instance = instance;
@@ -137,7 +138,8 @@ impl Life {
         let mut successor = null_mut();
         let instance = self.instance;
         // SAFETY: the instance was configured and is not destroyed before `self` is dropped.
-        let status = context.run(|ctx| unsafe { refresh(instance, &HOST, ctx, &mut successor) });
+        let status =
+            context.run(|ctx| unsafe { refresh(instance, table(&self.host), ctx, &mut successor) });
         started(status, &context, false)?;
         if successor.is_null() {
             return Ok(false);
