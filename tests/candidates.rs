@@ -60,7 +60,8 @@ fn what_fails_gives_way_to_the_next() {
     let rig = rig("candidates-fail");
     let wrong = || Answer::instead("application/octet-stream", b"wrong".to_vec());
     let failures = [
-        ("429", Answer::status(429)),
+        // It holds back nothing else: that is for rate_limits.
+        ("429", Answer::status(429).header("Retry-After", "0")),
         ("500", Answer::status(500)),
         ("502", Answer::status(502)),
         ("503", Answer::status(503)),
