@@ -21,7 +21,7 @@ default_upstream = "docker.io"
 hosted = ["team/*"]
 [[plugin.config.access]]
 action = "deny"
-images = ["quay.io/*"]
+images = ["quay.io/*", "docker.io/evil/*"]
 clients = ["10.0.0.0/8", "127.0.0.0/8"]
 reason = "ask the platform team"
 [[plugin.config.access]]
@@ -79,6 +79,11 @@ fn what_is_denied_is_not_fetched_by_any_way() {
         assert!(answer.text().contains(said), "{}", answer.text());
     }
     assert_eq!(rig.quay.requests(), 0);
+    // A name whose later part holds a dot names no registry: it is the default's like any other.
+    for target in ["/v2/evil/tool.v1/manifests/v1", "/v2/docker.io/evil/tool.v1/manifests/v1"] {
+        assert_eq!(rig.server.get(target).status(), 403, "{target}");
+    }
+    assert_eq!((rig.hub.requests(), rig.artifactory.requests()), (0, 0));
     // A rule for other clients does not count for this one.
     let body = manifest("allowed");
     rig.ghcr.add_manifest("org/app", "v1", OCI_MANIFEST, &body);

@@ -25,7 +25,7 @@ mod upstreams;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;
 
-use ringport_plugin_sdk::names::{NameBuf, is_repository_name, looks_like_host};
+use ringport_plugin_sdk::names::{HostPrefix, NameBuf, is_repository_name};
 use ringport_plugin_sdk::{
     Answer, Candidate, NsSource, Refusal, Request, Resolver, Setup, Verdict,
 };
@@ -155,7 +155,7 @@ impl Policy {
             Some(ns) => Some(self.upstreams.called(ns)),
             None => {
                 // A host and nothing behind it is no image of the default upstream.
-                let is_hosted = looks_like_host(request.repository)
+                let is_hosted = HostPrefix::of(request.repository).is_some()
                     || self.hosted.iter().any(|pattern| pattern.matches(request.repository));
                 self.default_upstream.as_deref().filter(|_| !is_hosted)
             }
@@ -193,9 +193,9 @@ impl Policy {
         let is_named = matches!(request.ns_source, NsSource::Header | NsSource::Query);
         if let Some(ns) = request.ns.filter(|_| is_named) {
             // What says the same as `ns` has been taken off the repository already.
-            let rest = request.repository.strip_prefix("proxy/").unwrap_or(request.repository);
-            let host = rest.split_once('/').map(|(host, _)| host.to_ascii_lowercase());
-            if let Some(host) = host.filter(|host| looks_like_host(host))
+            let prefix = HostPrefix::of(request.repository);
+            let host = prefix.filter(|prefix| !prefix.repository.is_empty());
+            if let Some(host) = host.map(|prefix| prefix.host.to_ascii_lowercase())
                 && self.upstreams.find(host.strip_suffix(":443").unwrap_or(&host)).is_some()
                 && differ(&host, ns)
             {

@@ -49,6 +49,8 @@ fn an_image_has_one_name_by_whichever_way_it_is_asked_for() {
     let mut worker = example();
     let rewritten = "artifactory.corp docker-remote/library/alpine \
                      (rewrite docker.io/* -> artifactory.corp/docker-remote/*; tags[1])";
+    let rewritten_dotted = "artifactory.corp docker-remote/org/my.app \
+                            (rewrite docker.io/* -> artifactory.corp/docker-remote/*)";
     let denied = "DENIED: quay.io/org/app is not allowed here: of quay.io only coreos; ask the \
                   platform team for more";
     let cases = [
@@ -68,6 +70,9 @@ fn an_image_has_one_name_by_whichever_way_it_is_asked_for() {
         // Hosted, or nothing at all: not ours to route.
         (Request::pull("team/app"), "DECLINE"),
         (Request::pull("quay.io"), "DECLINE"),
+        (Request::pull("proxy/quay.io"), "DECLINE"),
+        // A dot is no host where it stands behind a slash.
+        (Request::pull("org/my.app"), rewritten_dotted),
     ];
     for (request, expected) in &cases {
         assert_eq!(&ask(&mut worker, request), expected, "{request:?}");

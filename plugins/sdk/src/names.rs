@@ -80,6 +80,37 @@ pub fn looks_like_host(segment: &str) -> bool {
     segment.contains(['.', ':']) || segment.eq_ignore_ascii_case("localhost")
 }
 
+/// The registry host that a name in a path begins with, perhaps behind `proxy/`. `proxy/` counts
+/// only before a host; otherwise it is a name like any other.
+///
+/// ```
+/// use ringport_plugin_sdk::names::HostPrefix;
+///
+/// let prefix = HostPrefix::of("proxy/ghcr.io/org/app").unwrap();
+/// assert_eq!((prefix.host, prefix.repository), ("ghcr.io", "org/app"));
+/// assert!(HostPrefix::of("org/my.app").is_none());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostPrefix<'a> {
+    /// As the client wrote it: of any case, perhaps with a port.
+    pub host: &'a str,
+    /// What stands up to the end of the host: `ghcr.io`, `proxy/ghcr.io`.
+    pub through_host: &'a str,
+    /// The name behind the host; empty when nothing follows.
+    pub repository: &'a str,
+}
+
+impl HostPrefix<'_> {
+    /// Splits a host off the front of `name`; `None` where its first segment is none.
+    pub fn of(name: &str) -> Option<HostPrefix<'_>> {
+        let rest = name.strip_prefix("proxy/").unwrap_or(name);
+        let host = rest.split('/').next().filter(|host| looks_like_host(host))?;
+        let repository = rest.get(host.len() + 1..).unwrap_or_default();
+        let through_host = name.get(..name.len() - rest.len() + host.len()).unwrap_or(name);
+        Some(HostPrefix { host, through_host, repository })
+    }
+}
+
 /// Whether `pattern` matches all of `text`. `*` stands for any run of characters, none and `/`
 /// included; every other character for itself. Time is at most the product of the lengths.
 pub fn glob_matches(pattern: &str, text: &str) -> bool {
@@ -162,6 +193,28 @@ mod tests {
         }
         let evil = format!("{}b", "*a".repeat(50));
         assert!(!glob_matches(&evil, &"a".repeat(255)), "ends, and quickly");
+    }
+
+    #[test]
+    fn hosts_in_front_of_names() {
+        let cases = [
+            ("ghcr.io/org/app", Some(("ghcr.io", "ghcr.io", "org/app"))),
+            ("proxy/Reg:5000/app", Some(("Reg:5000", "proxy/Reg:5000", "app"))),
+            ("my.app", Some(("my.app", "my.app", ""))),
+            ("proxy/my.app", Some(("my.app", "proxy/my.app", ""))),
+            ("my.app/", Some(("my.app", "my.app", ""))),
+            ("proxy/localhost/a.b/c", Some(("localhost", "proxy/localhost", "a.b/c"))),
+            ("org/my.app", None),
+            ("org/sub/v1.2", None),
+            ("proxy/org/my.app", None),
+            ("proxy", None),
+            ("", None),
+        ];
+        for (name, expected) in cases {
+            let found = HostPrefix::of(name);
+            let found = found.map(|found| (found.host, found.through_host, found.repository));
+            assert_eq!(found, expected, "{name:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The routing rules, in the order in which they are asked.
 
-use ringport_plugin_sdk::names::{glob_matches, is_repository_name, looks_like_host};
+use ringport_plugin_sdk::names::{HostPrefix, glob_matches, is_repository_name};
 use ringport_plugin_sdk::{Refusal, Request};
 
 use crate::upstreams::{UpstreamId, Upstreams};
@@ -46,18 +46,9 @@ pub(crate) struct Router {
     pub(crate) hosted: Vec<HostedPattern>,
 }
 
-/// A path name whose first segment, perhaps behind `proxy/`, looks like a registry host.
-struct HostPrefix<'a> {
-    host: &'a str,
-    /// What stands up to the end of the host: `ghcr.io`, `proxy/ghcr.io`.
-    through_host: &'a str,
-    /// The name behind the host; empty when nothing follows.
-    repository: &'a str,
-}
-
 impl Router {
     pub(crate) fn route<'a>(&'a self, request: &Request<'a>) -> Result<Route<'a>, Refusal> {
-        let prefix = host_prefix(request.name);
+        let prefix = HostPrefix::of(request.name);
         match (request.header_ns, request.query_ns) {
             (Some(header), Some(ns)) if !self.same_upstream(header, ns) => {
                 Err(Refusal::invalid(format!(
@@ -188,21 +179,4 @@ fn not_a_name(repository: &str) -> Refusal {
         "{repository:?} is not a repository name; expected at most 255 bytes of lower-case \
          letters, digits and single separators, such as library/alpine"
     ))
-}
-
-/// Splits a host off the front of a path name. `proxy/` counts only before a host; otherwise it
-/// is a name like any other.
-fn host_prefix(name: &str) -> Option<HostPrefix<'_>> {
-    let rest = name.strip_prefix("proxy/").unwrap_or(name);
-    let host = first_segment(rest);
-    if !looks_like_host(host) {
-        return None;
-    }
-    let repository = rest.get(host.len() + 1..).unwrap_or_default();
-    let through_host = name.get(..name.len() - rest.len() + host.len()).unwrap_or(name);
-    Some(HostPrefix { host, through_host, repository })
-}
-
-fn first_segment(name: &str) -> &str {
-    name.split('/').next().unwrap_or_default()
 }
