@@ -26,7 +26,7 @@ mod tests;
 use std::collections::HashMap;
 
 use ipnet::IpNet;
-use ringport_plugin_sdk::names::{NameBuf, glob_matches, is_repository_name, looks_like_host};
+use ringport_plugin_sdk::names::{HostPrefix, NameBuf, glob_matches, is_repository_name};
 use ringport_plugin_sdk::{
     Answer, By, Candidate, Header, Kind, PlaceAnswer, PlaceRequest, Placement, Refusal, Request,
     Resolver, Setup, Verdict,
@@ -182,7 +182,7 @@ impl Shard {
     /// The canonical namespace of the request, if its content is shared.
     fn namespace<'a>(&'a self, request: &Request<'_>) -> Option<&'a str> {
         let Some(named) = request.ns else {
-            let is_hosted = looks_like_host(request.repository)
+            let is_hosted = HostPrefix::of(request.repository).is_some()
                 || self.hosted.iter().any(|pattern| glob_matches(pattern, request.repository));
             let default = self.default_upstream.as_deref().filter(|_| !is_hosted)?;
             return self.shared.get(default).map(String::as_str);
@@ -194,7 +194,7 @@ impl Shard {
         if is_other(request.query_ns) || is_other(request.header_ns) {
             return None;
         }
-        let has_host = request.repository.split('/').next().is_some_and(looks_like_host);
+        let has_host = HostPrefix::of(request.repository).is_some();
         self.shared.get(named).map(String::as_str).filter(|_| !has_host)
     }
 

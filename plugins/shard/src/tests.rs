@@ -111,6 +111,7 @@ fn only_what_is_shared_is_shared() {
         ("unknown.example", "org/app"),
         ("b.mirror", "org/app"),
         ("ghcr.io", "docker.io/org/app"),
+        ("ghcr.io", "proxy/docker.io/org/app"),
         ("ghcr.io", "Not/A/Name"),
     ] {
         assert!(!shared(ns, name), "{ns} {name}");
@@ -129,8 +130,11 @@ fn requests_that_name_no_registry_follow_the_default() {
     };
     let default = "default_upstream = 'docker.io'\nhosted = ['team/*']\n";
     assert!(with(default, "alpine").contains(" library/alpine with ns=docker.io, docker.io "));
-    assert_eq!(with(default, "team/app"), "DECLINE");
-    assert_eq!(with(default, "ghcr.io"), "DECLINE");
+    // A dot is no host where it stands behind a slash.
+    assert!(with(default, "org/my.app").contains(" org/my.app with ns=docker.io, docker.io "));
+    for name in ["team/app", "ghcr.io", "proxy/ghcr.io"] {
+        assert_eq!(with(default, name), "DECLINE", "{name}");
+    }
     assert_eq!(with("", "alpine"), "DECLINE");
     let mut both = Request::pull_from("docker.io", "a/b");
     both.header_ns = Some("ghcr.io");
