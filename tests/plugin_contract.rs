@@ -186,6 +186,38 @@ fn answers_are_remembered_by_what_they_depend_on_and_no_further() {
 }
 
 #[test]
+fn what_a_plugin_said_is_forgotten_whichever_call_it_fails_in() {
+    let upstream = Namespace::parse("docker.io").unwrap();
+    let place = PlaceRequest {
+        is_manifest: false,
+        is_stored: false,
+        upstream: Some(&upstream),
+        repository: "faulty/panic",
+        digest: None,
+        media_type: None,
+        size: None,
+    };
+    type Call<'a> = &'a dyn Fn(&WorkerChain) -> bool;
+    let fails: [(&str, Call<'_>); 4] = [
+        ("resolve", &|worker| worker.resolve(&pull("faulty/panic")).is_err()),
+        ("resolve_anew", &|worker| worker.resolve_anew(&pull("faulty/panic")).is_err()),
+        ("explain", &|worker| worker.explain(&pull("faulty/panic")).outcome.is_err()),
+        ("place", &|worker| worker.place(&place).is_err()),
+    ];
+    for (call, fails) in fails {
+        let chain = chain("");
+        let worker = chain.start_worker(0).unwrap();
+        for _ in 0..2 {
+            assert!(worker.resolve(&pull("faulty/generation")).is_ok(), "{call}");
+        }
+        assert_eq!(chain.remembered(), 1, "{call}");
+        assert!(fails(&worker), "{call}");
+        let after = worker.resolve(&pull("faulty/generation"));
+        assert_eq!(after.unwrap_err().status, ResolveStatus::Unavailable, "{call}");
+    }
+}
+
+#[test]
 fn more_answers_than_there_is_room_for_are_all_right() {
     let worker = start("");
     for round in 0..2 {

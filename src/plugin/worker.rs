@@ -60,22 +60,15 @@ impl WorkerChain {
         &self,
         request: &ResolveRequest<'_>,
     ) -> Result<Arc<Resolution>, Arc<ResolveError>> {
-        let mut memo = self.memo.borrow_mut();
-        if let Some(outcome) = memo.find(request, &self.wanted_headers) {
+        if let Some(outcome) = self.memo.borrow_mut().find(request, &self.wanted_headers) {
             self.remembered.add(1);
             return outcome.clone();
         }
         let (outcome, cacheable) = self.ask(request, |_| {});
         let outcome = outcome.map_err(Arc::new);
         if let Some(depends_on) = cacheable {
+            let mut memo = self.memo.borrow_mut();
             memo.remember(request, &self.wanted_headers, depends_on, &outcome);
-        }
-        let has_failed = || self.links.iter().any(WorkerInstance::is_poisoned);
-        if outcome.as_ref().is_err_and(|error| error.status == ResolveStatus::Internal)
-            && has_failed()
-        {
-            // Fails closed: what it said before it failed is not repeated.
-            memo.clear();
         }
         outcome
     }
@@ -113,7 +106,17 @@ impl WorkerChain {
     /// A plugin failed or refused: what was to be stored is passed through instead, or a push is
     /// answered with this.
     pub fn place(&self, request: &PlaceRequest<'_>) -> Result<Option<Placement>, ResolveError> {
-        self.links.iter().find_map(|link| link.place(request)).transpose()
+        for link in &self.links {
+            match link.place(request) {
+                None => {}
+                Some(Ok(placement)) => return Ok(Some(placement)),
+                Some(Err(error)) => {
+                    self.forget_if_failed(link, &error);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Whether [`WorkerChain::place`] would ask anybody.
@@ -148,11 +151,22 @@ impl WorkerChain {
             depends_on = depends_on.zip(asked.cacheable).map(|(all, one)| all | one);
             match asked.outcome {
                 Outcome::Answered(resolution) => return (Ok(resolution), depends_on),
-                Outcome::Refused(error) => return (Err(error), depends_on),
+                Outcome::Refused(error) => {
+                    self.forget_if_failed(link, &error);
+                    return (Err(error), depends_on);
+                }
                 Outcome::Declined => declined(link.name()),
             }
         }
         (Err(self.nobody_knows(request)), depends_on)
+    }
+
+    /// Fails closed: what a plugin said before it failed is not repeated. Calls after the
+    /// one that it failed in end with `Unavailable`, so this happens once.
+    fn forget_if_failed(&self, link: &WorkerInstance, error: &ResolveError) {
+        if error.status == ResolveStatus::Internal && link.is_poisoned() {
+            self.memo.borrow_mut().clear();
+        }
     }
 
     fn nobody_knows(&self, request: &ResolveRequest<'_>) -> ResolveError {
