@@ -242,3 +242,22 @@ fn a_refresh_takes_over_while_requests_are_answered() {
     assert_eq!(generation(), 1);
     assert!(server.log_text().contains("the directory is away"));
 }
+
+#[test]
+fn a_refresh_that_hangs_holds_up_no_reload() {
+    let plugin = Installed::built("ringport_plugin_faulty");
+    let server = Setup::new("refresh-hangs")
+        .server("workers = 2")
+        .routing(ROUTING)
+        .more(&plugin_entry("p", &plugin.path, "refresh_ms = 1000\nfail = 'hang:refresh'"))
+        .start();
+    wait_until("the refresh to hang", Duration::from_secs(20), || {
+        server.log_text().contains("hanging in refresh")
+    });
+    // The instance that hangs is replaced by the first; the second finds nothing in its way.
+    for _ in 0..2 {
+        let answer = reload(&server);
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        assert_eq!(server.get("/v2/a/b/manifests/v1").status(), 404);
+    }
+}

@@ -46,7 +46,9 @@ impl Api {
     /// Routes by this chain from now on. Gives back the one before, to be dropped elsewhere: its
     /// plugins may take a moment to stop.
     pub fn replace_chain(&self, chain: WorkerChain) -> WorkerChain {
-        self.chain.replace(chain)
+        let before = self.chain.replace(chain);
+        before.retire();
+        before
     }
 
     /// Routes by this link of the chain from now on. Gives back the one before.

@@ -107,6 +107,7 @@ impl Instance {
         Ok(WorkerInstance {
             raw: RefCell::new(Some(raw)),
             is_poisoned: Cell::new(false),
+            is_counted: Cell::new(false),
             stats: self.figures.of_plugin(&self.name, number),
             instance: Arc::clone(self),
         })
@@ -149,6 +150,8 @@ pub(super) struct WorkerInstance {
     /// `None` only while being dropped. Borrowed for one call: a plugin can't call back into it.
     raw: RefCell<Option<RawWorker>>,
     is_poisoned: Cell<bool>,
+    /// It is counted among the failed.
+    is_counted: Cell<bool>,
     stats: Arc<CallStats>,
     /// After `raw`: the instance must outlive its workers.
     instance: Arc<Instance>,
@@ -165,6 +168,13 @@ impl WorkerInstance {
 
     pub(super) fn is_poisoned(&self) -> bool {
         self.is_poisoned.get()
+    }
+
+    /// A successor answers: if this one failed, it no longer counts, however long its end takes.
+    pub(super) fn retire(&self) {
+        if self.is_counted.take() {
+            self.stats.end_poisoned();
+        }
     }
 
     pub(super) fn can_place(&self) -> bool {
@@ -296,6 +306,7 @@ impl WorkerInstance {
             _ => format!("it returned the unknown status {status}"),
         };
         self.is_poisoned.set(true);
+        self.is_counted.set(true);
         self.stats.add_poisoned();
         tracing::error!(
             plugin = %self.name(), worker = self.stats.worker(), reason,
@@ -325,9 +336,7 @@ impl Drop for WorkerInstance {
         let mut running = self.instance.running.lock().unwrap_or_else(PoisonError::into_inner);
         // Stops the plugin's worker under the lock that serialises starts and stops.
         self.raw.get_mut().take();
-        if self.is_poisoned.get() {
-            self.stats.end_poisoned();
-        }
+        self.retire();
         let number = self.stats.worker();
         running.retain(|other| *other != number);
     }

@@ -98,7 +98,7 @@ pub(super) struct CallStats {
     place: HookCounters,
     broken_answers: Counter,
     refused_calls: Counter,
-    /// Instances that failed and have not ended; more than one for a moment only.
+    /// Instances that failed and have no successor yet; more than one for a moment only.
     poisoned: AtomicUsize,
     over_budget: Counter,
     budget_breaches: Counter,
@@ -163,7 +163,7 @@ impl CallStats {
         self.poisoned.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One that had failed has ended.
+    /// One that had failed has a successor, or has ended.
     pub(super) fn end_poisoned(&self) {
         self.poisoned.fetch_sub(1, Ordering::Relaxed);
     }

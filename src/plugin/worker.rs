@@ -124,6 +124,11 @@ impl WorkerChain {
         self.links.iter().any(WorkerInstance::can_place)
     }
 
+    /// Another chain answers from now on: what failed in this one no longer counts.
+    pub fn retire(&self) {
+        self.links.iter().for_each(WorkerInstance::retire);
+    }
+
     /// Puts a refreshed link in the place of the one before, and forgets what was remembered. What
     /// comes back is to be dropped elsewhere: the one before, or `link` if it does not belong here.
     pub fn replace_link(&mut self, link: WorkerLink) -> WorkerLink {
@@ -133,6 +138,7 @@ impl WorkerChain {
             Some(before) => std::mem::replace(before, link),
             None => link,
         };
+        before.retire();
         self.memo.get_mut().clear();
         WorkerLink { index, link: before }
     }

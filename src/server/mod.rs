@@ -8,6 +8,7 @@
 //! send        an answer becomes bytes on the socket, or is cut short by FIN
 //! admin       /healthz /readyz /metrics /explain /reload
 //! reload      another configuration, or a plugin's successor, while serving
+//! change_over each worker takes something new; what was before ends on a thread of its own
 //! maintenance /verify /gc: a thread that looks after the store; `stopped`: without a server
 //! ```
 //!
@@ -24,6 +25,7 @@
 
 mod accept;
 mod admin;
+mod change_over;
 mod connection;
 mod drain;
 mod lasting;

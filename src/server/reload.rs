@@ -2,7 +2,9 @@
 //!
 //! What is new is made whole beside what runs: a configuration that is not accepted, a plugin that
 //! fails its handshake or does not start, changes nothing. Then each worker changes over between
-//! two requests, by message. What was before ends when the last request that holds it is done.
+//! two requests, by message. What was before ends when the last request that holds it is done, on
+//! a thread of its own: a plugin that takes its time over that, or over a refresh, keeps no reload
+//! waiting.
 //!
 //! ```text
 //! reload   read → compare → upstreams, chain → workers of the chain → clients → chains
@@ -13,24 +15,19 @@
 //! must know each upstream that any worker's chain may name. For the same reason an upstream that
 //! was taken out stays known to clients, though no chain routes to it.
 
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::change_over::{Ending, change_over};
 use super::observer::UpstreamCounters;
 use super::start::ServeError;
-use super::state::WorkerState;
 use crate::config::{Config, ConfigError};
 use crate::plugin::{Chain, PluginError};
 use crate::registry::Shared;
 use crate::runtime::{Workers, clock};
 use crate::telemetry::Metrics;
 use crate::upstream::{self, Client, Lasting, UpstreamSet, UpstreamSetError};
-
-/// How long workers may take to change over before that is worth a warning; they do it between
-/// two tasks, so milliseconds are usual.
-const CHANGE_OVER_MAX: Duration = Duration::from_secs(10);
 
 /// Reads the configuration again, from where it came at the start.
 pub type ReadConfig = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
@@ -49,6 +46,11 @@ pub(super) enum ReloadError {
     Upstreams(#[from] UpstreamSetError),
     #[error(transparent)]
     Plugin(#[from] PluginError),
+    #[error(
+        "what earlier reloads replaced has not ended: a plugin hangs in `refresh`, `worker_stop` \
+         or `destroy`; restart the server"
+    )]
+    Behind,
 }
 
 /// What runs now, and how it is replaced. One for the process.
@@ -57,6 +59,7 @@ pub(super) struct Reloader {
     /// Held over a change, so that there is one at a time; never by a worker.
     live: Mutex<Live>,
     parts: ReloadParts,
+    ending: Ending,
     /// Tells the refreshing thread that there is another chain.
     changed: crossbeam_channel::Sender<()>,
     counts: Counts,
@@ -101,7 +104,8 @@ impl Reloader {
         let (changed, on_changed) = crossbeam_channel::bounded(1);
         let chain = Arc::new(chain);
         let live = Mutex::new(Live { config, upstreams, chain, generation: 0 });
-        let reloader = Arc::new(Self { read, live, parts, changed, counts: Counts::default() });
+        let (ending, counts) = (Ending::start()?, Counts::default());
+        let reloader = Arc::new(Self { read, live, parts, ending, changed, counts });
         reloader.count();
         let refreshing = Arc::downgrade(&reloader);
         std::thread::Builder::new()
@@ -159,6 +163,9 @@ impl Reloader {
 
     fn try_reload(&self) -> Result<String, ReloadError> {
         let mut live = self.lock();
+        if self.ending.is_behind() {
+            return Err(ReloadError::Behind);
+        }
         let config = Arc::new((self.read)()?);
         expect_reloadable(&live.config, &config)?;
         let upstreams = Arc::new(UpstreamSet::build(&config)?.keeping(&live.upstreams));
@@ -176,18 +183,20 @@ impl Reloader {
         let observer = Arc::new(UpstreamCounters::new(metrics.clone(), workers.count()));
         let shared = Arc::new(upstream::Shared::new(workers, observer, lasting.clone()));
         let clients = (0..workers.count()).map(|_| (upstreams.clone(), shared.clone())).collect();
-        change_over(workers, clients, |state, (upstreams, shared)| {
+        change_over(workers, clients, &self.ending, |state, (upstreams, shared)| {
             state.api.registry().set_client(Client::new(upstreams, shared));
         });
         let chains = chains.into_iter().map(|chain| (chain, config.clone())).collect();
-        change_over(workers, chains, |state, (chain, config)| {
+        change_over(workers, chains, &self.ending, |state, (chain, config)| {
             *state.config.borrow_mut() = config;
             state.api.replace_chain(chain)
         });
         let names: Vec<&str> = chain.names().collect();
         let summary =
             format!("{} upstreams, resolvers {}", config.upstreams.len(), names.join(", "));
-        *live = Live { config, upstreams, chain, generation: live.generation + 1 };
+        let generation = live.generation + 1;
+        self.ending
+            .end(std::mem::replace(&mut *live, Live { config, upstreams, chain, generation }));
         // Full: it has been told already.
         let _ = self.changed.try_send(());
         Ok(summary)
@@ -212,6 +221,10 @@ impl Reloader {
     }
 
     fn refresh(&self, chain: &Arc<Chain>, index: usize) -> Result<(), PluginError> {
+        if self.ending.is_behind() {
+            tracing::warn!("not refreshed: what earlier refreshes replaced has not ended");
+            return Ok(());
+        }
         // Without the lock: a plugin may take its time, and a reload must not wait for it.
         let refreshed = chain.refresh(index)?;
         self.counts.refreshes.fetch_add(1, Ordering::Relaxed);
@@ -225,8 +238,9 @@ impl Reloader {
         let links = (0..workers.count())
             .map(|worker| refreshed.start_worker(worker))
             .collect::<Result<Vec<_>, _>>()?;
-        change_over(workers, links, |state, link| state.api.replace_link(link));
-        live.chain = Arc::new(live.chain.with(&refreshed));
+        change_over(workers, links, &self.ending, |state, link| state.api.replace_link(link));
+        let next = Arc::new(live.chain.with(&refreshed));
+        self.ending.end(std::mem::replace(&mut live.chain, next));
         tracing::info!(plugin = refreshed.name(), "refreshed");
         Ok(())
     }
@@ -288,38 +302,5 @@ fn expect_reloadable(before: &Config, after: &Config) -> Result<(), ReloadError>
     match tables.is_empty() {
         true => Ok(()),
         false => Err(ReloadError::NeedsRestart { tables: tables.join(" and ") }),
-    }
-}
-
-/// Hands each worker its part, waits until all have taken it, and ends here what they had before.
-fn change_over<N: Send + 'static, O: Send + 'static>(
-    workers: &Workers,
-    parts: Vec<N>,
-    take: fn(&Rc<WorkerState>, N) -> O,
-) {
-    let (done, all_done) = mpsc::channel();
-    for (worker, part) in parts.into_iter().enumerate() {
-        let done = done.clone();
-        let posted = workers.post(worker, move || {
-            if let Some(state) = WorkerState::current() {
-                // Nobody waits any longer if that took too long; then it ends on the worker.
-                let _ = done.send(take(&state, part));
-            }
-        });
-        if let Err(error) = posted {
-            tracing::warn!(%error, "a worker was gone before it could change over");
-        }
-    }
-    drop(done);
-    let deadline = clock::now() + CHANGE_OVER_MAX;
-    loop {
-        match all_done.recv_timeout(deadline.saturating_duration_since(clock::now())) {
-            Ok(before) => drop(before),
-            Err(mpsc::RecvTimeoutError::Disconnected) => return,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                tracing::warn!("a worker takes longer than {CHANGE_OVER_MAX:?} to change over");
-                return;
-            }
-        }
     }
 }

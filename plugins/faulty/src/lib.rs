@@ -18,7 +18,8 @@ ringport_plugin_sdk::export!(Faulty);
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Hook that fails: `configure`, `worker_start`; behind `panic:` it panics instead.
+    /// Hook that fails: `configure`, `worker_start`, `refresh`; behind `panic:` it panics instead,
+    /// and `hang:refresh` says so on stderr and never returns.
     #[serde(default)]
     fail: String,
     /// Request headers to ask for.
@@ -178,6 +179,12 @@ impl Resolver for Faulty {
         match self.fail.as_str() {
             "refresh" => Err(Refusal::unavailable("the directory is away")),
             "panic:refresh" => panic!("in refresh"),
+            "hang:refresh" => {
+                eprintln!("faulty: hanging in refresh");
+                loop {
+                    std::thread::park();
+                }
+            }
             _ => Ok(Some(Faulty {
                 fail: self.fail.clone(),
                 headers: self.headers.clone(),
