@@ -251,6 +251,15 @@ fn plugins_that_take_their_time() {
     only_the_right_rule_fails("faulty/specimen.c", stuck, "3");
 }
 
+/// Only `resolve` is asked to be quick. Fifty lives of this one take longer than the patience.
+#[test]
+fn a_plugin_whose_configure_takes_its_time_keeps_the_rules() {
+    let file = Installed::compiled("faulty/specimen.c", "SLOW_TO_CONFIGURE");
+    let (status, _, text) = check(&["--calls", "20000", "--patience", "2"], &file.path);
+    assert_eq!(status, Some(0), "{text}");
+    assert!(text.contains("nothing is left of "), "{text}");
+}
+
 #[test]
 fn misuse_is_told_apart_from_a_broken_rule() {
     let file = Installed::compiled("faulty/specimen.c", "0");

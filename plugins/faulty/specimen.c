@@ -62,6 +62,8 @@
 #define EXITS 48
 #define ABORTS 49
 #define UNWINDS 50
+/* no fault, but fifty lives of it take 2.5 seconds */
+#define SLOW_TO_CONFIGURE 51
 
 #define _GNU_SOURCE
 #if FAULT == ENTRY_IS_DATA
@@ -126,6 +128,7 @@ static ringport_instance *new_instance(const ringport_host *host) {
 static ringport_status configure(const ringport_host *host, const ringport_configure_args *args,
                                  ringport_ctx *ctx, ringport_instance **out) {
     if (IS(HANGS_IN_CONFIGURE)) for (;;) sleep(1);
+    if (IS(SLOW_TO_CONFIGURE)) nanosleep(&(struct timespec){0, 50000000}, NULL);
     if (IS(CONFIGURE_REFUSES)) {
         host->emit_error(ctx, STR("key `target`: missing"));
         return RINGPORT_INVALID;

@@ -20,6 +20,10 @@ const WINDOWS: usize = 4;
 const LIVES: usize = 50;
 /// A window that takes longer ends early; the report says how many calls there were.
 const WINDOW_TIME_MAX: Duration = Duration::from_secs(4);
+/// A sign of life comes about so often: less than anybody's patience.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Calls between two looks at the clock, which is not to be what is measured.
+const CALLS_STRIDE: usize = 64;
 /// What malloc may keep for itself.
 const HEAP_NOISE: usize = 4096;
 const RESIDENT_NOISE: usize = 2 << 20;
@@ -112,18 +116,27 @@ struct Growth {
     turns: usize,
 }
 
-/// Does `turn` many times in windows, after one that counts for nothing.
-fn grow(run: &mut Run<'_>, turns: usize, mut turn: impl FnMut()) -> Growth {
+/// Does `turn` many times in windows, after one that counts for nothing; looks at the clock after
+/// every `stride` of them.
+fn grow(run: &mut Run<'_>, turns: usize, stride: usize, mut turn: impl FnMut()) -> Growth {
     let mut least =
         Growth { heap: usize::MAX, resident: usize::MAX, descriptors: usize::MAX, turns };
     let mut before = Held::now();
     for window in 0..=WINDOWS {
         let (started, mut done) = (Instant::now(), 0);
+        let mut told = started;
         while done < turns {
             turn();
             done += 1;
-            if done % 64 == 0 && started.elapsed() > WINDOW_TIME_MAX {
+            if done % stride != 0 {
+                continue;
+            }
+            if started.elapsed() > WINDOW_TIME_MAX {
                 break;
+            }
+            if told.elapsed() > ALIVE_INTERVAL {
+                (run.tell)(Event::Alive);
+                told = Instant::now();
             }
         }
         (run.tell)(Event::Alive);
@@ -163,7 +176,7 @@ pub(super) fn calls(run: &mut Run<'_>) -> Result<(), Finding> {
     let frames = run.frames(&life, Shape::Exact, EmptyAt::Null);
     let turns = run.options.calls / WINDOWS;
     let mut next = frames.iter().cycle();
-    let growth = grow(run, turns, || {
+    let growth = grow(run, turns, CALLS_STRIDE, || {
         if let Some(frame) = next.next() {
             worker.call(frame);
         }
@@ -177,7 +190,7 @@ pub(super) fn calls(run: &mut Run<'_>) -> Result<(), Finding> {
 pub(super) fn lives(run: &mut Run<'_>) -> Result<(), Finding> {
     let kit = run.kit()?;
     let mut refused = None;
-    let growth = grow(run, LIVES, || {
+    let growth = grow(run, LIVES, 1, || {
         let life = crate::life::Life::start(&kit, crate::host::HostVersion::Same, false);
         let lived = life.and_then(|life| life.start_worker(0).map(drop));
         refused = refused.take().or(lived.err());
