@@ -246,6 +246,9 @@ fn strings_of_any_bytes_are_survived() {
     for rule in ["", "refused"] {
         assert_eq!(start(&file.path).resolve(&pull("x")).unwrap().rule, rule);
     }
+    // Those to the ctx of `configure` too, as long as there is the instance.
+    let worker = start(&Installed::compiled("faulty/faulty.c", "EMIT_TO_CONFIGURE").path);
+    assert_eq!(worker.resolve(&pull("x")).map(|r| r.rule.clone()).as_deref(), Ok(""));
 }
 
 #[test]

@@ -26,6 +26,7 @@
 #define ROUTE_IN_CONFIGURE 18
 #define LATE_EMIT 19
 #define LARGER_TABLE 20
+#define EMIT_TO_CONFIGURE 21
 
 #define WHEN(fault, wrong, right) (FAULT == (fault) ? (wrong) : (right))
 
@@ -40,6 +41,7 @@ static ringport_status configure(const ringport_host *h, const ringport_configur
     (void)args;
     host = h;
     if (FAULT == ROUTE_IN_CONFIGURE) h->emit_hosted(ctx, (ringport_str){"a", 1});
+    if (FAULT == EMIT_TO_CONFIGURE) kept = ctx;
     if (FAULT != NO_INSTANCE) *out = (ringport_instance *)&anchor;
     return RINGPORT_OK;
 }
@@ -68,6 +70,11 @@ static ringport_status resolve(ringport_worker *worker, const ringport_resolve_r
         kept = ctx;
         if (late_status == RINGPORT_INVALID) host->emit_rule(ctx, (ringport_str){"refused", 7});
         host->emit_hosted(ctx, (ringport_str){"a", 1});
+        return RINGPORT_OK;
+    case EMIT_TO_CONFIGURE:
+        /* While another call runs: its own answer must not be mistaken for configure's. */
+        late_status = host->emit_rule(kept, (ringport_str){"late", 4});
+        if (late_status == RINGPORT_INVALID) host->emit_hosted(ctx, (ringport_str){"a", 1});
         return RINGPORT_OK;
     default:
         return RINGPORT_DECLINE;

@@ -59,8 +59,12 @@ impl ContextBox {
 
 impl Drop for ContextBox {
     fn drop(&mut self) {
-        // SAFETY: made by `Box::into_raw` in `new` and dropped once.
-        drop(unsafe { Box::from_raw(self.0) });
+        // SAFETY: made by `Box::into_raw` in `new` and dropped once. The magic goes first, so that
+        // a plugin that comes too late after all is more likely refused than believed.
+        unsafe {
+            (&raw mut (*self.0).magic).write_volatile(0);
+            drop(Box::from_raw(self.0));
+        }
     }
 }
 
@@ -71,6 +75,8 @@ pub(super) struct RawInstance {
     instance: *mut abi::Instance,
     declared: Arc<Declared>,
     wishes: Wishes,
+    /// Of the call that made it: a plugin that kept that ctx is refused for as long as it lives.
+    _context: ContextBox,
 }
 
 // SAFETY: the ABI makes an instance usable from any thread and constant after `configure`; the
@@ -107,7 +113,7 @@ impl RawInstance {
         check_started(status, context.answer(), instance.is_null())?;
         let wishes = context.answer().take_wishes();
         // From here on its drop destroys the instance.
-        let raw = RawInstance { table, instance, declared, wishes };
+        let raw = RawInstance { table, instance, declared, wishes, _context: context };
         if raw.wishes.refresh.is_some() && raw.table.refresh.is_none() {
             let message = "it asked for refreshes without RINGPORT_CAN_REFRESH".to_owned();
             return Err(StartFailure::Refused { status: abi::INTERNAL, message });
@@ -131,6 +137,7 @@ impl RawInstance {
             instance: successor,
             declared: Arc::clone(&self.declared),
             wishes: self.wishes.clone(),
+            _context: context,
         }))
     }
 

@@ -317,11 +317,15 @@ typedef struct ringport_remote {
 /* What the host offers. The table is borrowed until destroy.
  *
  * The emit functions: `ctx` is the one this call was handed, used before the call returns and on
- * the same thread; a null or finished ctx gets RINGPORT_INVALID. Strings are borrowed for the
- * call and copied. None blocks, none calls back into the plugin. They return RINGPORT_OK, or
- * RINGPORT_INVALID when the host refuses what was emitted. A refusal sticks: if the hook goes on
- * to return RINGPORT_OK, the request fails with 500 and a text that names the plugin and the
- * broken rule, so a plugin may ignore what the emit functions return. All since 1.0. */
+ * the same thread. A null ctx gets RINGPORT_INVALID, and so does one whose call is over, as long
+ * as what it belongs to lives: that of configure or refresh to the instance that the call made,
+ * the others to their worker, whose calls may all be handed the same one. After destroy or
+ * worker_stop, and after a call that made nothing, it points to nothing.
+ * Strings are borrowed for the call and copied. None blocks, none calls back into the plugin. They
+ * return RINGPORT_OK, or RINGPORT_INVALID when the host refuses what was emitted. A refusal sticks:
+ * if the hook goes on to return RINGPORT_OK, the request fails with 500 and a text that names the
+ * plugin and the broken rule, so a plugin may ignore what the emit functions return. All since
+ * 1.0. */
 typedef struct ringport_host {
     uint32_t size;
     uint32_t reserved;
