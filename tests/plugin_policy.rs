@@ -149,6 +149,22 @@ fn explain_says_what_the_server_does() {
     ] {
         assert!(said.contains(line), "{line:?} is not in\n{said}");
     }
+    // A rule for some clients is for these.
+    let ghcr = ["--ns", "ghcr.io", "GET", "/v2/org/app/manifests/latest"];
+    let said = explain(&ghcr);
+    assert!(said.contains("resolver: standard answered"), "{said}");
+    assert!(said.contains("\nclient: unknown (rules for addresses were not met)\n"), "{said}");
+    let said = explain(&[&["--client", "10.1.2.3"], &ghcr[..]].concat());
+    assert!(said.contains("resolver: policy refused\nrefusal: denied\n"), "{said}");
+    assert!(said.contains("\nclient: 10.1.2.3\n"), "{said}");
+    let asked = |client: &str| {
+        let path = format!("/explain?path=/v2/org/app/manifests/latest&ns=ghcr.io{client}");
+        support::http::get(rig.server.admin, &path)
+    };
+    assert!(asked("").text().contains("resolver: standard answered"));
+    assert!(asked("&client=10.1.2.3").text().contains("refusal: denied"));
+    let wrong = asked("&client=10.1.2");
+    assert!(wrong.status() == 400 && wrong.text().contains("10.1.2 is no IP"), "{}", wrong.text());
     let said = explain(&["GET", "/v2/team/app/manifests/v3"]);
     assert!(said.contains("resolver: policy declined\nresolver: standard answered"), "{said}");
 }

@@ -1,6 +1,7 @@
 //! Telling where a request would go, without sending it there.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use super::refusal::Refusal;
 use super::router::registry_header;
@@ -20,6 +21,8 @@ pub struct Question<'a> {
     pub ns: Option<&'a str>,
     /// Header names and values.
     pub headers: &'a [(String, String)],
+    /// The address that it comes from; `None`: unknown, so that no rule for addresses is met.
+    pub client: Option<IpAddr>,
 }
 
 /// The decision in lines of `what: words`: rule, upstream with its endpoints, repository,
@@ -56,7 +59,7 @@ pub fn explain(
         header: header.as_ref(),
         name: name.as_str(),
         reference: &reference,
-        client: None,
+        client: question.client,
         principal: None,
         head: Some(&head),
     });
@@ -64,6 +67,11 @@ pub fn explain(
     if let Ok(resolution) = &explanation.outcome {
         describe(&mut text, config, &resolution.route);
     }
+    // Writing to a String cannot fail.
+    let _ = match question.client {
+        Some(client) => writeln!(text, "client: {client}"),
+        None => writeln!(text, "client: unknown (rules for addresses were not met)"),
+    };
     Ok(text)
 }
 

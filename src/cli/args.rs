@@ -7,7 +7,7 @@
 #![allow(rustdoc::bare_urls, reason = "help text is read in a terminal")]
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -92,6 +92,9 @@ pub struct ExplainArgs {
     /// A header of the request; may be repeated
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     pub headers: Vec<HeaderArg>,
+    /// The address the request comes from; without it, no rule for addresses is met
+    #[arg(long, value_name = "ADDR")]
+    pub client: Option<IpAddr>,
     /// The request's method, such as GET
     #[arg(value_name = "METHOD")]
     pub method: String,

@@ -135,6 +135,7 @@ fn explain(args: &ExplainArgs, out: &mut impl Write, remarks: &mut impl Write) -
         target: &args.path,
         ns: args.ns.as_deref(),
         headers: &headers,
+        client: args.client,
     };
     match api::explain(&chain, &config, &question) {
         Ok(text) => {

@@ -75,10 +75,11 @@ async fn metrics(worker: &WorkerState) -> Answer {
     }
 }
 
-/// `/explain?method=GET&path=/v2/...&ns=...&header=Name:%20value`, all but `path` optional.
+/// `/explain?method=GET&path=/v2/...&ns=...&header=Name:%20value&client=10.1.2.3`, all but `path`
+/// optional.
 fn explain(worker: &WorkerState, head: &RequestHead) -> Answer {
     let facts = Facts::of(RouteKind::Other);
-    let (mut method, mut path, mut ns) = ("GET".to_owned(), None, None);
+    let (mut method, mut path, mut ns, mut client) = ("GET".to_owned(), None, None, None);
     let mut headers = Vec::new();
     for pair in head.query().unwrap_or_default().split('&') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -87,6 +88,13 @@ fn explain(worker: &WorkerState, head: &RequestHead) -> Answer {
             "method" => method = value,
             "path" => path = Some(value),
             "ns" => ns = Some(value),
+            "client" => match value.parse() {
+                Ok(address) => client = Some(address),
+                Err(_) => {
+                    let message = format!("client: {value} is no IP address, such as 10.1.2.3");
+                    return Refusal::new(400, ErrorCode::Unsupported, message).answer(facts);
+                }
+            },
             "header" => {
                 let (name, value) = value.split_once(':').unwrap_or((&value, ""));
                 headers.push((name.trim().to_owned(), value.trim().to_owned()));
@@ -100,7 +108,7 @@ fn explain(worker: &WorkerState, head: &RequestHead) -> Answer {
         return Refusal::new(400, ErrorCode::Unsupported, message).answer(facts);
     };
     let question =
-        Question { method: &method, target: &path, ns: ns.as_deref(), headers: &headers };
+        Question { method: &method, target: &path, ns: ns.as_deref(), headers: &headers, client };
     match api::explain(&worker.api.chain(), &worker.config.borrow(), &question) {
         Ok(text) => Answer::new(200, facts).memory(TEXT, text),
         Err(refusal) => refusal.answer(facts),
