@@ -153,6 +153,9 @@ impl Resolver for Faulty {
                 answer.remote(&remote);
             }
             "elsewhere" => answer.remote(&Remote { url: "https://s3.example.org/key", ..remote }),
+            "signed-elsewhere" => {
+                answer.remote(&Remote { url: "https://k:secret@evil.example?x=secret", ..remote });
+            }
             "user-info" => answer.remote(&Remote { url: "https://s3.example@evil/key", ..remote }),
             "method" => answer.remote(&Remote { method: "DELETE", ..remote }),
             "moment" => answer.remote(&Remote { purpose: Purpose::Write, method: "PUT", ..remote }),

@@ -118,10 +118,9 @@ impl Answer {
             url.strip_prefix(tier.to_string().as_str()).is_some_and(|rest| rest.starts_with('/'))
         };
         if !tiers.iter().any(|tier| is_below(&tier)) {
-            let origin = url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
             return Err(format!(
                 "it named the remote tier {}, which `storage.remote_tiers` does not declare",
-                shown(origin.as_bytes())
+                shown(origin_of(url).as_bytes())
             ));
         }
         Ok(RemoteRequest {
@@ -158,6 +157,18 @@ impl Answer {
 struct InPlace {
     is_stored: bool,
     is_hosted: bool,
+}
+
+/// Scheme and host of a URL that may be anything: user-info and query may be secrets.
+fn origin_of(url: &str) -> String {
+    let is_scheme = |(scheme, _): &(&str, &str)| scheme.bytes().all(|b| b.is_ascii_alphanumeric());
+    let (scheme, rest) = match url.split_once("://").filter(is_scheme) {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    scheme + host
 }
 
 fn check_headers(headers: &[(&[u8], &[u8])]) -> Result<Vec<(String, String)>, String> {
