@@ -234,6 +234,18 @@ fn a_broken_answer_fails_its_request_and_nothing_else() {
 }
 
 #[test]
+fn nothing_is_remembered_of_a_call_in_which_something_was_refused() {
+    let file = Installed::compiled("faulty/faulty.c", "UNKNOWN_DEPENDENCE");
+    let chain = load(&file.path, "").unwrap();
+    let worker = chain.start_worker(0).unwrap();
+    for calls in [1, 2] {
+        let error = worker.resolve(&pull("a")).expect_err("denied");
+        assert_eq!((error.status, chain.remembered()), (ResolveStatus::Denied, 0));
+        assert_eq!(chain.stats()[0].resolve.calls.iter().sum::<u64>(), calls);
+    }
+}
+
+#[test]
 fn strings_of_any_bytes_are_survived() {
     let null = start(&Installed::compiled("faulty/faulty.c", "NULL_STRING").path);
     let error = null.resolve(&pull("a")).expect_err("broken");

@@ -27,6 +27,7 @@
 #define LATE_EMIT 19
 #define LARGER_TABLE 20
 #define EMIT_TO_CONFIGURE 21
+#define UNKNOWN_DEPENDENCE 22
 
 #define WHEN(fault, wrong, right) (FAULT == (fault) ? (wrong) : (right))
 
@@ -71,6 +72,11 @@ static ringport_status resolve(ringport_worker *worker, const ringport_resolve_r
         if (late_status == RINGPORT_INVALID) host->emit_rule(ctx, (ringport_str){"refused", 7});
         host->emit_hosted(ctx, (ringport_str){"a", 1});
         return RINGPORT_OK;
+    case UNKNOWN_DEPENDENCE:
+        host->emit_cacheable(ctx, 0);
+        host->emit_cacheable(ctx, UINT64_C(1) << 60);
+        host->emit_cacheable(ctx, 0);
+        return RINGPORT_DENIED;
     case EMIT_TO_CONFIGURE:
         /* While another call runs: its own answer must not be mistaken for configure's. */
         late_status = host->emit_rule(kept, (ringport_str){"late", 4});

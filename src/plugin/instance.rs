@@ -208,7 +208,8 @@ impl WorkerInstance {
         if status == abi::OK {
             return self.accept(request, answer);
         }
-        let cacheable = answer.cacheable;
+        // What was refused may have said that the answer depends on more.
+        let cacheable = answer.cacheable.filter(|_| answer.broken.is_none());
         if status == abi::DECLINE {
             return Asked { outcome: Outcome::Declined, cacheable };
         }

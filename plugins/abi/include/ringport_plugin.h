@@ -379,7 +379,8 @@ typedef struct ringport_host {
      * in `depends_on` (RINGPORT_BY_* bits, none is fine) too, until a successor takes over. The
      * host may remember it for each worker and answer without a call; a bit that is missing gives
      * one client another's answer. In resolve only; a second call adds its bits. Without it the
-     * answer is not remembered. Ignored with other statuses. */
+     * answer is not remembered, nor when the host refused something in the same call. Ignored with
+     * other statuses. */
     ringport_status (*emit_cacheable)(ringport_ctx *ctx, uint64_t depends_on);
 
     /* Answers a call of place. In place only; the last one counts. */
