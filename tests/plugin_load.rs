@@ -38,6 +38,32 @@ fn libc_path() -> PathBuf {
         .expect("the C library is mapped")
 }
 
+/// How many descriptors of this process are a file of so many bytes in memory.
+fn copies_of(bytes: usize) -> usize {
+    let is_copy = |descriptor: &PathBuf| {
+        let link = std::fs::read_link(descriptor).unwrap_or_default();
+        let length = std::fs::metadata(descriptor).map_or(0, |metadata| metadata.len());
+        link.to_string_lossy().starts_with("/memfd:") && length == bytes as u64
+    };
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+    descriptors.map(|entry| entry.unwrap().path()).filter(is_copy).count()
+}
+
+#[test]
+fn the_same_bytes_are_loaded_once_whatever_they_are() {
+    for (fault, is_good, padding) in [("0", true, 4_321), ("NO_ENTRY", false, 98_765)] {
+        let compiled = Installed::compiled("faulty/specimen.c", fault);
+        // Of a length that no other test's file has.
+        let mut bytes = std::fs::read(&compiled.path).unwrap();
+        bytes.resize(bytes.len() + padding, 0);
+        let file = Installed::file(&bytes);
+        for _ in 0..3 {
+            assert_eq!(load(&file.path, "").is_ok(), is_good, "{fault}");
+            assert_eq!(copies_of(bytes.len()), 1, "{fault}");
+        }
+    }
+}
+
 #[test]
 fn the_file_is_checked_before_it_is_loaded() {
     let good = Installed::built(FAULTY);

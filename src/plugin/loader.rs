@@ -31,8 +31,9 @@ use super::handshake::Entry;
 /// Far above any plugin; a bound on what is read and hashed.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// The entry functions of what was loaded, by the sha256 of its bytes.
-static LOADED: Mutex<Option<HashMap<String, Entry>>> = Mutex::new(None);
+/// The entry functions of what was loaded, by the sha256 of its bytes; `None`: it has none, which
+/// another load would not change.
+static LOADED: Mutex<Option<HashMap<String, Option<Entry>>>> = Mutex::new(None);
 
 /// A plugin file in memory.
 #[derive(Clone, Debug)]
@@ -62,15 +63,15 @@ pub(super) fn load(path: &Path, pin: Option<&str>) -> Result<Loaded, Fault> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     let loaded = loaded.get_or_insert_default();
     if let Some(entry) = loaded.get(&sha256) {
-        return Ok(Loaded { entry: *entry, sha256 });
+        return Ok(Loaded { entry: entry.ok_or(Fault::NoEntry)?, sha256 });
     }
     let copy = private_copy(path, &bytes).map_err(Fault::NoCopy)?;
     let library = open(format!("/proc/self/fd/{}", copy.as_raw_fd()).as_ref())?;
     // Never closed: the linker would take the next library by the same number for this one.
     std::mem::forget(copy);
-    let entry = find_entry(&library)?;
+    let entry = find_entry(&library);
     loaded.insert(sha256.clone(), entry);
-    Ok(Loaded { entry, sha256 })
+    Ok(Loaded { entry: entry.ok_or(Fault::NoEntry)?, sha256 })
 }
 
 /// The bytes in a sealed file in memory, which nobody else can name or change.
@@ -127,11 +128,11 @@ fn open(path: &Path) -> Result<std::mem::ManuallyDrop<Library>, Fault> {
     library.map(std::mem::ManuallyDrop::new).map_err(|error| Fault::NotLoadable(error.to_string()))
 }
 
-fn find_entry(library: &Library) -> Result<Entry, Fault> {
+fn find_entry(library: &Library) -> Option<Entry> {
     // SAFETY: only read as a pointer-sized value here.
     let symbol = unsafe { library.get::<Option<abi::EntryFn>>(abi::ENTRY_SYMBOL.as_bytes()) };
-    let function = symbol.ok().and_then(|symbol| *symbol).ok_or(Fault::NoEntry)?;
+    let function = symbol.ok().and_then(|symbol| *symbol)?;
     // SAFETY: that a function of this name has the contract's type can't be checked; a library
     // that exports another under it breaks the contract. `open` never unloads.
-    Ok(unsafe { Entry::new(function) })
+    Some(unsafe { Entry::new(function) })
 }
