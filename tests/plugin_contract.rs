@@ -118,6 +118,22 @@ fn a_plugin_gets_the_headers_it_asked_for_and_no_ambiguous_ones() {
 }
 
 #[test]
+fn an_ambiguous_header_is_refused_whether_an_answer_is_remembered_or_not() {
+    let worker = start("headers = ['x-tenant']");
+    let doubled = head("x-tenant: a\r\nx-tenant: b\r\n");
+    // This answer does not depend on headers, so it is remembered for all of them.
+    let request = ResolveRequest { head: Some(&doubled), ..pull("faulty/ns") };
+    for what in ["not asked before", "remembered"] {
+        let refused = worker.resolve(&request).expect_err(what);
+        assert_eq!((refused.status, refused.plugin.as_str()), (ResolveStatus::Invalid, "p"));
+        assert!(
+            worker.resolve_anew(&request).is_err() && worker.explain(&request).outcome.is_err()
+        );
+        assert!(worker.resolve(&pull("faulty/ns")).is_ok());
+    }
+}
+
+#[test]
 fn secrets_are_never_handed_out() {
     let file = Installed::built("ringport_plugin_faulty");
     for name in ["Authorization", "cookie", "PROXY-AUTHORIZATION", "no header", ""] {

@@ -181,6 +181,13 @@ impl WorkerInstance {
         self.raw.borrow().as_ref().is_some_and(RawWorker::can_place)
     }
 
+    /// # Errors
+    /// The request has a header that the plugin gets in a way that the host refuses.
+    pub(super) fn check_headers(&self, request: &ResolveRequest<'_>) -> Result<(), ResolveError> {
+        let checked = wanted_headers(request, self.wanted_headers()).map(drop);
+        checked.map_err(|error| ResolveError { plugin: self.name().to_string(), ..error })
+    }
+
     /// Asks the plugin, measures, and checks what it says.
     pub(super) fn resolve(&self, request: &ResolveRequest<'_>, view: &View<'_>) -> Asked {
         let mut raw = self.raw.borrow_mut();

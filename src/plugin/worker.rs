@@ -60,6 +60,7 @@ impl WorkerChain {
         &self,
         request: &ResolveRequest<'_>,
     ) -> Result<Arc<Resolution>, Arc<ResolveError>> {
+        self.check_headers(request)?;
         if let Some(outcome) = self.memo.borrow_mut().find(request, &self.wanted_headers) {
             self.remembered.add(1);
             return outcome.clone();
@@ -81,6 +82,7 @@ impl WorkerChain {
         &self,
         request: &ResolveRequest<'_>,
     ) -> Result<Arc<Resolution>, ResolveError> {
+        self.check_headers(request)?;
         self.ask(request, |_| {}).0
     }
 
@@ -88,8 +90,9 @@ impl WorkerChain {
     /// remembered is used.
     pub fn explain(&self, request: &ResolveRequest<'_>) -> Explanation {
         let mut steps = Vec::new();
-        let (outcome, _) = self.ask(request, |name| {
-            steps.push(Step { declined_by: name.to_owned() });
+        let outcome = self.check_headers(request).and_then(|()| {
+            let declined = |name: &str| steps.push(Step { declined_by: name.to_owned() });
+            self.ask(request, declined).0
         });
         let outcome = outcome.map(|resolution| (*resolution).clone());
         let placement = match &outcome {
@@ -141,6 +144,15 @@ impl WorkerChain {
         before.retire();
         self.memo.get_mut().clear();
         WorkerLink { index, link: before }
+    }
+
+    /// Before anything is remembered or asked: that a request is refused must not depend on what
+    /// was asked before it.
+    fn check_headers(&self, request: &ResolveRequest<'_>) -> Result<(), ResolveError> {
+        match self.wanted_headers.is_empty() {
+            true => Ok(()),
+            false => self.links.iter().try_for_each(|link| link.check_headers(request)),
+        }
     }
 
     /// The first answer that is not a decline, and what it and the declines before it depend on,
