@@ -292,6 +292,15 @@ fn placements_are_checked_against_what_is_declared() {
         assert_eq!(error.status, ResolveStatus::Internal);
         assert!(error.message.contains(fragment), "{fragment:?} is not in: {error}");
     }
+    // Routed before a reload took the upstream out: no plugin is asked about what it never knew.
+    let gone = Namespace::parse("gone.example").unwrap();
+    let alias = Namespace::parse("hub.example").unwrap();
+    for upstream in [&gone, &alias] {
+        assert_eq!(place("pool", Some(upstream), false), Ok(None));
+    }
+    let scoped = Namespace::parse("proxy.example").unwrap();
+    let scoped = scoped.scoped(Some("team-a"), Some(&upstream));
+    assert!(place("pass", Some(&scoped), false).unwrap().is_some());
     let hosted = place("pass", None, false).expect_err("hosted content is nowhere else");
     assert!(hosted.message.contains("passes hosted content through"), "{hosted}");
     let stored = place("good", Some(&upstream), true).expect_err("too late to read");
@@ -299,7 +308,7 @@ fn placements_are_checked_against_what_is_declared() {
     assert!(place("unavailable", Some(&upstream), false).is_err());
     // Broken answers poison nothing; a panic does, for resolve too.
     assert!(!chain.stats()[0].is_poisoned);
-    assert_eq!(chain.stats()[0].place.calls[0], 16);
+    assert_eq!(chain.stats()[0].place.calls[0], 17);
     assert!(place("panic", Some(&upstream), false).is_err());
     assert_eq!(worker.resolve(&pull("a/b")).unwrap_err().status, ResolveStatus::Unavailable);
 }

@@ -10,6 +10,7 @@ use super::memo::Memo;
 use super::stats::Counter;
 use super::view::View;
 use super::{PlaceRequest, Placement, Resolution, ResolveError, ResolveRequest, ResolveStatus};
+use crate::oci::Namespace;
 
 /// One worker's resolvers: `Send`, but used by one thread at a time and never shared.
 #[derive(Debug)]
@@ -103,12 +104,20 @@ impl WorkerChain {
     }
 
     /// Asks where content goes; `None` when no plugin says anything, so that the defaults hold.
-    /// Like [`WorkerChain::resolve`] it doesn't block.
+    /// Like [`WorkerChain::resolve`] it doesn't block. Nor is anybody asked about an upstream that
+    /// this chain was not told of: one that was routed to before a reload took it out.
     ///
     /// # Errors
     /// A plugin failed or refused: what was to be stored is passed through instead, or a push is
     /// answered with this.
     pub fn place(&self, request: &PlaceRequest<'_>) -> Result<Option<Placement>, ResolveError> {
+        let is_declared = |upstream: &Namespace| {
+            let found = self.declared.find(upstream.base());
+            found.is_some_and(|found| found.canonical_name.as_str() == upstream.base())
+        };
+        if !request.upstream.is_none_or(is_declared) {
+            return Ok(None);
+        }
         for link in &self.links {
             match link.place(request) {
                 None => {}

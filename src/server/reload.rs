@@ -13,7 +13,9 @@
 //!
 //! Clients come before chains: a download runs on the worker that owns its digest, and that one
 //! must know each upstream that any worker's chain may name. For the same reason an upstream that
-//! was taken out stays known to clients, though no chain routes to it.
+//! was taken out stays known to clients, though no chain routes to it. Where content goes is asked
+//! when it is fetched, of the chain that is there then; what was routed to an upstream that this one
+//! does not know goes where it goes without plugins.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

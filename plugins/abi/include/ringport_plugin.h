@@ -460,7 +460,9 @@ typedef struct ringport_plugin {
      * Returns OK with or without emits (without: the host's defaults). DECLINE: what was emitted
      * is forgotten, the next resolver with this hook is asked; when all decline, the defaults.
      * Any other status, and a broken answer: what was to be stored is passed through instead, and
-     * a push fails; INTERNAL poisons the worker as in resolve. */
+     * a push fails; INTERNAL poisons the worker as in resolve.
+     * It need not be this instance that routed the request: after a reload or refresh the new one
+     * is asked about what is under way, as long as it knows the upstream. */
     ringport_status (*place)(ringport_worker *worker, const ringport_place_request *request,
                              ringport_ctx *ctx);
 
