@@ -42,7 +42,7 @@ pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer
     answer.body = match pull.content {
         Content::Stored(blob, lease) => Body::File { file: blob.file, first, length, lease },
         Content::Filling(fill) => Body::Filling { fill, first, length },
-        Content::Memory(bytes) => {
+        Content::Memory(bytes) | Content::Unkept(bytes) => {
             // A range was computed from this very size, so it lies within.
             let slice = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
             Body::Memory(bytes.slice(slice(first)..slice(first + length)))
@@ -91,7 +91,7 @@ fn cache_status(pull: &Pull) -> &'static str {
         (CacheResult::Hit, _) => "ringport; hit",
         (CacheResult::Revalidated, _) => "ringport; fwd=stale; fwd-status=200; detail=revalidated",
         (CacheResult::Stale, _) => "ringport; fwd=stale",
-        (_, Content::HeadOnly | Content::Passing(_)) => "ringport; fwd=miss",
+        (_, Content::HeadOnly | Content::Passing(_) | Content::Unkept(_)) => "ringport; fwd=miss",
         _ => "ringport; fwd=miss; stored",
     }
 }

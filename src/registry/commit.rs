@@ -18,7 +18,7 @@ use crate::oci::{Digest, Scope, Tag};
 use crate::runtime::{blocking, clock};
 use crate::storage::Staged;
 
-/// A manifest that has been checked and is to be kept.
+/// A manifest that has been checked.
 #[derive(Debug, Clone)]
 pub(super) struct ManifestContent {
     pub(super) digest: Digest,
@@ -26,6 +26,8 @@ pub(super) struct ManifestContent {
     pub(super) bytes: Bytes,
     /// What it names: config and layers, or manifests.
     pub(super) children: Arc<[Digest]>,
+    /// It is in the store now.
+    pub(super) is_kept: bool,
 }
 
 /// Commits a downloaded blob and links it into the repository it was fetched for.
@@ -79,7 +81,7 @@ pub(super) async fn manifest(
     tag: Option<&Tag>,
     placing: &Placing,
 ) -> Result<(), PullError> {
-    let ManifestContent { digest, media_type, bytes, children } = content;
+    let ManifestContent { digest, media_type, bytes, children, .. } = content;
     let mut writes = Vec::with_capacity(3);
     // Held until its bytes count as used.
     let mut place = None;

@@ -35,7 +35,7 @@ const JUST_CONFIRMED: u64 = 1;
 pub(super) enum Fetched {
     /// The upstream confirmed the binding we have.
     Confirmed(TagEntry),
-    /// A manifest came and was kept.
+    /// A manifest came, and was kept where it is to be.
     New(ManifestContent),
 }
 
@@ -65,7 +65,7 @@ async fn fetch(
     match &reference {
         Reference::Digest(digest) => {
             if let Some(content) = registry.manifest_from_tiers(&scope, digest, &reads).await {
-                registry.keep(&scope, &content, None, placing, true).await;
+                let content = registry.keep(&scope, content, None, placing, true).await;
                 return Ok(Fetched::New(content));
             }
             registry.fetch_new(&scope, &reference, Some(digest), placing).await
@@ -158,32 +158,35 @@ impl Registry {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
         };
-        self.keep(scope, &content, tag, placing, false).await;
-        Ok(Fetched::New(content))
+        Ok(Fetched::New(self.keep(scope, content, tag, placing, false).await))
     }
 
-    /// Keeps a manifest where it is to be kept.
+    /// Keeps a manifest where it is to be kept; gives it back, with whether it was.
     async fn keep(
         &self,
         scope: &Scope,
-        content: &ManifestContent,
+        mut content: ManifestContent,
         tag: Option<&Tag>,
         placing: Placing,
         is_from_tier: bool,
-    ) {
+    ) -> ManifestContent {
         if !placing.is_kept {
-            return;
+            return content;
         }
         let digest = content.digest;
         // What we have is right; that the store did not take it must not fail the pull.
-        match commit::manifest(self.shared(), scope, content, tag, &placing).await {
-            Ok(()) if is_from_tier => {}
-            Ok(()) => self.offer_to_tiers(NewContent {
-                scope: scope.clone(),
-                digest,
-                media_type: Some(content.media_type.clone()),
-                bytes: content.bytes.len() as u64,
-            }),
+        match commit::manifest(self.shared(), scope, &content, tag, &placing).await {
+            Ok(()) => {
+                content.is_kept = true;
+                if !is_from_tier {
+                    self.offer_to_tiers(NewContent {
+                        scope: scope.clone(),
+                        digest,
+                        media_type: Some(content.media_type.clone()),
+                        bytes: content.bytes.len() as u64,
+                    });
+                }
+            }
             Err(error @ PullError::NoRoom(_)) => {
                 tracing::debug!(%scope, %digest, %error, "a manifest was not kept");
             }
@@ -191,6 +194,7 @@ impl Registry {
                 tracing::error!(%scope, %digest, %error, "a manifest could not be kept");
             }
         }
+        content
     }
 
     async fn ask(
@@ -260,7 +264,7 @@ pub(super) fn checked(
     let manifest = Manifest::check(&bytes, content_type).map_err(|e| bad(e.to_string()))?;
     let children = manifest.descriptors.iter().map(|descriptor| descriptor.digest).collect();
     let media_type = Arc::from(manifest.media_type.as_str());
-    Ok(ManifestContent { digest, media_type, bytes, children })
+    Ok(ManifestContent { digest, media_type, bytes, children, is_kept: false })
 }
 
 /// Reads a whole body of at most `max` bytes; `Err(None)` when it is larger.

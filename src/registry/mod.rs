@@ -112,6 +112,8 @@ pub enum Content {
     Stored(OpenBlob, Lease),
     /// Small verified content: from the index, or a manifest that has just arrived.
     Memory(Bytes),
+    /// A verified manifest that has just arrived, and is in no store.
+    Unkept(Bytes),
     /// A blob that is arriving.
     Filling(Arc<Fill>),
     /// A blob that the store has no room for, on its way through.

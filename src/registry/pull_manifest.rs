@@ -247,12 +247,12 @@ impl Registry {
 }
 
 fn arrived(content: ManifestContent) -> Pull {
-    let ManifestContent { digest, media_type, bytes, .. } = content;
+    let ManifestContent { digest, media_type, bytes, is_kept, .. } = content;
     Pull {
         digest,
         media_type: Some(media_type),
         size: bytes.len() as u64,
-        content: Content::Memory(bytes),
+        content: if is_kept { Content::Memory(bytes) } else { Content::Unkept(bytes) },
         cache: CacheResult::Miss,
         age: 0,
         warning: None,
