@@ -15,8 +15,8 @@ pub(super) fn shown(bytes: &[u8]) -> String {
     format!("{text:?}")
 }
 
-/// Copies a text, cut at a character's end, with bad UTF-8 and control characters replaced: it
-/// goes into logs, headers and JSON.
+/// Copies a text, cut to `max` bytes at a character's end, with bad UTF-8 and control characters
+/// replaced: it goes into logs, headers and JSON.
 pub(super) fn set_text(to: &mut String, bytes: &[u8], max: usize) {
     let is_inside_character = |at: usize| bytes.get(at).is_some_and(|b| b & 0xc0 == 0x80);
     let mut end = bytes.len().min(max);
@@ -29,8 +29,14 @@ pub(super) fn set_text(to: &mut String, bytes: &[u8], max: usize) {
     match std::str::from_utf8(bytes) {
         Ok(text) if bytes.iter().all(|b| (0x20..0x7f).contains(b)) => to.push_str(text),
         _ => {
-            let text = String::from_utf8_lossy(bytes);
-            to.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
+            for c in String::from_utf8_lossy(bytes).chars() {
+                let c = if c.is_control() { ' ' } else { c };
+                // What takes the place of a bad byte is longer than that.
+                if to.len() + c.len_utf8() > max {
+                    break;
+                }
+                to.push(c);
+            }
         }
     }
 }
@@ -42,13 +48,17 @@ mod tests {
 
     #[test]
     fn texts_are_cut_and_cleaned() {
-        let cases: [(&[u8], usize, &str); 6] = [
+        let cases: [(&[u8], usize, &str); 9] = [
             (b"", 4, ""),
             (b"abcdef", 4, "abcd"),
             ("abé".as_bytes(), 3, "ab"),
             ("abé".as_bytes(), 4, "abé"),
             (b"a\nb\x7f", 9, "a b "),
             (b"a\xff", 9, "a\u{fffd}"),
+            // What takes the place of a byte may be longer than it.
+            (b"\xff\xff\xff", 8, "\u{fffd}\u{fffd}"),
+            (b"\xffabc", 4, "\u{fffd}a"),
+            (b"abc\xffd", 5, "abc"),
         ];
         for (bytes, max, expected) in cases {
             let mut text = String::from("old");
