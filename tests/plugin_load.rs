@@ -134,7 +134,7 @@ fn a_file_that_was_replaced_or_overwritten_is_loaded_anew_beside_the_old_code() 
 
 #[test]
 fn a_bad_table_is_refused_with_expected_got_and_remedy() {
-    let cases: [(&str, &[&str]); 14] = [
+    let cases: [(&str, &[&str]); 15] = [
         ("BAD_MAGIC", &["0x54524f50474e4952", "0x1122334455667788", "RINGPORT_PLUGIN_MAGIC"]),
         ("SHORT_TABLE", &["at least 104 bytes", "found 96", "sizeof"]),
         ("OTHER_MAJOR", &["ABI major 1", "found 2", "rebuild"]),
@@ -149,6 +149,7 @@ fn a_bad_table_is_refused_with_expected_got_and_remedy() {
         ("REFUSES_HOST", &["returned null", "ABI 1.1"]),
         ("NO_INSTANCE", &["`configure` returned OK without setting *out"]),
         ("ROUTE_IN_CONFIGURE", &["`configure` refused", "emit_hosted outside resolve"]),
+        ("WANTS_REFRESHES", &["`configure` refused", "told at once"]),
     ];
     for (fault, fragments) in cases {
         let file = Installed::compiled("faulty/faulty.c", fault);

@@ -28,6 +28,7 @@
 #define LARGER_TABLE 20
 #define EMIT_TO_CONFIGURE 21
 #define UNKNOWN_DEPENDENCE 22
+#define WANTS_REFRESHES 23
 
 #define WHEN(fault, wrong, right) (FAULT == (fault) ? (wrong) : (right))
 
@@ -42,6 +43,11 @@ static ringport_status configure(const ringport_host *h, const ringport_configur
     (void)args;
     host = h;
     if (FAULT == ROUTE_IN_CONFIGURE) h->emit_hosted(ctx, (ringport_str){"a", 1});
+    /* Without the capability. */
+    if (FAULT == WANTS_REFRESHES && h->want_refresh(ctx, 60000) != RINGPORT_OK) {
+        h->emit_error(ctx, (ringport_str){"told at once", 12});
+        return RINGPORT_INVALID;
+    }
     if (FAULT == EMIT_TO_CONFIGURE) kept = ctx;
     if (FAULT != NO_INSTANCE) *out = (ringport_instance *)&anchor;
     return RINGPORT_OK;

@@ -33,8 +33,8 @@ pub(super) struct Refused;
 pub(super) enum Phase {
     /// No call: nothing may be emitted.
     Idle,
-    /// `configure`: wishes and errors.
-    Configure,
+    /// `configure`, and whether the plugin's table has `refresh`: wishes and errors.
+    Configure { can_refresh: bool },
     /// `worker_start` or `refresh`: errors only.
     Setup,
     /// `resolve`

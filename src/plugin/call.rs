@@ -104,7 +104,8 @@ impl RawInstance {
         let mut context = ContextBox::new(Arc::clone(&declared));
         let mut instance = null_mut();
         let status = lend::Lent::new(&declared).with_args(name, config, worker_count, |args| {
-            context.run(Phase::Configure, |ctx| {
+            let can_refresh = table.refresh.is_some();
+            context.run(Phase::Configure { can_refresh }, |ctx| {
                 // SAFETY: a checked function of the contract's type; all that `args` points at
                 // lives while this closure runs, and `HOST` for ever.
                 unsafe { (table.configure)(&raw const HOST, args, ctx, &raw mut instance) }
@@ -112,13 +113,7 @@ impl RawInstance {
         });
         check_started(status, context.answer(), instance.is_null())?;
         let wishes = context.answer().take_wishes();
-        // From here on its drop destroys the instance.
-        let raw = RawInstance { table, instance, declared, wishes, _context: context };
-        if raw.wishes.refresh.is_some() && raw.table.refresh.is_none() {
-            let message = "it asked for refreshes without RINGPORT_CAN_REFRESH".to_owned();
-            return Err(StartFailure::Refused { status: abi::INTERNAL, message });
-        }
-        Ok(raw)
+        Ok(RawInstance { table, instance, declared, wishes, _context: context })
     }
 
     /// Calls `refresh`; `None` when nothing has changed. Never at the same time as a start or stop

@@ -26,8 +26,8 @@
 //!
 //! Deliberately absent: HTTP statuses (`api`), dialling (`upstream`), acting on a placement
 //! (`registry`), and when to reload or refresh (`server`). Tests: `tests.rs`,
-//! `tests/plugin_load.rs`, `tests/plugin_resolve.rs`, `tests/plugin_place.rs`,
-//! `tests/plugin_allocations.rs`.
+//! `tests/plugin_load.rs`, `tests/plugin_resolve.rs`, `tests/plugin_contract.rs`,
+//! `tests/plugin_reload.rs`, `tests/plugin_allocations.rs`.
 
 mod answer;
 mod call;

@@ -21,7 +21,8 @@ pub(crate) struct Wishes {
 
 impl Answer {
     pub(crate) fn want_header(&mut self, name: &[u8]) -> Result<(), Refused> {
-        self.expect(self.phase == Phase::Configure, "want_header", "configure")?;
+        let is_allowed = matches!(self.phase, Phase::Configure { .. });
+        self.expect(is_allowed, "want_header", "configure")?;
         let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
         let text = shorter_than(name, abi::HEADER_NAME_BYTES_MAX);
         let Some(text) = text.filter(|t| !t.is_empty() && name.iter().all(is_token)) else {
@@ -42,9 +43,13 @@ impl Answer {
         Ok(())
     }
 
-    /// `can_refresh`: the plugin's table has the capability.
     pub(crate) fn want_refresh(&mut self, interval_ms: u64) -> Result<(), Refused> {
-        self.expect(self.phase == Phase::Configure, "want_refresh", "configure")?;
+        let Phase::Configure { can_refresh } = self.phase else {
+            return self.expect(false, "want_refresh", "configure");
+        };
+        if !can_refresh {
+            return self.refuse("it asked for refreshes without RINGPORT_CAN_REFRESH".into());
+        }
         if !(abi::REFRESH_MS_MIN..=abi::REFRESH_MS_MAX).contains(&interval_ms) {
             let problem = format!("it asked for a refresh every {interval_ms} ms: 1 s to 1 day");
             return self.refuse(problem);
