@@ -36,13 +36,14 @@
 static max_align_t anchor;
 static const ringport_host *host;
 static ringport_ctx *kept;
+static int is_destroyed;
 static ringport_status late_status = -1;
 
 static ringport_status configure(const ringport_host *h, const ringport_configure_args *args,
                                  ringport_ctx *ctx, ringport_instance **out) {
     (void)args;
     host = h;
-    if (FAULT == ROUTE_IN_CONFIGURE) h->emit_hosted(ctx, (ringport_str){"a", 1});
+    if (FAULT == ROUTE_IN_CONFIGURE && !is_destroyed) h->emit_hosted(ctx, (ringport_str){"a", 1});
     /* Without the capability. */
     if (FAULT == WANTS_REFRESHES && h->want_refresh(ctx, 60000) != RINGPORT_OK) {
         h->emit_error(ctx, (ringport_str){"told at once", 12});
@@ -98,7 +99,7 @@ static void worker_stop(ringport_worker *worker) {
     if (kept) late_status = host->emit_rule(kept, (ringport_str){"late", 4});
 }
 
-static void destroy(ringport_instance *instance) { (void)instance; }
+static void destroy(ringport_instance *instance) { is_destroyed = instance != NULL; }
 
 /* A plugin of a later minor that can do with 1.0: its table goes on behind ours. */
 static const struct {

@@ -111,9 +111,17 @@ impl RawInstance {
                 unsafe { (table.configure)(&raw const HOST, args, ctx, &raw mut instance) }
             })
         });
-        check_started(status, context.answer(), instance.is_null())?;
+        let checked = check_started(status, context.answer(), instance.is_null());
         let wishes = context.answer().take_wishes();
-        Ok(RawInstance { table, instance, declared, wishes, _context: context })
+        // Given to us beside a broken answer too: dropping it destroys it.
+        let raw = is_given(status, instance).then(|| RawInstance {
+            table,
+            instance,
+            declared,
+            wishes,
+            _context: context,
+        });
+        checked.and(raw.ok_or(StartFailure::NoHandle))
     }
 
     /// Calls `refresh`; `None` when nothing has changed. Never at the same time as a start or stop
@@ -126,14 +134,15 @@ impl RawInstance {
             // SAFETY: the instance is configured and lives as long as `self`, `HOST` for ever.
             unsafe { refresh(self.instance, &raw const HOST, ctx, &raw mut successor) }
         });
-        check_started(status, context.answer(), false)?;
-        Ok((!successor.is_null()).then(|| RawInstance {
+        let checked = check_started(status, context.answer(), false);
+        let raw = is_given(status, successor).then(|| RawInstance {
             table: self.table.clone(),
             instance: successor,
             declared: Arc::clone(&self.declared),
             wishes: self.wishes.clone(),
             _context: context,
-        }))
+        });
+        checked.map(|()| raw)
     }
 
     /// Calls `worker_start`. Never at the same time as another start or stop of this instance.
@@ -144,14 +153,15 @@ impl RawInstance {
             // SAFETY: the instance is configured and lives as long as `self`.
             unsafe { (self.table.worker_start)(self.instance, number, ctx, &raw mut worker) }
         });
-        check_started(status, context.answer(), worker.is_null())?;
-        Ok(RawWorker {
+        let checked = check_started(status, context.answer(), worker.is_null());
+        let raw = is_given(status, worker).then(|| RawWorker {
             resolve: self.table.resolve,
             place: self.table.place,
             worker_stop: self.table.worker_stop,
             worker,
             context,
-        })
+        });
+        checked.and(raw.ok_or(StartFailure::NoHandle))
     }
 
     /// What the handshake found.
@@ -171,6 +181,11 @@ impl Drop for RawInstance {
         // workers.
         unsafe { (self.table.destroy)(self.instance) }
     }
+}
+
+/// Whether a handle is ours to end: with any other status it is not looked at.
+fn is_given<T>(status: abi::Status, handle: *mut T) -> bool {
+    status == abi::OK && !handle.is_null()
 }
 
 fn check_started(
