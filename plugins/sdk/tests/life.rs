@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use ringport_plugin_sdk::testing::FakeHost;
 use ringport_plugin_sdk::{
-    Answer, By, Candidate, Class, Header, Kind, NsSource, PlaceAnswer, PlaceRequest, Placement,
-    Purpose, Refusal, Remote, Request, Resolver, Setup, Status, Verdict,
+    Answer, By, Candidate, Class, Header, Kind, Moment, NsSource, PlaceAnswer, PlaceRequest,
+    Placement, Purpose, Refusal, Remote, Request, Resolver, Setup, Status, Verdict,
 };
 
 #[derive(serde::Deserialize)]
@@ -164,6 +164,18 @@ impl Resolver for Probe {
         };
         match request.repository {
             "panic" => panic!("in place"),
+            "method" => answer.remote(&Remote { method: "DELETE", ..remote }),
+            "moment" => answer.remote(&Remote { purpose: Purpose::Write, method: "PUT", ..remote }),
+            "unprintable" => answer.remote(&Remote { url: "https://s3.example/a b", ..remote }),
+            "host" => answer.remote(&Remote { headers: &[("Host", "evil")], ..remote }),
+            "crlf" => answer.remote(&Remote { headers: &[("x-a", "1\r\nx-b: 2")], ..remote }),
+            "pass" | "pass-and-remote" => {
+                let class = Class::PassThrough;
+                answer.placement(&Placement { class, ..Placement::default() });
+                if request.repository == "pass-and-remote" {
+                    answer.remote(&remote);
+                }
+            }
             "elsewhere" => answer.remote(&Remote { url: "https://s3.example.org/", ..remote }),
             "pool" => answer.placement(&Placement { pool: Some("ssd"), ..Placement::default() }),
             "s3" => {
@@ -290,13 +302,32 @@ fn placements_come_through_the_table() {
     assert_eq!(placed.remotes[0].url, "https://s3.example/bucket/sha256:00");
     assert_eq!(placed.remotes[0].headers, [("Authorization".into(), "AWS4 signed".into())]);
     assert_eq!(place("other").status, Some(Status::Decline));
-    for (repository, problem) in [("elsewhere", "no declared remote tier"), ("pool", "\"ssd\"")] {
+    assert_eq!(place("pass").status, Some(Status::Ok));
+    for (repository, problem) in [
+        ("elsewhere", "no declared remote tier"),
+        ("pool", "\"ssd\""),
+        ("method", "GET to read, PUT or POST to write, not \"DELETE\""),
+        ("moment", "a write of what is not stored"),
+        ("unprintable", "not printable"),
+        ("host", "the header \"host\""),
+        ("crlf", "the header \"x-a\""),
+        ("pass-and-remote", "passed through and a remote tier"),
+    ] {
         let placed = place(repository);
         assert_eq!(placed.status, Some(Status::Internal));
         assert!(placed.error.contains(problem), "{placed:?}");
     }
     assert!(place("panic").error.contains("panicked in place: in place"));
     assert_eq!(place("s3").status, Some(Status::Unavailable));
+    let mut worker = host().start(&PLUGIN).expect("starts");
+    let mut hosted = PlaceRequest::blob("docker.io", "pass", "sha256:00");
+    hosted.upstream = None;
+    let refused = worker.place(&hosted).expect("a hook").error;
+    assert!(refused.contains("hosted content passed through"), "{refused}");
+    let mut stored = PlaceRequest::blob("docker.io", "s3", "sha256:00");
+    stored.moment = Moment::Stored;
+    let refused = worker.place(&stored).expect("a hook").error;
+    assert!(refused.contains("a read of what is stored"), "{refused}");
 }
 
 #[test]
@@ -327,6 +358,37 @@ fn a_refresh_replaces_the_instance_or_leaves_it() {
     let error = self::host().config("target = 'docker.io'\nrefresh_seconds = 0");
     let error = error.start(&PLUGIN).expect_err("too often");
     assert!(error.contains("does not refresh every 0ns"), "{error}");
+}
+
+/// Asks for refreshes that it has no hook for.
+struct Wisher;
+
+impl Resolver for Wisher {
+    const NAME: &'static str = "wisher";
+    const VERSION: &'static str = "1.0";
+    type Config = std::collections::HashMap<String, String>;
+    type Worker = ();
+
+    fn configure(setup: &Setup<'_>, _: Self::Config) -> Result<Wisher, Refusal> {
+        setup.want_refresh(Duration::from_secs(60))?;
+        Ok(Wisher)
+    }
+
+    fn start_worker(&self, _: u32) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn resolve(&self, _: &mut (), _: &Request<'_>, _: &mut Answer<'_>) -> Result<Verdict, Refusal> {
+        Ok(Verdict::Decline)
+    }
+}
+
+static WISHER: ringport_plugin_sdk::abi::Plugin = ringport_plugin_sdk::table::<Wisher>();
+
+#[test]
+fn refreshes_are_for_plugins_that_say_so() {
+    let error = FakeHost::new().start(&WISHER).expect_err("no REFRESHES");
+    assert!(error.contains("of a plugin that sets REFRESHES"), "{error}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The fake host's side of the contract: its table, and the checks that the real host makes.
+//! The fake host's side of the contract: its table, and the checks that the real host makes of what
+//! the SDK lets through. Not that each function is called in its hook, nor the lengths of texts.
 
 use std::time::Duration;
 
@@ -9,9 +10,22 @@ use crate::names::is_repository_name;
 use crate::place::{Class, Purpose};
 use crate::resolver::{By, Status};
 
+/// Headers that are the host's business: where a request goes and where its body ends.
+const HOST_HEADERS: [&str; 6] =
+    ["host", "content-length", "transfer-encoding", "connection", "te", "upgrade"];
+
+/// What a call of `place` is about.
+#[derive(Clone, Copy, Default)]
+pub(super) struct InPlace {
+    pub(super) is_stored: bool,
+    pub(super) is_hosted: bool,
+}
+
 /// What a `ringport_ctx*` of the fake host points at.
 pub(super) struct Context<'a> {
     host: &'a FakeHost,
+    pub(super) can_refresh: bool,
+    pub(super) in_place: InPlace,
     pub(super) answer: FakeAnswer,
     pub(super) placement: FakePlacement,
     pub(super) headers_wanted: Vec<String>,
@@ -53,6 +67,8 @@ impl Context<'_> {
     pub(super) fn new(host: &FakeHost) -> Context<'_> {
         Context {
             host,
+            can_refresh: false,
+            in_place: InPlace::default(),
             answer: FakeAnswer::default(),
             placement: FakePlacement::default(),
             headers_wanted: Vec::new(),
@@ -125,6 +141,9 @@ impl Context<'_> {
         let class = match placement.storage_class {
             abi::CLASS_CACHE => Class::Cache,
             abi::CLASS_PINNED => Class::Pinned,
+            abi::CLASS_PASS_THROUGH if self.in_place.is_hosted => {
+                return self.refuse("hosted content passed through, which nobody else has");
+            }
             abi::CLASS_PASS_THROUGH => Class::PassThrough,
             other => return self.refuse(format!("there is no class {other}")),
         };
@@ -143,6 +162,29 @@ impl Context<'_> {
     }
 
     fn add_remote(&mut self, remote: FakeRemote) -> abi::Status {
+        match (remote.purpose, remote.method.as_str(), self.in_place.is_stored) {
+            (Purpose::Read, "GET", false) | (Purpose::Write, "PUT" | "POST", true) => {}
+            (Purpose::Read, "GET", true) => return self.refuse("a read of what is stored already"),
+            (Purpose::Write, "PUT" | "POST", false) => {
+                return self.refuse("a write of what is not stored yet");
+            }
+            (_, method, _) => {
+                return self.refuse(format!("GET to read, PUT or POST to write, not {method:?}"));
+            }
+        }
+        let is_printable = |text: &str| text.bytes().all(|b| b.is_ascii_graphic());
+        if !is_printable(&remote.url) || remote.url.contains('#') {
+            return self.refuse("the URL for a remote tier is not printable");
+        }
+        let bad = remote.headers.iter().find(|(name, value)| {
+            let name = name.to_ascii_lowercase();
+            let is_own = !HOST_HEADERS.contains(&&*name);
+            !is_token(&name) || !is_own || !value.split(' ').all(is_printable)
+        });
+        if let Some((name, _)) = bad {
+            let name = name.to_ascii_lowercase();
+            return self.refuse(format!("the header {name:?} is not its own, or not printable"));
+        }
         let below = |tier: &String| {
             remote.url.strip_prefix(tier.as_str()).is_some_and(|path| path.starts_with('/'))
         };
@@ -159,6 +201,25 @@ impl Context<'_> {
         self.placement.remotes.push(remote);
         abi::OK
     }
+
+    /// What only the whole answer shows.
+    pub(super) fn end_of_place(&mut self) {
+        if self.placement.class == Class::PassThrough && !self.placement.remotes.is_empty() {
+            self.refuse("content passed through and a remote tier used for it");
+        }
+    }
+}
+
+fn is_token(text: &str) -> bool {
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(is_token)
+}
+
+/// # Safety
+/// As for [`context`].
+unsafe fn refuse_struct(ctx: *mut abi::Ctx) -> abi::Status {
+    // SAFETY: the caller's promise.
+    unsafe { emit(ctx, [], |context, []| context.refuse("a null struct")) }
 }
 
 /// The context behind `ctx`.
@@ -205,7 +266,7 @@ unsafe extern "C" fn emit_candidate(
 ) -> abi::Status {
     // SAFETY: the contract of the emit functions: null or a sized struct, its strings readable.
     unsafe {
-        let Some(c) = abi::read_sized(candidate) else { return abi::INVALID };
+        let Some(c) = abi::read_sized(candidate) else { return refuse_struct(ctx) };
         let strings = [c.upstream, c.repository, c.credential, c.forward_ns];
         emit(ctx, strings, |context, strings| context.add_candidate(strings))
     }
@@ -277,7 +338,7 @@ unsafe extern "C" fn emit_placement(
 ) -> abi::Status {
     // SAFETY: the contract of the emit functions: null or a sized struct, its strings readable.
     unsafe {
-        let Some(placement) = abi::read_sized(placement) else { return abi::INVALID };
+        let Some(placement) = abi::read_sized(placement) else { return refuse_struct(ctx) };
         emit(ctx, [placement.pool], |context, [pool]| context.set_placement(&placement, pool))
     }
 }
@@ -286,7 +347,7 @@ unsafe extern "C" fn emit_remote(ctx: *mut abi::Ctx, remote: *const abi::Remote)
     // SAFETY: the contract of the emit functions: null or a sized struct; its strings, and the
     // array of its headers and their strings, are readable.
     unsafe {
-        let Some(remote) = abi::read_sized(remote) else { return abi::INVALID };
+        let Some(remote) = abi::read_sized(remote) else { return refuse_struct(ctx) };
         let mut headers = Vec::new();
         for index in 0..remote.header_count {
             let abi::Header { name, value } = *remote.headers.add(index);
@@ -315,11 +376,9 @@ unsafe extern "C" fn emit_remote(ctx: *mut abi::Ctx, remote: *const abi::Remote)
 unsafe extern "C" fn want_header(ctx: *mut abi::Ctx, name: abi::Str) -> abi::Status {
     let want = |context: &mut Context<'_>, [name]: [&str; 1]| {
         let name = name.to_ascii_lowercase();
-        let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
         let is_secret = ["authorization", "cookie", "proxy-authorization"].contains(&&*name);
-        if name.is_empty()
-            || name.len() > abi::HEADER_NAME_BYTES_MAX
-            || !name.bytes().all(is_token)
+        if name.len() > abi::HEADER_NAME_BYTES_MAX
+            || !is_token(&name)
             || is_secret
             || context.headers_wanted.contains(&name)
             || context.headers_wanted.len() == abi::HEADERS_MAX
@@ -335,6 +394,7 @@ unsafe extern "C" fn want_header(ctx: *mut abi::Ctx, name: abi::Str) -> abi::Sta
 
 unsafe extern "C" fn want_refresh(ctx: *mut abi::Ctx, interval_ms: u64) -> abi::Status {
     let want = |context: &mut Context<'_>, []: [&str; 0]| match interval_ms {
+        _ if !context.can_refresh => context.refuse("a refresh without RINGPORT_CAN_REFRESH"),
         abi::REFRESH_MS_MIN..=abi::REFRESH_MS_MAX => abi::OK,
         _ => context.refuse(format!("a refresh every {interval_ms} ms")),
     };

@@ -4,7 +4,7 @@ use std::ptr::null_mut;
 
 use ringport_plugin_abi as abi;
 
-use super::host::{Context, table};
+use super::host::{Context, InPlace, table};
 use super::{FakeAnswer, FakeHost, FakePlacement};
 use crate::place::{Moment, PlaceRequest};
 use crate::resolver::{Kind, NsSource, Request, Status};
@@ -72,6 +72,7 @@ impl Life {
             remote_tier_count: remote_tiers.len(),
         };
         let mut context = Context::new(&self.host);
+        context.can_refresh = self.plugin.capabilities & abi::CAN_REFRESH != 0;
         let mut instance = null_mut();
         // SAFETY: all that `args` points at lives to the end of this function, the table for ever.
         let status =
@@ -107,6 +108,7 @@ impl Life {
         let status = context.run(|ctx| unsafe { resolve(worker, &request, ctx) });
         let Context { mut answer, broken, rule, error, .. } = context;
         let empty = answer.hosted.is_none() && answer.candidates.is_empty();
+        answer.cacheable = answer.cacheable.filter(|_| broken.is_none());
         let broken = broken.or_else(|| empty.then(|| "OK without a route".to_owned()));
         (answer.status, answer.error) = checked(status, broken, error);
         answer.rule = rule;
@@ -117,11 +119,16 @@ impl Life {
     pub(super) fn place(&mut self, request: &PlaceRequest<'_>) -> Option<FakePlacement> {
         let can = self.plugin.capabilities & abi::CAN_PLACE != 0;
         let place = self.plugin.place.filter(|_| can)?;
-        let request = place_to_abi(request);
         let mut context = Context::new(&self.host);
+        context.in_place = InPlace {
+            is_stored: request.moment == Moment::Stored,
+            is_hosted: request.upstream.is_none(),
+        };
+        let request = place_to_abi(request);
         let worker = self.worker;
         // SAFETY: as in `resolve`.
         let status = context.run(|ctx| unsafe { place(worker, &request, ctx) });
+        context.end_of_place();
         let Context { mut placement, broken, rule, error, .. } = context;
         (placement.status, placement.error) = checked(status, broken, error);
         placement.rule = rule;
