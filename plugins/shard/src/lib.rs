@@ -61,7 +61,7 @@ pub struct Config {
     /// Where nodes are; left out: wherever a Ringport asks from.
     #[serde(default)]
     peers: Vec<IpNet>,
-    /// Storage pools, among which content is spread.
+    /// Storage pools, among which content is spread whose digest is known before it comes.
     #[serde(default)]
     pools: Vec<String>,
 }
