@@ -223,6 +223,7 @@ fn answers_that_are_wrong() {
         ("TWO_ROUTES", 14, &["beside another route", "emit one of them"]),
         ("FRESH_FOR_EVER", 14, &["18446744073709551614", "RINGPORT_MS_UNSET"]),
         ("UNDECLARED_POOL", 14, &["\"/etc\"", "a declared pool"]),
+        ("UNDECLARED_POOL_BY_DIGEST", 14, &["\"/etc\"", "a declared pool"]),
         ("PASSES_HOSTED_THROUGH", 14, &["PASS_THROUGH", "cache or pin"]),
         ("HEADER_OF_SECRETS", 14, &["want_header of \"authorization\""]),
         ("OK_WITHOUT_ROUTE", 15, &["OK without one", "DECLINE"]),

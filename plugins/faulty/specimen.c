@@ -62,6 +62,8 @@
 #define EXITS 48
 #define ABORTS 49
 #define UNWINDS 50
+/* found later */
+#define UNDECLARED_POOL_BY_DIGEST 52
 /* no fault, but fifty lives of it take 2.5 seconds */
 #define SLOW_TO_CONFIGURE 51
 
@@ -258,6 +260,10 @@ static ringport_status place(ringport_worker *worker, const ringport_place_reque
     ringport_placement placement = {.size = sizeof placement, .pool = STR("fast")};
     if (IS(PLACE_UNKNOWN_STATUS)) return 1000;
     if (IS(UNDECLARED_POOL)) placement.pool = STR("/etc");
+    /* As the host asks about nearly every blob. */
+    if (IS(UNDECLARED_POOL_BY_DIGEST) && request->moment == RINGPORT_MOMENT_STORE
+        && request->digest.len > 0 && request->media_type.len == 0)
+        placement.pool = STR("/etc");
     if (IS(PASSES_HOSTED_THROUGH) && request->upstream.len == 0)
         placement.storage_class = RINGPORT_CLASS_PASS_THROUGH;
     worker->instance->host->emit_placement(ctx, &placement);

@@ -11,6 +11,17 @@ use crate::run::{Run, difference, judge};
 const DIGEST: &[u8] = b"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const MEDIA_TYPE: &[u8] = b"application/vnd.oci.image.manifest.v1+json";
 const REFRESHES: usize = 3;
+/// What place is asked: kind, moment, digest and media type. Before content comes its digest is
+/// known where it was asked for by it, as nearly all blobs are.
+const ASKED: [(u32, u32, &[u8], &[u8]); 7] = [
+    (abi::KIND_MANIFEST, abi::MOMENT_STORE, b"", b""),
+    (abi::KIND_MANIFEST, abi::MOMENT_STORE, DIGEST, b""),
+    (abi::KIND_MANIFEST, abi::MOMENT_STORE, DIGEST, MEDIA_TYPE),
+    (abi::KIND_MANIFEST, abi::MOMENT_STORED, DIGEST, MEDIA_TYPE),
+    (abi::KIND_BLOB, abi::MOMENT_STORE, b"", b""),
+    (abi::KIND_BLOB, abi::MOMENT_STORE, DIGEST, b""),
+    (abi::KIND_BLOB, abi::MOMENT_STORED, DIGEST, b""),
+];
 
 pub(super) fn place(run: &mut Run<'_>) -> Result<(), Finding> {
     if run.kit()?.table.place.is_none() {
@@ -21,17 +32,11 @@ pub(super) fn place(run: &mut Run<'_>) -> Result<(), Finding> {
     let upstreams: Vec<Vec<u8>> = upstreams.take(8).chain([Vec::new()]).collect();
     let mut calls = 0;
     for upstream in &upstreams {
-        for (kind, moment) in [
-            (abi::KIND_MANIFEST, abi::MOMENT_STORE),
-            (abi::KIND_MANIFEST, abi::MOMENT_STORED),
-            (abi::KIND_BLOB, abi::MOMENT_STORE),
-            (abi::KIND_BLOB, abi::MOMENT_STORED),
-        ] {
+        for (kind, moment, digest, media_type) in ASKED {
             let is_stored = moment == abi::MOMENT_STORED;
             for content_bytes in [0, 1 << 20, 1 << 34, abi::BYTES_UNKNOWN] {
-                let digest = if is_stored { DIGEST } else { b"" };
                 let content = Content { kind, moment, content_bytes };
-                let strings = [upstream.as_slice(), b"org/app", digest, MEDIA_TYPE];
+                let strings = [upstream.as_slice(), b"org/app", digest, media_type];
                 let Some(first) = content.place(&mut worker, strings) else { continue };
                 judge_placement(&first, upstream.is_empty(), is_stored).map_or(Ok(()), Err)?;
                 let again = content.place(&mut worker, strings).map(|called| called.answer);
