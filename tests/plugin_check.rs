@@ -262,6 +262,26 @@ fn a_plugin_whose_configure_takes_its_time_keeps_the_rules() {
 }
 
 #[test]
+fn the_pin_of_the_entry_counts_for_the_file_that_it_names() {
+    let file = Installed::compiled("faulty/specimen.c", "0");
+    let (folder, config) = configuration("policy/policy.toml", &file.path);
+    let pinned = |path: &Path| {
+        let mut all: toml::Table = std::fs::read_to_string(&config).unwrap().parse().unwrap();
+        let entry = all["plugin"].as_array_mut().unwrap()[0].as_table_mut().unwrap();
+        entry.insert("path".to_owned(), path.to_str().unwrap().into());
+        entry.insert("sha256".to_owned(), "0".repeat(64).into());
+        std::fs::write(&config, all.to_string()).unwrap();
+        check(&["--calls", "100", "--config", config.to_str().unwrap()], &file.path)
+    };
+    let (status, _, text) = pinned(&file.path);
+    assert_eq!(status, Some(1), "{text}");
+    assert!(text.contains(" 5  FAIL") && text.contains(&"0".repeat(64)), "{text}");
+    // A plugin is checked before it lies where the configuration wants it: the pin may be another's.
+    let (_, _, text) = pinned(&folder.path().join("plugin.so"));
+    assert!(!text.contains(" 5  FAIL"), "{text}");
+}
+
+#[test]
 fn misuse_is_told_apart_from_a_broken_rule() {
     let file = Installed::compiled("faulty/specimen.c", "0");
     let said = |arguments: &[&str], file: &Path| {

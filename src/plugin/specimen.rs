@@ -13,12 +13,13 @@ use super::error::Fault;
 use super::loader;
 use crate::config::{Config, PluginConfig};
 
-/// Loads `file`, an absolute path, for a check.
+/// Loads `file`, an absolute path, for a check; `pin` is the sha256 that the configuration wants of
+/// it, if any.
 ///
 /// # Errors
 /// What the server would say of it, as the broken rule: its number and the sentences.
-pub fn open_specimen(file: &Path) -> Result<Subject, (u8, Problem)> {
-    match loader::load(file, None) {
+pub fn open_specimen(file: &Path, pin: Option<&str>) -> Result<Subject, (u8, Problem)> {
+    match loader::load(file, pin) {
         Ok(loaded) => Ok(loaded.entry.subject()),
         Err(fault) => {
             let rule = if matches!(fault, Fault::NoEntry) { 3 } else { 5 };

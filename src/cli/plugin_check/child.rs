@@ -15,7 +15,11 @@ use crate::cli::Exit;
 use crate::plugin::open_specimen;
 
 /// Runs one stage. The exit status says nothing: what was told does.
-pub(super) fn run(stage: Stage, args: &PluginCheckArgs, world: &World) -> io::Result<Exit> {
+pub(super) fn run(
+    stage: Stage,
+    args: &PluginCheckArgs,
+    (world, pin): (&World, Option<&str>),
+) -> io::Result<Exit> {
     // A plugin that hangs must not outlive the one who waits for it.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // It crashes on purpose, so to say; nobody wants a core of it.
@@ -29,7 +33,7 @@ pub(super) fn run(stage: Stage, args: &PluginCheckArgs, world: &World) -> io::Re
     };
     let loading = PROBES.first().map(|probe| probe.name.to_owned()).unwrap_or_default();
     tell(Event::Began(loading.clone()));
-    let subject = match open_specimen(&args.file) {
+    let subject = match open_specimen(&args.file, pin) {
         Ok(subject) => subject,
         Err((rule, problem)) => {
             tell(Event::Found(problem.breaks(rule)));

@@ -26,15 +26,15 @@ pub fn run(
 ) -> io::Result<Exit> {
     let mut args = args.clone();
     args.file = std::path::absolute(&args.file)?;
-    let world = match world(&args) {
-        Ok(world) => world,
+    let (world, pin) = match world(&args) {
+        Ok(told) => told,
         Err(problem) => {
             writeln!(remarks, "ringport: {problem}")?;
             return Ok(Exit::Misuse);
         }
     };
     match args.stage {
-        Some(stage) => child::run(stage.into(), &args, &world),
+        Some(stage) => child::run(stage.into(), &args, (&world, pin.as_deref())),
         None => {
             let report = check(&args)?;
             write!(out, "file: {}\n{report}", args.file.display())?;
@@ -64,8 +64,9 @@ fn check(args: &PluginCheckArgs) -> io::Result<Report> {
     Ok(report)
 }
 
-/// What the plugin is told of: the configuration's world, or the kit's own.
-fn world(args: &PluginCheckArgs) -> Result<World, String> {
+/// What the plugin is told of: the configuration's world, or the kit's own; and the sha256 that the
+/// configuration wants of this file.
+fn world(args: &PluginCheckArgs) -> Result<(World, Option<String>), String> {
     let file = &args.file;
     match std::fs::metadata(file) {
         Err(error) => return Err(format!("{}: {error}; name the plugin's .so", file.display())),
@@ -74,7 +75,7 @@ fn world(args: &PluginCheckArgs) -> Result<World, String> {
         }
         Ok(_) => {}
     }
-    let Some(path) = &args.config else { return Ok(World::default()) };
+    let Some(path) = &args.config else { return Ok((World::default(), None)) };
     let config = Config::load(path).map_err(|error| error.to_string())?;
     let plugin = entry(&config, file).ok_or_else(|| {
         format!(
@@ -84,7 +85,10 @@ fn world(args: &PluginCheckArgs) -> Result<World, String> {
             file.display()
         )
     })?;
-    specimen_world(&config, plugin).map_err(|fault| format!("{}: {fault}", path.display()))
+    // That of an entry for another path may be of another version.
+    let pin = plugin.sha256.clone().filter(|_| plugin.path == *file);
+    let world = specimen_world(&config, plugin);
+    world.map(|world| (world, pin)).map_err(|fault| format!("{}: {fault}", path.display()))
 }
 
 /// The entry that means `file`: the only one there is, else the one with its path, else the one
