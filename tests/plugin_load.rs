@@ -81,6 +81,9 @@ fn the_file_is_checked_before_it_is_loaded() {
     }
     good.set_mode(0o700);
     start(&good.path);
+    let long = folder.join("p".repeat(255));
+    std::fs::copy(Installed::compiled("faulty/faulty.c", "LARGER_TABLE").path, &long).unwrap();
+    start(&long);
 }
 
 #[test]

@@ -31,6 +31,10 @@ use super::handshake::Entry;
 /// Far above any plugin; a bound on what is read and hashed.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
+/// What copies are called in the process's maps: not as their files, since a name of 255 bytes is too
+/// long here.
+const COPY_NAME: &str = "ringport-plugin";
+
 /// The entry functions of what was loaded, by the sha256 of its bytes; `None`: it has none, which
 /// another load would not change.
 static LOADED: Mutex<Option<HashMap<String, Option<Entry>>>> = Mutex::new(None);
@@ -65,7 +69,7 @@ pub(super) fn load(path: &Path, pin: Option<&str>) -> Result<Loaded, Fault> {
     if let Some(entry) = loaded.get(&sha256) {
         return Ok(Loaded { entry: entry.ok_or(Fault::NoEntry)?, sha256 });
     }
-    let copy = private_copy(path, &bytes).map_err(Fault::NoCopy)?;
+    let copy = private_copy(&bytes).map_err(Fault::NoCopy)?;
     let library = open(format!("/proc/self/fd/{}", copy.as_raw_fd()).as_ref())?;
     // Never closed: the linker would take the next library by the same number for this one.
     std::mem::forget(copy);
@@ -75,10 +79,9 @@ pub(super) fn load(path: &Path, pin: Option<&str>) -> Result<Loaded, Fault> {
 }
 
 /// The bytes in a sealed file in memory, which nobody else can name or change.
-fn private_copy(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let name = path.file_name().unwrap_or_default();
+fn private_copy(bytes: &[u8]) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut file = File::from(rustix::fs::memfd_create(name, flags)?);
+    let mut file = File::from(rustix::fs::memfd_create(COPY_NAME, flags)?);
     file.write_all(bytes)?;
     let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&file, seals)?;
