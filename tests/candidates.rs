@@ -30,12 +30,13 @@ fn rig(what: &str) -> Rig {
     let limits = |upstream: Upstream| {
         upstream
             .set("connect_timeout = \"2s\"")
-            .set("first_byte_timeout = \"1s\"")
             .set("stall_timeout = \"1s\"")
             .set("tag_ttl = \"0s\"")
     };
+    // Of the peer alone something is asked that does not answer.
+    let impatient = Upstream::new("peer.example", &peer.url()).set("first_byte_timeout = \"1s\"");
     let server = Setup::new(what)
-        .upstream(limits(Upstream::new("peer.example", &peer.url()).set("forward_ns = true")))
+        .upstream(limits(impatient.set("forward_ns = true")))
         .upstream(limits(Upstream::new(NS, &origin.url())))
         .routing("resolvers = [\"shard\", \"standard\"]")
         // It owns nothing itself: all is the peer's.
