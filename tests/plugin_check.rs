@@ -250,6 +250,9 @@ fn plugins_that_take_their_time() {
         ("HANGS_IN_CONFIGURE", 11, &["no end within 3 s", "configure, start"]),
     ];
     only_the_right_rule_fails("faulty/specimen.c", stuck, "3");
+    // Not the process's doing, which has ended: one that it started holds its descriptors.
+    let survived: Specimens = &[("EXITS_BESIDE_A_CHILD", 16, &["the process was ended"])];
+    only_the_right_rule_fails("faulty/specimen.c", survived, "3");
 }
 
 /// Only `resolve` is asked to be quick. Fifty lives of this one take longer than the patience.

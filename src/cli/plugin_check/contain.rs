@@ -16,6 +16,9 @@ use super::{PluginCheckArgs, StageArg};
 
 /// A plugin that tells more in one line is not believed.
 const LINE_BYTES_MAX: u64 = 1 << 20;
+/// How often a silent child is looked at: one that has ended may have left its events open with a
+/// process that it started.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// What is kept of standard error: its end.
 const LAST_WORDS_BYTES: usize = 2048;
 /// Makes malloc overwrite what is freed, so that a use after it is seen; its cache of each thread
@@ -46,8 +49,8 @@ pub(super) fn run_child(
     let (ours, theirs) = UnixStream::pair()?;
     let mut child = spawn(stage, args, theirs)?;
     let last_words = child.stderr.take().map(keep_end);
-    ours.set_read_timeout(Some(patience))?;
-    let (probe, heard_all) = hear(&mut child, BufReader::new(ours), report);
+    ours.set_read_timeout(Some(LOOK_INTERVAL))?;
+    let (probe, heard_all) = hear(&mut child, BufReader::new(ours), patience, report);
     let end = end_of(&mut child, patience, heard_all)?;
     // A process that the plugin has started may still hold the pipe; its words are not waited for.
     let words = last_words.and_then(|words| words.recv_timeout(Duration::from_secs(1)).ok());
@@ -72,33 +75,45 @@ fn spawn(stage: StageArg, args: &PluginCheckArgs, events: UnixStream) -> io::Res
 }
 
 /// Takes in the child's events. Gives the probe that it was in when no more came, and whether
-/// that was because it had closed its side; else it was silent for too long, and is killed.
+/// that was because it had ended or closed its side; else it was silent for too long, and is killed.
 fn hear(
     child: &mut Child,
     mut events: BufReader<UnixStream>,
+    patience: Duration,
     report: &mut Report,
 ) -> (Option<&'static Probe>, bool) {
     let (mut probe, mut line) = (None, Vec::new());
+    let (mut heard, mut has_ended) = (Instant::now(), false);
     loop {
-        line.clear();
-        let read = (&mut events).take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
-        match read {
+        let room = LINE_BYTES_MAX.saturating_sub(line.len() as u64);
+        match (&mut events).take(room).read_until(b'\n', &mut line) {
             Ok(0) => return (probe, true),
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return (probe, true),
-            Err(_) => {
-                let _ = child.kill();
-                return (probe, false);
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => continue,
+                io::ErrorKind::ConnectionReset => return (probe, true),
+                // Nothing has come for a moment, so what came before its end has been read.
+                io::ErrorKind::WouldBlock if has_ended => return (probe, true),
+                io::ErrorKind::WouldBlock if heard.elapsed() < patience => {
+                    has_ended = child.try_wait().is_ok_and(|status| status.is_some());
+                    continue;
+                }
+                _ => {
+                    let _ = child.kill();
+                    return (probe, false);
+                }
+            },
+        }
+        heard = Instant::now();
+        if let Ok(event) = serde_json::from_slice::<Event>(&line) {
+            match &event {
+                Event::Began(name) => probe = PROBES.iter().find(|probe| probe.name == name),
+                Event::Ended(_) => probe = None,
+                _ => {}
             }
+            report.add(event);
         }
-        let Ok(event) = serde_json::from_slice::<Event>(&line) else { continue };
-        match &event {
-            Event::Began(name) => probe = PROBES.iter().find(|probe| probe.name == name),
-            Event::Ended(_) => probe = None,
-            _ => {}
-        }
-        report.add(event);
+        line.clear();
     }
 }
 
