@@ -240,7 +240,10 @@ fn a_refresh_takes_over_while_requests_are_answered() {
         server.metric("ringport_plugin_refreshes_failed_total", &[]) >= 1.0
     });
     assert_eq!(generation(), 1);
-    assert!(server.log_text().contains("the directory is away"));
+    // The log is written by a thread of its own.
+    wait_until("the log to say so", Duration::from_secs(20), || {
+        server.log_text().contains("the directory is away")
+    });
 }
 
 #[test]
