@@ -296,8 +296,8 @@ typedef struct ringport_placement {
     uint32_t size;
     uint32_t storage_class;       /* RINGPORT_CLASS_*; refused: PASS_THROUGH of hosted content */
     ringport_str pool;            /* one of configure's `pools`; empty: the host's choice */
-    uint64_t ttl_ms;              /* that long after its commit it makes room first of all, pinned */
-                                  /* or not; until then it is served. 0: no such bound */
+    uint64_t ttl_ms;              /* that long after its commit it makes room first of all, */
+                                  /* pinned or not; until then it is served. 0: no such bound */
     int32_t priority;             /* each step doubles what keeping it is worth; 0: normal; from */
                                   /* -RINGPORT_PRIORITY_MAX to +RINGPORT_PRIORITY_MAX */
     uint32_t reserved;            /* 0 */
