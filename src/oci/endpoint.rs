@@ -13,6 +13,8 @@ mod query;
 
 use query::{Query, SlashRule, decode, push_parameter};
 
+const ARTIFACT_TYPE: &str = "artifactType";
+
 /// A request target that belongs to the distribution API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -22,8 +24,8 @@ pub struct Endpoint {
     pub ns: Option<Namespace>,
     /// `ns` as received, where normalising changed it; read it through [`Endpoint::ns_received`].
     ns_as_received: Option<Box<str>>,
-    /// For tag lists and referrers: the query to relay, made again from the typed values, so it
-    /// holds no `ns` and nothing unknown. `None` when there is nothing to relay.
+    /// For tag lists and referrers: the query to relay, made again from what was read, so it holds
+    /// no `ns` and has one form for one meaning. `None` when there is nothing to relay.
     pub query_without_ns: Option<String>,
 }
 
@@ -164,13 +166,28 @@ impl Endpoint {
         // Decoding before splitting is sound because an encoded slash is refused.
         let path = decode(path, SlashRule::Refuse)?;
         let target = parse_path(reads, &path, &query)?;
-        let query_without_ns = query_to_relay(&target);
+        let query_without_ns = query_to_relay(&target, &query)?;
         Ok(Self { target, ns, ns_as_received, query_without_ns })
     }
 
     /// `ns` as the client wrote it, for the `OCI-Namespace` of the answer.
     pub fn ns_received(&self) -> Option<&str> {
         self.ns_as_received.as_deref().or(self.ns.as_ref().map(Namespace::as_str))
+    }
+
+    /// The query of our own link to the next page of a list, from the upstream's: with the client's
+    /// filter, if the upstream has dropped it, and its `ns`.
+    pub fn next_page(&self, next: &str) -> String {
+        let mut query = next.to_owned();
+        if let Target::Referrers { artifact_type: Some(artifact_type), .. } = &self.target
+            && !next.split('&').any(|pair| pair.split('=').next() == Some(ARTIFACT_TYPE))
+        {
+            push_parameter(&mut query, ARTIFACT_TYPE, artifact_type);
+        }
+        if let Some(ns) = &self.ns {
+            push_parameter(&mut query, "ns", ns.as_str());
+        }
+        query
     }
 }
 
@@ -233,24 +250,27 @@ fn parse_path(reads: bool, path: &str, query: &Query<'_>) -> Result<Target, Endp
     }
 }
 
-/// The parameters of `target` as a query, or nothing.
-fn query_to_relay(target: &Target) -> Option<String> {
+/// The parameters of a list as a query, in one order whatever the client's was; or nothing.
+fn query_to_relay(target: &Target, given: &Query<'_>) -> Result<Option<String>, EndpointError> {
+    let artifact_type = match target {
+        Target::TagsList { .. } => &None,
+        Target::Referrers { artifact_type, .. } => artifact_type,
+        _ => return Ok(None),
+    };
     let mut query = String::new();
-    match target {
-        Target::TagsList { n, last, .. } => {
-            if let Some(n) = n {
-                push_parameter(&mut query, "n", &n.to_string());
-            }
-            if let Some(last) = last {
-                push_parameter(&mut query, "last", last);
-            }
-        }
-        Target::Referrers { artifact_type: Some(artifact_type), .. } => {
-            push_parameter(&mut query, "artifactType", artifact_type);
-        }
-        _ => {}
+    if let Some(artifact_type) = artifact_type {
+        push_parameter(&mut query, ARTIFACT_TYPE, artifact_type);
     }
-    (!query.is_empty()).then_some(query)
+    if let Some(n) = given.page_size()? {
+        push_parameter(&mut query, "n", &n.to_string());
+    }
+    if let Some(last) = given.last()? {
+        push_parameter(&mut query, "last", &last);
+    }
+    for (key, value) in given.others()? {
+        push_parameter(&mut query, &key, &value);
+    }
+    Ok((!query.is_empty()).then_some(query))
 }
 
 #[cfg(test)]

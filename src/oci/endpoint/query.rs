@@ -6,6 +6,12 @@ use std::fmt::Write as _;
 use super::EndpointError;
 use crate::limits::{PAGE_ENTRIES_MAX, QUERY_VALUE_BYTES_MAX};
 
+/// Parameters of a list's next page besides our own.
+const OTHERS_MAX: usize = 8;
+const QUERY_KEY_BYTES_MAX: usize = 64;
+/// What registries put there may be a whole sealed state of theirs.
+const CURSOR_BYTES_MAX: usize = 1024;
+
 /// The query parameters that mean something, decoded once.
 #[derive(Default)]
 pub(super) struct Query<'a> {
@@ -13,6 +19,8 @@ pub(super) struct Query<'a> {
     n: Option<Cow<'a, str>>,
     last: Option<Cow<'a, str>>,
     artifact_type: Option<Cow<'a, str>>,
+    /// All others, key decoded, value as it came.
+    others: Vec<(Cow<'a, str>, &'a str)>,
 }
 
 impl<'a> Query<'a> {
@@ -28,7 +36,10 @@ impl<'a> Query<'a> {
                 "n" => ("n", &mut found.n),
                 "last" => ("last", &mut found.last),
                 "artifactType" => ("artifactType", &mut found.artifact_type),
-                _ => continue,
+                _ => {
+                    found.others.push((key, value));
+                    continue;
+                }
             };
             if slot.replace(decode(value, SlashRule::Allow)?).is_some() {
                 return Err(EndpointError::Repeated(name));
@@ -55,6 +66,27 @@ impl<'a> Query<'a> {
         // The spec has no filter "no type"; an empty value means that no filter was meant.
         let given = self.artifact_type.as_deref().filter(|text| !text.is_empty());
         checked_value("artifactType", given)
+    }
+
+    /// The parameters that we don't know, decoded, ordered by key. Lists are paged by what their
+    /// registry likes: those that stand in its link to the next page must come back to it.
+    pub(super) fn others(&self) -> Result<Vec<(String, String)>, EndpointError> {
+        let expected = "at most 8, with plain names and 1024 visible ASCII characters each";
+        let refused = EndpointError::QueryValue { key: "of the next page", expected };
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        let is_visible = |byte: u8| byte.is_ascii_graphic();
+        let mut others = Vec::new();
+        for (key, value) in self.others.iter().filter(|(key, _)| !key.is_empty()) {
+            let value = decode(value, SlashRule::Allow)?;
+            let is_sound = key.bytes().all(is_plain) && value.bytes().all(is_visible);
+            let is_short = key.len() <= QUERY_KEY_BYTES_MAX && value.len() <= CURSOR_BYTES_MAX;
+            if !is_sound || !is_short || others.len() >= OTHERS_MAX {
+                return Err(refused);
+            }
+            others.push((key.to_string(), value.into_owned()));
+        }
+        others.sort();
+        Ok(others)
     }
 }
 

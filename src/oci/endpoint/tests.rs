@@ -211,16 +211,41 @@ fn list_parameters_are_bounded_and_relayed_without_ns() {
     }
     assert_eq!(tags(&format!("last={}", "a".repeat(256))), "400 UNSUPPORTED");
     let relayed = [
-        ("/v2/x/tags/list?ns=docker.io&n=5000&last=v1%2B+&x=y", Some("n=1000&last=v1%2B%2B")),
+        ("/v2/x/tags/list?ns=docker.io&n=5000&last=v1%2B+", Some("n=1000&last=v1%2B%2B")),
+        ("/v2/x/tags/list?next_page=a%2Fb&n=2&%6Es=a.b&b=", Some("n=2&b=&next_page=a%2Fb")),
         ("/v2/x/tags/list?last=", Some("last=")),
         ("/v2/x/tags/list?ns=docker.io", None),
         ("/v2/x/referrers/<d>?artifactType=a/b+json&ns=a.b", Some("artifactType=a%2Fb%2Bjson")),
         ("/v2/x/referrers/<d>?artifactType=a%2Fb%2Bjson", Some("artifactType=a%2Fb%2Bjson")),
-        ("/v2/x/referrers/<d>?artifactType=&n=1", None),
+        ("/v2/x/referrers/<d>?artifactType=&n=1&x=y", Some("n=1&x=y")),
+        ("/v2/x/referrers/<d>?last=b&artifactType=a", Some("artifactType=a&last=b")),
         ("/v2/x/manifests/y?n=1&ns=a.b", None),
     ];
     for (target, expected) in relayed {
         let endpoint = parse(&target.replace("<d>", &format!("sha256:{HEX}"))).unwrap();
         assert_eq!(endpoint.query_without_ns.as_deref(), expected, "{target}");
+    }
+    let many: String = (0..9).map(|n| format!("&p{n}=1")).collect();
+    let long = "a".repeat(1025);
+    for bad in [many.as_str(), &format!("x={long}"), "x=%00", "%20=1", "a%26b=1"] {
+        assert_eq!(tags(bad), "400 UNSUPPORTED", "{bad}");
+        assert!(parse(&format!("/v2/x/manifests/y?{bad}")).is_ok(), "it means nothing there");
+    }
+}
+
+#[test]
+fn the_next_page_keeps_the_filter_and_the_namespace() {
+    for (target, next, expected) in [
+        ("/v2/x/tags/list?n=2&ns=a.b:5000", "n=2&last=c", "n=2&last=c&ns=a.b%3A5000"),
+        ("/v2/x/tags/list", "next_page=c%2F", "next_page=c%2F"),
+        (
+            "/v2/x/referrers/<d>?artifactType=a%2Fb&ns=a.b",
+            "last=c",
+            "last=c&artifactType=a%2Fb&ns=a.b",
+        ),
+        ("/v2/x/referrers/<d>?artifactType=a", "artifactType=a&last=c", "artifactType=a&last=c"),
+    ] {
+        let endpoint = parse(&target.replace("<d>", &format!("sha256:{HEX}"))).unwrap();
+        assert_eq!(endpoint.next_page(next), expected, "{target}");
     }
 }
