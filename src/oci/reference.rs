@@ -104,6 +104,14 @@ impl Reference {
         }
     }
 
+    /// The tag, if it is one.
+    pub fn as_tag(&self) -> Option<&Tag> {
+        match self {
+            Self::Tag(tag) => Some(tag),
+            Self::Digest(_) => None,
+        }
+    }
+
     /// The digest, if it is one.
     pub fn as_digest(&self) -> Option<&Digest> {
         match self {

@@ -16,7 +16,7 @@ pub struct Scope {
     pub repository: RepositoryName,
 }
 
-/// A fixed-size look-up key of a tag or a link: SHA-256 over scope, kind and name, each with its
+/// A fixed-size look-up key of a tag, a link or the like: SHA-256 over scope, kind and name, each with its
 /// length, so that no two different names can produce the same input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ScopeKey([u8; 32]);
@@ -43,6 +43,16 @@ impl Scope {
     /// The key of the link from this scope to a digest.
     pub fn link_key(&self, digest: &Digest) -> ScopeKey {
         self.key(b'L', digest.as_bytes())
+    }
+
+    /// The key of a blob in this scope, linked or not.
+    pub fn blob_key(&self, digest: &Digest) -> ScopeKey {
+        self.key(b'B', digest.as_bytes())
+    }
+
+    /// The key of a document about this scope, such as a page of its tags.
+    pub fn document_key(&self, name: &str) -> ScopeKey {
+        self.key(b'D', name.as_bytes())
     }
 
     fn key(&self, kind: u8, name: &[u8]) -> ScopeKey {

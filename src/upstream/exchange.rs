@@ -260,8 +260,8 @@ fn message(
         message = message.header(RANGE, format!("bytes={}-{last}", range.first));
     }
     if chain.is_home {
-        if let Some(digest) = &request.if_none_match {
-            message = message.header(IF_NONE_MATCH, format!("\"{digest}\""));
+        if let Some(tag) = &request.if_none_match {
+            message = message.header(IF_NONE_MATCH, tag);
         }
         if let Some(proof) = proof.header() {
             message = message.header(AUTHORIZATION, proof);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::HeaderMap;
 
 use super::body::Body;
-use crate::oci::{Digest, RepositoryName};
+use crate::oci::RepositoryName;
 
 /// Mirrors only read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,8 +68,8 @@ pub struct Request {
     pub accept: Accept,
     /// Part of a blob.
     pub range: Option<ByteRange>,
-    /// Answer 304 if it is still this.
-    pub if_none_match: Option<Digest>,
+    /// Answer 304 if it is still this: an entity tag with its quotes, visible ASCII.
+    pub if_none_match: Option<String>,
     /// Whose token is needed.
     pub repository: RepositoryName,
 }
