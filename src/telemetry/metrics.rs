@@ -24,7 +24,7 @@ use prometheus_client::registry::Registry;
 
 use crate::oci::Namespace;
 use cells::Cells;
-pub use labels::{CacheResult, FillOutcome, RouteKind};
+pub use labels::{CacheResult, FillOutcome, Revalidation, RouteKind};
 pub use plugins::{HookFigures, PLUGIN_COUNTERS, PluginFigures};
 
 /// Upstreams that reloads may add before a restart; each costs its counters on every worker.
@@ -55,6 +55,7 @@ struct Shared {
 #[derive(Clone, Debug)]
 pub struct WorkerMetrics {
     cells: Arc<CachePadded<Cells>>,
+    shared: Arc<Shared>,
 }
 
 impl Metrics {
@@ -83,7 +84,7 @@ impl Metrics {
         let own = self.shared.cells.get(worker).or(self.shared.cells.last());
         // `cells` is never empty; a fresh set, counted by nobody, only serves the type.
         let cells = own.cloned().unwrap_or_else(|| Arc::new(CachePadded::new(Cells::new(0))));
-        WorkerMetrics { cells }
+        WorkerMetrics { cells, shared: self.shared.clone() }
     }
 
     /// Goes on with these upstreams too (a reload). At most 32 more than at the start are counted,
@@ -107,8 +108,7 @@ impl Metrics {
 
     /// The number under which the calls to an upstream are counted, scoped or not.
     pub fn namespace_index(&self, namespace: &Namespace) -> Option<usize> {
-        let namespaces = self.shared.namespaces.load();
-        namespaces.iter().position(|known| known.as_str() == namespace.base())
+        self.shared.namespace_index(namespace)
     }
 
     /// Says which driver the workers run on ("io_uring" or "epoll"). The first word counts.
@@ -190,6 +190,13 @@ impl Metrics {
     }
 }
 
+impl Shared {
+    fn namespace_index(&self, namespace: &Namespace) -> Option<usize> {
+        let namespaces = self.namespaces.load();
+        namespaces.iter().position(|known| known.as_str() == namespace.base())
+    }
+}
+
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").field("workers", &(self.shared.cells.len() - 1)).finish()
@@ -259,6 +266,22 @@ impl WorkerMetrics {
         if let Some(upstream) = self.cells.upstreams.get(namespace) {
             let cell = if granted { &upstream.tokens_granted } else { &upstream.tokens_refused };
             cell.add(1);
+        }
+    }
+
+    /// It was asked, or should have been, whether a stored name of this upstream still holds.
+    pub fn revalidated(&self, namespace: &Namespace, outcome: Revalidation) {
+        let index = self.shared.namespace_index(namespace);
+        if let Some(upstream) = index.and_then(|index| self.cells.upstreams.get(index)) {
+            upstream.revalidations.add_at(outcome as usize, 1);
+        }
+    }
+
+    /// A request was answered 404 because this upstream has just said so.
+    pub fn negative_hit(&self, namespace: &Namespace) {
+        let index = self.shared.namespace_index(namespace);
+        if let Some(upstream) = index.and_then(|index| self.cells.upstreams.get(index)) {
+            upstream.negative_hits.add(1);
         }
     }
 

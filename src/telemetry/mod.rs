@@ -27,7 +27,7 @@ pub use decision::Decision;
 pub use log::{LogError, LogGuard};
 pub use metrics::{
     CacheResult, FillOutcome, HookFigures, METRICS_CONTENT_TYPE, Metrics, PLUGIN_COUNTERS,
-    PluginFigures, RouteKind, WorkerMetrics,
+    PluginFigures, Revalidation, RouteKind, WorkerMetrics,
 };
 pub use request_id::{RequestId, RequestIds};
 pub use secret::{Secret, redact_url};

@@ -6,7 +6,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::labels::{CacheResult, FillOutcome, RouteKind, STATUS_COUNT, STATUS_NONE, status_index};
+use super::labels::{
+    CacheResult, FillOutcome, Revalidation, RouteKind, STATUS_COUNT, STATUS_NONE, status_index,
+};
 
 const KINDS: usize = RouteKind::ALL.len();
 const CACHES: usize = CacheResult::ALL.len();
@@ -44,6 +46,8 @@ pub(super) struct UpstreamCells {
     pub bytes: Cell,
     pub tokens_granted: Cell,
     pub tokens_refused: Cell,
+    pub revalidations: Cells1<{ Revalidation::ALL.len() }>,
+    pub negative_hits: Cell,
 }
 
 /// A row of counts. (`Default` of the standard library's arrays ends at 32.)

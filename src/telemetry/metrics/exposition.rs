@@ -11,7 +11,7 @@ use prometheus_client::registry::Unit;
 
 use super::Shared;
 use super::cells::{Cell, Cells, FIRST_BYTE_BOUNDS_US, Times, UpstreamCells};
-use super::labels::{CacheResult, FillOutcome, RouteKind, STATUS_COUNT, status_word};
+use super::labels::{CacheResult, FillOutcome, Revalidation, RouteKind, STATUS_COUNT, status_word};
 use crate::oci::Namespace;
 
 /// A counter without labels: name, unit, help and where it is kept.
@@ -135,6 +135,7 @@ impl Collector for Exposition {
         self.sums(&mut encoder)?;
         self.fills(&mut encoder)?;
         self.upstreams(&mut encoder)?;
+        self.freshness(&mut encoder)?;
         self.workers(&mut encoder)?;
         self.facts(&mut encoder)
     }
@@ -248,6 +249,28 @@ impl Exposition {
         for (namespace, count) in self.per_upstream(|cells| cells.tokens_refused.read()) {
             let labels = [("namespace", namespace.as_str()), ("outcome", "refused")];
             encode_happened(&mut family, &labels, count)?;
+        }
+        Ok(())
+    }
+
+    fn freshness(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let counter = MetricType::Counter;
+        let help = "Stored tags and lists whose time was over, by what came of asking for them";
+        let mut family =
+            encoder.encode_descriptor("ringport_revalidations", help, None, counter)?;
+        for outcome in Revalidation::ALL {
+            let came =
+                |c: &UpstreamCells| c.revalidations.at(outcome as usize).map_or(0, Cell::read);
+            for (namespace, count) in self.per_upstream(came) {
+                let labels = [("namespace", namespace.as_str()), ("outcome", outcome.as_str())];
+                encode_happened(&mut family, &labels, count)?;
+            }
+        }
+        let help = "Requests answered 404 because the upstream has just said so";
+        let mut family =
+            encoder.encode_descriptor("ringport_negative_hits", help, None, counter)?;
+        for (namespace, count) in self.per_upstream(|cells| cells.negative_hits.read()) {
+            encode_happened(&mut family, &[("namespace", namespace.as_str())], count)?;
         }
         Ok(())
     }

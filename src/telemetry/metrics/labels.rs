@@ -49,6 +49,9 @@ pub enum CacheResult {
     Miss,
     /// From the store although its time was over: the upstream failed.
     Stale,
+    /// From the store although its time was over, within what the configuration allows: the
+    /// upstream is asked behind the answer.
+    Updating,
     /// From the store after the upstream said it is still the same.
     Revalidated,
     /// The cache had no part in it.
@@ -56,10 +59,11 @@ pub enum CacheResult {
 }
 
 impl CacheResult {
-    pub(super) const ALL: [CacheResult; 5] = [
+    pub(super) const ALL: [CacheResult; 6] = [
         CacheResult::Hit,
         CacheResult::Miss,
         CacheResult::Stale,
+        CacheResult::Updating,
         CacheResult::Revalidated,
         CacheResult::None,
     ];
@@ -70,6 +74,7 @@ impl CacheResult {
             CacheResult::Hit => "hit",
             CacheResult::Miss => "miss",
             CacheResult::Stale => "stale",
+            CacheResult::Updating => "updating",
             CacheResult::Revalidated => "revalidated",
             CacheResult::None => "none",
         }
@@ -112,6 +117,42 @@ impl FillOutcome {
             FillOutcome::UpstreamFailed => "upstream_failed",
             FillOutcome::StorageFailed => "storage_failed",
             FillOutcome::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// What came of asking whether a stored tag or list still holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Revalidation {
+    /// It does.
+    Confirmed,
+    /// There is another one now.
+    Changed,
+    /// There is none any more.
+    Gone,
+    /// The upstream failed, or refused us.
+    Failed,
+    /// The upstream was not asked: it had just failed, or too much was asked for already.
+    PutOff,
+}
+
+impl Revalidation {
+    pub(super) const ALL: [Revalidation; 5] = [
+        Revalidation::Confirmed,
+        Revalidation::Changed,
+        Revalidation::Gone,
+        Revalidation::Failed,
+        Revalidation::PutOff,
+    ];
+
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Revalidation::Confirmed => "confirmed",
+            Revalidation::Changed => "changed",
+            Revalidation::Gone => "gone",
+            Revalidation::Failed => "failed",
+            Revalidation::PutOff => "put_off",
         }
     }
 }

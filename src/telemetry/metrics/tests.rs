@@ -49,6 +49,28 @@ fn requests_are_added_up_over_workers() {
 }
 
 #[test]
+fn revalidations_and_negative_hits_are_counted_by_upstream() {
+    let metrics = metrics();
+    let namespace = |text: &str| Namespace::parse(text).unwrap();
+    for (worker, outcome) in [(0, Revalidation::Confirmed), (1, Revalidation::Confirmed)] {
+        metrics.worker(worker).revalidated(&namespace("ghcr.io"), outcome);
+    }
+    metrics.worker(0).revalidated(&namespace("docker.io"), Revalidation::PutOff);
+    metrics.worker(1).negative_hit(&namespace("docker.io"));
+    metrics.worker(1).negative_hit(&namespace("unknown.example"));
+    assert_shown(
+        &metrics,
+        &[
+            "ringport_revalidations_total{namespace=\"ghcr.io\",outcome=\"confirmed\"} 2",
+            "ringport_revalidations_total{namespace=\"docker.io\",outcome=\"put_off\"} 1",
+            "ringport_negative_hits_total{namespace=\"docker.io\"} 1",
+        ],
+    );
+    let text = metrics.render();
+    assert_eq!(text.matches("ringport_revalidations_total{").count(), 2, "only what happened");
+}
+
+#[test]
 fn every_kind_status_and_cache_result_has_a_place_of_its_own() {
     let metrics = metrics();
     let worker = metrics.worker(0);
