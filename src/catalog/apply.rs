@@ -6,6 +6,7 @@ use super::hosted::{
     REFERRERS, ReferrerKey, ReferrerRecord, ReferrerValue, TOMBSTONES, TombstoneRecord, UPLOADS,
     UploadRecord, UploadValue,
 };
+use super::lists::{LIST_AGES, LISTS, LISTS_WEIGHT, ListAge, ListValue};
 use super::record::{BLOBS, BlobValue, LINKS, SUSPECTS, ScopedKey, TAGS, TagRecord, UNSYNCED};
 use super::{BlobRecord, CatalogError, LinkRecord, Moment, Write, failed};
 use crate::oci::Digest;
@@ -29,6 +30,9 @@ pub(super) struct Tables<'t> {
     referrers: Table<'t, ReferrerKey, ReferrerValue>,
     uploads: Table<'t, &'static str, UploadValue>,
     tombstones: Table<'t, ScopedKey, (u64, u64)>,
+    pub(super) lists: Table<'t, ScopedKey, ListValue>,
+    pub(super) list_ages: Table<'t, ListAge, u64>,
+    pub(super) lists_weight: Table<'t, (), u64>,
 }
 
 impl<'t> Tables<'t> {
@@ -47,6 +51,9 @@ impl<'t> Tables<'t> {
             referrers: transaction.open_table(REFERRERS).map_err(failed)?,
             uploads: transaction.open_table(UPLOADS).map_err(failed)?,
             tombstones: transaction.open_table(TOMBSTONES).map_err(failed)?,
+            lists: transaction.open_table(LISTS).map_err(failed)?,
+            list_ages: transaction.open_table(LIST_AGES).map_err(failed)?,
+            lists_weight: transaction.open_table(LISTS_WEIGHT).map_err(failed)?,
         })
     }
 
@@ -110,6 +117,10 @@ impl<'t> Tables<'t> {
                 Ok(())
             }
             Write::RemoveTombstone(record) => self.remove_tombstone(record),
+            Write::PutList(record) => self.put_list(record),
+            Write::RemoveList { scope, name, checked_at } => {
+                self.remove_list(scope, name, *checked_at)
+            }
         }
     }
 

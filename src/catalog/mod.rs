@@ -1,5 +1,5 @@
 //! The catalog: durable names in redb, written by a thread of their own. Blobs, links and tags, and
-//! for hosted content referrers, upload sessions and tombstones.
+//! for hosted content referrers, upload sessions and tombstones; beside them upstreams' lists.
 //!
 //! May import: `oci`, `keeping`, `limits`, `runtime`.
 //!
@@ -21,6 +21,7 @@
 mod apply;
 mod database;
 mod hosted;
+mod lists;
 mod lookup;
 mod numbers;
 mod older;
@@ -43,12 +44,13 @@ use database::Shared;
 pub use hosted::{
     REFERRER_BYTES_MAX, ReferrerRecord, TOMBSTONE_SECONDS, TombstoneRecord, UploadId, UploadRecord,
 };
+pub use lists::{LIST_BYTES_MAX, LISTS_BYTES_MAX, ListRecord};
 pub use numbers::PoolRecord;
 pub use record::{BlobRecord, LinkRecord, NO_OWNER, TagRecord};
 pub use scan::{Mark, Piece};
 use writer::{Asked, Message, Writer};
 
-use crate::oci::Digest;
+use crate::oci::{Digest, Scope};
 
 /// How long a write that did not ask for durability may stay in memory only.
 pub const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
@@ -144,6 +146,17 @@ pub enum Write {
     PutUpload(UploadRecord),
     /// An upload was finished, cancelled, or has expired.
     RemoveUpload(UploadId),
+    /// An upstream's list has come, or was confirmed.
+    PutList(ListRecord),
+    /// Forget a list, unless it has been confirmed since.
+    RemoveList {
+        /// The repository that it is about.
+        scope: Scope,
+        /// Which.
+        name: String,
+        /// When it was last confirmed, Unix seconds.
+        checked_at: u64,
+    },
     /// Forget that a name was deleted, unless it was deleted again since the record was read.
     RemoveTombstone(TombstoneRecord),
 }
@@ -260,8 +273,10 @@ impl Catalog {
         durable: bool,
     ) -> Result<oneshot::Receiver<Result<(), CatalogError>>, CatalogError> {
         for write in &writes {
-            if let Write::PutReferrer(record) = write {
-                record.check()?;
+            match write {
+                Write::PutReferrer(record) => record.check()?,
+                Write::PutList(record) => record.check()?,
+                _ => {}
             }
         }
         let (answer, result) = oneshot::channel();

@@ -1,4 +1,5 @@
 mod hosted;
+mod lists;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

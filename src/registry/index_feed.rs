@@ -200,6 +200,8 @@ impl IndexFeed {
             | Write::RemoveReferrer(_)
             | Write::PutUpload(_)
             | Write::RemoveUpload(_)
+            | Write::PutList(_)
+            | Write::RemoveList { .. }
             | Write::RemoveTombstone(_) => {}
             Write::PutTag(record) => {
                 let entry = TagEntry { digest: record.digest, checked_at: record.checked_at };
