@@ -114,6 +114,13 @@ pub struct UpstreamConfig {
     pub tag_ttl: Duration,
     /// How long past `tag_ttl` a tag may be served while the upstream fails.
     pub stale_max: Duration,
+    /// How long past `tag_ttl` a tag is served at once, and asked for behind that; zero is never.
+    pub stale_while_revalidate: Duration,
+    /// How long a 404 of the upstream is believed; zero is not at all.
+    pub negative_ttl: Duration,
+    /// Patterns over `repository:tag` of tags that never change; `*` stands for any run of
+    /// characters.
+    pub immutable_tags: Vec<String>,
     /// Present together with `password_file`.
     pub username: Option<String>,
     /// Present together with `username`.

@@ -295,6 +295,11 @@ fn checks_of_one_upstream() {
         ("client_key = \"c\"", "client_key", "add `client_cert`"),
         ("stall_timeout = \"2d\"", "stall_timeout", "1ms to 1d"),
         ("fills_max = 0", "fills_max", "from 1 to"),
+        ("negative_ttl = \"61m\"", "negative_ttl", "from 0s to 1h"),
+        ("immutable_tags = [\"\"]", "immutable_tags", "library/*:v*"),
+        ("immutable_tags = [\"org/app\"]", "immutable_tags", "as a whole"),
+        ("immutable_tags = [\"org:v1:x\"]", "immutable_tags", "as a whole"),
+        ("immutable_tags = [\"org/app:v1?\"]", "immutable_tags", "as a whole"),
         ("token_realms = [\"https://auth.x/\"]", "token_realms", "host of a token server"),
         (
             "endpoints = [\"https://a\", \"http://b\"]\ntoken_file = \"t\"",

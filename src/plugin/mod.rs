@@ -10,7 +10,7 @@
 //!
 //! May import: `oci`, `http`, `config`, `limits`, `telemetry` (what its log says of a decision),
 //! `runtime::clock`, and the crates `ringport-plugin-abi`, `ringport-plugin-standard` (its table
-//! only) and `ringport-plugin-conformance`.
+//! only), `ringport-plugin-sdk` (its patterns only) and `ringport-plugin-conformance`.
 //!
 //! **Invariant:** a [`Resolution`] names declared upstreams by their canonical namespace (with a
 //! declared credential or forwarded namespace behind it, see [`Namespace::scoped`]) and
@@ -59,6 +59,9 @@ use crate::oci::{Namespace, RepositoryName};
 pub use chain::{Chain, ChainObserver, Refreshed};
 pub use error::{Fault, PluginError};
 pub use explain::{Explanation, Step};
+/// The patterns of `routing.hosted`, for others that speak of names in the same language.
+pub use ringport_plugin_sdk::names::glob_matches;
+
 pub use placement::{PlaceRequest, Placement, RemotePurpose, RemoteRequest, StorageClass};
 pub use specimen::{open_specimen, specimen_world};
 pub use stats::{CALL_SECONDS_BOUNDS, HookStats, PluginStats, STATUS_NAMES};

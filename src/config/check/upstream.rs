@@ -11,10 +11,16 @@ use crate::config::EndpointUrl;
 use crate::config::model::{CredentialConfig, UpstreamConfig};
 use crate::config::schema::{CredentialTable, UpstreamTable, Value, Values};
 use crate::config::text::As;
+use crate::limits::{REPOSITORY_NAME_BYTES_MAX, TAG_BYTES_MAX};
 use crate::oci::Namespace;
 
 const TAG_TTL: Duration = Duration::from_secs(5 * 60);
 const STALE_MAX: Duration = Duration::from_secs(24 * 3600);
+const NEGATIVE_TTL: Duration = Duration::from_secs(10);
+/// Whoever has pushed what was missing waits at most this long for it.
+const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(3600);
+/// Longest pattern of `immutable_tags`: the longest repository name, a colon, the longest tag.
+const TAG_PATTERN_BYTES_MAX: usize = REPOSITORY_NAME_BYTES_MAX + 1 + TAG_BYTES_MAX;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TLS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Late for a registry, and early enough for a second one to answer before a client loses patience.
@@ -85,6 +91,9 @@ impl Checker<'_> {
             namespace,
             tag_ttl: text(table.tag_ttl, TAG_TTL),
             stale_max: text(table.stale_max, STALE_MAX),
+            stale_while_revalidate: text(table.stale_while_revalidate, Duration::ZERO),
+            negative_ttl: self.negative_ttl(table.negative_ttl),
+            immutable_tags: self.immutable_tags(table.immutable_tags),
             username: table.username.map(Spanned::into_inner),
             password_file: self.file(table.password_file, true),
             token_file: self.file(table.token_file, true),
@@ -142,6 +151,35 @@ impl Checker<'_> {
             endpoints.push(url);
         }
         endpoints
+    }
+
+    fn negative_ttl(&mut self, value: Value<As<Duration>>) -> Duration {
+        let Some(value) = value else { return NEGATIVE_TTL };
+        let ttl = value.get_ref().0;
+        if ttl > NEGATIVE_TTL_MAX {
+            let found = crate::config::format_duration(ttl);
+            let remedy = "what was missing may be pushed at any time, and is wanted then";
+            self.refuse(value.span(), "a time from 0s to 1h", found, remedy);
+        }
+        ttl
+    }
+
+    /// Patterns that a `repository:tag` can match.
+    fn immutable_tags(&mut self, list: Values<String>) -> Vec<String> {
+        let list = items(list);
+        for pattern in &list {
+            let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-/:*".contains(&b);
+            let text = pattern.get_ref();
+            let is_fit = !text.is_empty() && text.len() <= TAG_PATTERN_BYTES_MAX;
+            let has_place = text.contains(['*', ':']) && text.matches(':').count() <= 1;
+            if !is_fit || !has_place || !text.bytes().all(allowed) {
+                let remedy = "it is compared with `repository:tag` as a whole; `*` stands for any \
+                              run of characters";
+                let expected = "a pattern such as \"library/*:v*\"";
+                self.refuse(pattern.span(), expected, format!("{text:?}"), remedy);
+            }
+        }
+        list.into_iter().map(Spanned::into_inner).collect()
     }
 
     /// `[[upstream.credential]]`: logins by name, of which a plugin chooses one.
