@@ -113,6 +113,25 @@ fn a_download_that_breaks_off_goes_on_at_the_next() {
 }
 
 #[test]
+fn a_list_is_asked_for_at_all_of_them_and_then_served_stale() {
+    let rig = rig("candidates-lists");
+    let path = "/v2/org/app/tags/list";
+    let target = format!("{path}?ns={NS}");
+    let (ours, theirs) = (r#"{"name":"org/app","tags":["peer"]}"#, r#"{"tags":["origin"]}"#);
+    rig.peer.add(path, "application/json", ours.as_bytes(), None);
+    rig.origin.add(path, "application/json", theirs.as_bytes(), None);
+    assert_eq!(rig.server.get(&target).text(), ours);
+    // What the peer had counts for nothing as long as the origin answers.
+    rig.peer.script_everything(Some(Answer::status(503)));
+    assert_eq!(rig.server.get(&target).text(), theirs);
+    rig.origin.script_everything(Some(Answer::status(503)));
+    let stale = rig.server.get(&target);
+    assert_eq!((stale.status(), stale.text().as_str()), (200, ours), "{:?}", stale.head);
+    assert!(stale.header("cache-status").contains("fwd=stale"), "{:?}", stale.head);
+    assert!(stale.header("warning").starts_with("299 "), "{:?}", stale.head);
+}
+
+#[test]
 fn no_is_an_answer() {
     let rig = rig("candidates-no");
     for (status, expected) in [(404, 404), (403, 403)] {

@@ -64,8 +64,8 @@ impl Api {
                 Err(error) => return Refusal::from(error).answer(of(scope)),
             }
         }
-        if !is_alone && let Some((scope, pull)) = self.stale_in_one(routed, &scopes).await {
-            return content::answer(routed.head, pull, of(scope));
+        if !is_alone && let Some(stale) = self.stale_in_one(routed, &scopes, &of).await {
+            return stale;
         }
         match scopes.last() {
             Some(scope) => Refusal::from(last).answer(of(scope)),
@@ -95,17 +95,32 @@ impl Api {
         None
     }
 
-    /// A tag that nobody can confirm, from the first candidate that may still serve it.
-    async fn stale_in_one<'s>(
+    /// A tag or list that nobody can confirm, from the first candidate that may still serve it.
+    async fn stale_in_one(
         &self,
         routed: &Routed<'_>,
-        scopes: &'s [Scope],
-    ) -> Option<(&'s Scope, Pull)> {
-        let Ask::Manifest(Reference::Tag(tag)) = routed.ask else { return None };
+        scopes: &[Scope],
+        facts: &dyn Fn(&Scope) -> Facts,
+    ) -> Option<Answer> {
+        let Routed { head, endpoint, name, ask, resolution } = routed;
+        let registry = &self.registry;
         for scope in scopes {
-            let bounds = self.registry.freshness(scope, freshness(routed.resolution));
-            if let Ok(Some(pull)) = self.registry.stale_tag(scope, tag, bounds).await {
-                return Some((scope, pull));
+            match ask {
+                Ask::Manifest(Reference::Tag(tag)) => {
+                    let bounds = registry.freshness(scope, Some(tag), freshness(resolution));
+                    if let Ok(Some(pull)) = registry.stale_tag(scope, tag, bounds).await {
+                        return Some(content::answer(head, pull, facts(scope)));
+                    }
+                }
+                Ask::Tags | Ask::Referrers(..) => {
+                    let list = relay::wanted(endpoint)?;
+                    let bounds = registry.freshness(scope, None, bounds_of_lists(resolution));
+                    if let Some(found) = registry.stale_list(scope, &list, bounds).await {
+                        let wanted = (*name, &list);
+                        return Some(relay::answer(endpoint, wanted, found, facts(scope)));
+                    }
+                }
+                Ask::Manifest(Reference::Digest(_)) | Ask::Blob(_) => return None,
             }
         }
         None
@@ -121,17 +136,18 @@ impl Api {
         let Routed { head, endpoint, name, ask, resolution } = routed;
         let registry = &self.registry;
         let pull: Pull = match ask {
-            // Boxed: the rare exchange with an upstream right here would make the future of every
-            // connection as large as itself.
-            Ask::Tags => {
-                return Box::pin(relay::tags(registry, endpoint, name, scope, facts)).await;
-            }
-            Ask::Referrers(digest, artifact_type) => {
-                let what = (*name, *digest, *artifact_type);
-                return Box::pin(relay::referrers(registry, endpoint, what, scope, facts)).await;
+            Ask::Tags | Ask::Referrers(..) => {
+                let Some(list) = relay::wanted(endpoint) else {
+                    return Err(PullError::Internal(format!("{name}: no list is asked for")));
+                };
+                let bounds = registry.freshness(scope, None, bounds_of_lists(resolution));
+                // Boxed: the rare question about a list right here would make the future of every
+                // connection as large as itself.
+                let found = Box::pin(registry.list(scope, &list, bounds, on_failure)).await?;
+                return Ok(relay::answer(endpoint, (name, &list), found, facts));
             }
             Ask::Manifest(reference) => {
-                let bounds = registry.freshness(scope, freshness(resolution));
+                let bounds = registry.freshness(scope, reference.as_tag(), freshness(resolution));
                 let place = || self.placing(scope, ask);
                 registry.pull_manifest(scope, reference, bounds, on_failure, &place).await?
             }
@@ -210,6 +226,11 @@ fn scopes(route: &Route) -> Vec<Scope> {
 
 fn no_answer(scope: &Scope, within: Duration) -> PullError {
     PullError::UpstreamTimeout(format!("{scope} gave no answer within {within:?}"))
+}
+
+/// The same for lists: that one tag never changes says nothing of all of them.
+fn bounds_of_lists(resolution: &Resolution) -> (Option<Duration>, Option<Duration>) {
+    (resolution.tag_ttl, resolution.stale_max)
 }
 
 /// What the resolver said about freshness, if anything.

@@ -86,12 +86,27 @@ fn with_validators(answer: Answer, pull: &Pull, digest: &str) -> Answer {
 }
 
 /// RFC 9211 §2.
-fn cache_status(pull: &Pull) -> &'static str {
-    match (pull.cache, &pull.content) {
-        (CacheResult::Hit, _) => "ringport; hit",
-        (CacheResult::Revalidated, _) => "ringport; fwd=stale; fwd-status=200; detail=revalidated",
-        (CacheResult::Stale, _) => "ringport; fwd=stale",
-        (_, Content::HeadOnly | Content::Passing(_) | Content::Unkept(_)) => "ringport; fwd=miss",
-        _ => "ringport; fwd=miss; stored",
+fn cache_status(pull: &Pull) -> Cow<'static, str> {
+    let is_kept =
+        !matches!(pull.content, Content::HeadOnly | Content::Passing(_) | Content::Unkept(_));
+    match pull.cache {
+        CacheResult::Miss if !is_kept => "ringport; fwd=miss".into(),
+        cache => found_status(cache, pull.overdue),
+    }
+}
+
+/// The same of what has no content of its own. `overdue`: seconds since its time was over.
+pub(super) fn found_status(cache: CacheResult, overdue: u64) -> Cow<'static, str> {
+    match cache {
+        CacheResult::Hit => "ringport; hit".into(),
+        CacheResult::Updating => {
+            let sign = if overdue == 0 { "" } else { "-" };
+            format!("ringport; hit; ttl={sign}{overdue}; detail=updating").into()
+        }
+        CacheResult::Revalidated => {
+            "ringport; fwd=stale; fwd-status=200; detail=revalidated".into()
+        }
+        CacheResult::Stale => "ringport; fwd=stale".into(),
+        CacheResult::Miss | CacheResult::None => "ringport; fwd=miss; stored".into(),
     }
 }

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use super::refusal::Refusal;
 use super::router::registry_header;
-use crate::config::Config;
+use crate::config::{Config, UpstreamConfig, format_duration};
 use crate::http::{Parsed, RequestHead};
-use crate::oci::{Endpoint, ErrorCode, Target};
+use crate::oci::{Endpoint, ErrorCode, Reference, Tag, Target};
 use crate::plugin::{RequestKind, ResolveRequest, Route, WorkerChain};
+use crate::registry::immutable_by;
 
 /// A request to be explained, as its sender would write it.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +66,11 @@ pub fn explain(
     });
     let mut text = explanation.to_string();
     if let Ok(resolution) = &explanation.outcome {
-        describe(&mut text, config, &resolution.route);
+        let tag = match &endpoint.target {
+            Target::Manifest { reference: Reference::Tag(tag), .. } => Some(tag),
+            _ => None,
+        };
+        describe(&mut text, config, &resolution.route, tag);
     }
     // Writing to a String cannot fail.
     let _ = match question.client {
@@ -75,8 +80,20 @@ pub fn explain(
     Ok(text)
 }
 
+/// The bounds of an upstream's names in a sentence.
+fn bounds(upstream: &UpstreamConfig) -> String {
+    let late = match upstream.stale_while_revalidate {
+        late if late.is_zero() => String::new(),
+        late => format!(", then asked for behind the answer for {}", format_duration(late)),
+    };
+    let ttl = format_duration(upstream.tag_ttl);
+    let stale = format_duration(upstream.stale_max);
+    let negative = format_duration(upstream.negative_ttl);
+    format!("tag_ttl {ttl}{late}, then stale for at most {stale}; 404 believed for {negative}")
+}
+
 /// What the route means with this configuration.
-fn describe(text: &mut String, config: &Config, route: &Route) {
+fn describe(text: &mut String, config: &Config, route: &Route, tag: Option<&Tag>) {
     // Writing to a String cannot fail.
     if let Route::Upstream { candidates } = route {
         for candidate in candidates {
@@ -84,11 +101,15 @@ fn describe(text: &mut String, config: &Config, route: &Route) {
             for endpoint in &upstream.endpoints {
                 let _ = writeln!(text, "endpoint of {}: {endpoint}", candidate.upstream);
             }
-            let _ = writeln!(
-                text,
-                "freshness of {}: tag_ttl {:?}, then stale for at most {:?}",
-                candidate.upstream, upstream.tag_ttl, upstream.stale_max
-            );
+            let _ = writeln!(text, "freshness of {}: {}", candidate.upstream, bounds(upstream));
+            let pattern = tag.and_then(|tag| {
+                let patterns = &upstream.immutable_tags;
+                immutable_by(patterns, &candidate.repository, tag)
+            });
+            if let Some(pattern) = pattern {
+                let by = format!("immutable_tags {pattern:?} of {}", upstream.namespace);
+                let _ = writeln!(text, "tag: immutable ({by}): never asked for again once stored");
+            }
         }
     }
     let _ = writeln!(text, "placement: {}, class cache", config.storage.root.display());

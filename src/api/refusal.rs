@@ -7,6 +7,7 @@ use crate::oci::{EndpointError, ErrorBody, ErrorCode, NamespaceError};
 use crate::plugin::{ResolveError, ResolveStatus};
 use crate::registry::PullError;
 use crate::runtime::clock;
+use crate::telemetry::CacheResult;
 
 /// Why a request is answered with an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,12 +22,21 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// For `Allow`, with 405.
     pub allow: Option<&'static str>,
+    /// How old the answer is, in seconds, when it is the cache's and not the upstream's.
+    pub remembered: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal without further headers.
     pub fn new(status: u16, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after: None, allow: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            retry_after: None,
+            allow: None,
+            remembered: None,
+        }
     }
 
     /// This mirror only reads.
@@ -43,7 +53,10 @@ impl Refusal {
     }
 
     /// The answer that says so.
-    pub fn answer(self, facts: Facts) -> Answer {
+    pub fn answer(self, mut facts: Facts) -> Answer {
+        if self.remembered.is_some() {
+            facts.cache = CacheResult::Hit;
+        }
         let body = ErrorBody::json(self.code, &self.message, None);
         let mut answer = Answer::new(self.status, facts).memory("application/json", body);
         if let Some(seconds) = self.retry_after {
@@ -51,6 +64,11 @@ impl Refusal {
         }
         if let Some(methods) = self.allow {
             answer = answer.header("Allow", methods);
+        }
+        if let Some(age) = self.remembered {
+            answer = answer
+                .header("Cache-Status", "ringport; hit; detail=negative")
+                .header("Age", age.to_string());
         }
         answer
     }
@@ -79,6 +97,9 @@ impl From<Arc<ResolveError>> for Refusal {
 impl From<PullError> for Refusal {
     fn from(error: PullError) -> Self {
         let (status, code) = match &error {
+            PullError::Remembered { error, age } => {
+                return Self { remembered: Some(*age), ..Self::from(PullError::clone(error)) };
+            }
             PullError::BlobUnknown(_) => (404, ErrorCode::BlobUnknown),
             PullError::ManifestUnknown(_) => (404, ErrorCode::ManifestUnknown),
             PullError::NameUnknown(_) => (404, ErrorCode::NameUnknown),

@@ -1,47 +1,55 @@
 //! `tags/list` and referrers: documents of the upstream under our own addresses.
 
 use super::answer::{Answer, Facts};
-use crate::oci::{Digest, Endpoint, PathName, Scope, media_type};
-use crate::registry::{PullError, Registry, Relayed};
+use super::content::found_status;
+use super::refusal::warning;
+use crate::oci::{Endpoint, PathName, Target, media_type};
+use crate::registry::{List, ListAsk, ListKind};
+use crate::telemetry::CacheResult;
 
-pub(super) async fn tags(
-    registry: &Registry,
-    endpoint: &Endpoint,
-    name: &PathName,
-    scope: &Scope,
-    facts: Facts,
-) -> Result<Answer, PullError> {
-    let relayed = registry.list_tags(scope, endpoint.query_without_ns.clone()).await?;
-    let path = format!("/v2/{name}/tags/list");
-    Ok(document(endpoint, &path, media_type::JSON, relayed, facts))
-}
-
-pub(super) async fn referrers(
-    registry: &Registry,
-    endpoint: &Endpoint,
-    (name, digest, artifact_type): (&PathName, &Digest, Option<&str>),
-    scope: &Scope,
-    facts: Facts,
-) -> Result<Answer, PullError> {
-    let query = endpoint.query_without_ns.clone();
-    let relayed = registry.list_referrers(scope, digest, artifact_type, query).await?;
-    let path = format!("/v2/{name}/referrers/{digest}");
-    let is_filtered = relayed.filtered;
-    let answer = document(endpoint, &path, media_type::OCI_INDEX, relayed, facts);
-    Ok(if is_filtered { answer.header("OCI-Filters-Applied", "artifactType") } else { answer })
+/// Which list a target names, if it names one.
+pub(super) fn wanted(endpoint: &Endpoint) -> Option<ListAsk> {
+    let kind = match &endpoint.target {
+        Target::TagsList { .. } => ListKind::Tags,
+        Target::Referrers { digest, artifact_type, .. } => {
+            ListKind::Referrers { digest: *digest, artifact_type: artifact_type.clone() }
+        }
+        _ => return None,
+    };
+    Some(ListAsk { kind, query: endpoint.query_without_ns.clone() })
 }
 
 /// The document, with the next page under the address that the client used.
-fn document(
+pub(super) fn answer(
     endpoint: &Endpoint,
-    path: &str,
-    content_type: &'static str,
-    relayed: Relayed,
-    facts: Facts,
+    (name, ask): (&PathName, &ListAsk),
+    list: List,
+    mut facts: Facts,
 ) -> Answer {
-    let answer = Answer::new(200, facts).memory(content_type, relayed.body);
-    let Some(next) = relayed.next else { return answer };
-    let ns = endpoint.ns.as_ref().map(|ns| format!("&ns={}", ns.as_str().replace(':', "%3A")));
-    let link = format!("<{path}?{next}{}>; rel=\"next\"", ns.unwrap_or_default());
-    answer.header("Link", link)
+    facts.cache = list.cache;
+    let (path, content_type, filter) = match &ask.kind {
+        ListKind::Tags => (format!("/v2/{name}/tags/list"), media_type::JSON, None),
+        ListKind::Referrers { digest, artifact_type } => {
+            let path = format!("/v2/{name}/referrers/{digest}");
+            (path, media_type::OCI_INDEX, artifact_type.as_deref())
+        }
+    };
+    let mut answer = Answer::new(200, facts).memory(content_type, list.body);
+    if filter.is_some() {
+        answer = answer.header("OCI-Filters-Applied", "artifactType");
+    }
+    let cache_status = match (list.cache, list.is_kept) {
+        (CacheResult::None, _) => None,
+        (CacheResult::Miss, false) => Some("ringport; fwd=miss".into()),
+        (cache, _) => Some(found_status(cache, list.overdue)),
+    };
+    if let Some(cache_status) = cache_status {
+        answer = answer.header("Cache-Status", cache_status).header("Age", list.age.to_string());
+    }
+    if let Some(text) = &list.warning {
+        answer = answer.header("Warning", warning(text));
+    }
+    let Some(next) = list.next else { return answer };
+    let next = endpoint.next_page(&next);
+    answer.header("Link", format!("<{path}?{next}>; rel=\"next\""))
 }

@@ -29,7 +29,7 @@ pub(super) enum Ask<'a> {
     Manifest(&'a Reference),
     Blob(&'a crate::oci::Digest),
     Tags,
-    Referrers(&'a crate::oci::Digest, Option<&'a str>),
+    Referrers(&'a crate::oci::Digest),
 }
 
 impl Api {
@@ -87,8 +87,8 @@ impl Api {
             }
             Target::Blob { name, digest } => (name, RequestKind::Blob, Ask::Blob(digest)),
             Target::TagsList { name, .. } => (name, RequestKind::Tags, Ask::Tags),
-            Target::Referrers { name, digest, artifact_type } => {
-                (name, RequestKind::Referrers, Ask::Referrers(digest, artifact_type.as_deref()))
+            Target::Referrers { name, digest, .. } => {
+                (name, RequestKind::Referrers, Ask::Referrers(digest))
             }
         };
         let mut facts = Facts::of(kind);
@@ -138,7 +138,7 @@ impl Ask<'_> {
     fn reference(&self) -> Option<Reference> {
         match self {
             Self::Manifest(reference) => Some((*reference).clone()),
-            Self::Blob(digest) | Self::Referrers(digest, _) => Some(Reference::Digest(**digest)),
+            Self::Blob(digest) | Self::Referrers(digest) => Some(Reference::Digest(**digest)),
             Self::Tags => None,
         }
     }

@@ -26,6 +26,7 @@ fn pull(cache: CacheResult) -> Pull {
         content: Content::Memory(bytes),
         cache,
         age: 7,
+        overdue: 3,
         warning: None,
     }
 }
@@ -97,6 +98,7 @@ fn the_cache_tells_its_part() {
         (CacheResult::Hit, "ringport; hit"),
         (CacheResult::Miss, "ringport; fwd=miss; stored"),
         (CacheResult::Stale, "ringport; fwd=stale"),
+        (CacheResult::Updating, "ringport; hit; ttl=-3; detail=updating"),
         (CacheResult::Revalidated, "ringport; fwd=stale; fwd-status=200; detail=revalidated"),
     ] {
         let answer = content::answer(&head("GET", ""), pull(cache), Facts::of(RouteKind::Blob));
@@ -109,11 +111,34 @@ fn the_cache_tells_its_part() {
     assert!(warning(&"x".repeat(9000)).len() < 1024);
 }
 
+fn remembered(error: PullError) -> PullError {
+    PullError::Remembered { error: error.into(), age: 4 }
+}
+
+#[test]
+fn a_remembered_404_is_the_first_one_and_says_that_it_is_remembered() {
+    let error = PullError::ManifestUnknown("docker.io/x does not know manifest v1".into());
+    let facts = || Facts::of(RouteKind::Manifest);
+    let first = Refusal::from(error.clone()).answer(facts());
+    let again = Refusal::from(remembered(error)).answer(facts());
+    let text = |answer: &Answer| match &answer.body {
+        Body::Memory(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((first.status, text(&first)), (again.status, text(&again)));
+    assert_eq!(header(&first, "Cache-Status"), None);
+    assert_eq!(header(&again, "Cache-Status"), Some("ringport; hit; detail=negative"));
+    assert_eq!(header(&again, "Age"), Some("4"));
+    assert_eq!(again.facts.cache, CacheResult::Hit);
+}
+
 #[test]
 fn an_upstreams_failure_is_never_not_found() {
     for (error, status, retry_after) in [
         (PullError::BlobUnknown(String::new()), 404, None),
         (PullError::ManifestUnknown(String::new()), 404, None),
+        (PullError::NameUnknown(String::new()), 404, None),
+        (remembered(PullError::BlobUnknown(String::new())), 404, None),
         (PullError::Denied(String::new()), 403, None),
         (PullError::RateLimited { message: String::new(), retry_after: 17 }, 429, Some("17")),
         (PullError::UpstreamTimeout(String::new()), 504, Some("5")),

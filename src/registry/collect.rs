@@ -14,6 +14,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::lists::LIST_SECONDS_MAX;
 use super::scrub::CATALOG_LOST;
 use super::upkeep::{Problems, Progress, Upkeep};
 use crate::catalog::{CatalogError, LinkRecord, Mark, Write};
@@ -126,6 +127,7 @@ impl Upkeep {
         collection.files()?;
         if !dry_run {
             self.catalog.forget_tombstones(began)?;
+            self.catalog.forget_lists(began.saturating_sub(LIST_SECONDS_MAX))?;
         }
         collection.report.stopped = progress.is_stopped();
         Ok(collection.report)

@@ -47,6 +47,7 @@ pub(super) async fn blob(
     let keeping = stored.map_or_else(terms, |entry| entry.keeping);
     let blob = blob_write(shared, scope, digest, (size, pool, keeping));
     remember(shared, vec![blob, link]).await;
+    shared.is_content_present(scope, digest);
     shared.syncer.committed(digest, pool);
     remove_elsewhere(shared, digest, before, pool).await;
     Ok(())
@@ -70,6 +71,7 @@ async fn remove_elsewhere(shared: &Shared, digest: &Digest, before: Option<BlobE
 pub(super) async fn link(shared: &Shared, scope: &Scope, digest: &Digest) -> Result<(), PullError> {
     let link = link_write(shared, scope, digest, None).await?;
     remember(shared, vec![link]).await;
+    shared.is_content_present(scope, digest);
     Ok(())
 }
 
@@ -107,6 +109,10 @@ pub(super) async fn manifest(
         shared.needs.named(digest, children.clone(), now);
     }
     remember(shared, writes).await;
+    shared.is_content_present(scope, digest);
+    if let Some(tag) = tag {
+        shared.is_present(&scope.tag_key(tag));
+    }
     drop(place);
     if bytes.len() <= SMALL_BYTES_MAX {
         shared.catalog.offer(*digest, bytes.clone());

@@ -1,5 +1,7 @@
 //! Why a pull has no content, in the words of the registry; `api` turns them into HTTP.
 
+use std::sync::Arc;
+
 use crate::catalog::CatalogError;
 use crate::oci::Digest;
 use crate::runtime::FlightError;
@@ -18,6 +20,14 @@ pub enum PullError {
     /// There is no such repository.
     #[error("{0}")]
     NameUnknown(String),
+    /// The upstream has said so a moment ago.
+    #[error("{error}")]
+    Remembered {
+        /// What it said.
+        error: Arc<PullError>,
+        /// Seconds since.
+        age: u64,
+    },
     /// The upstream denies access with the credentials of this mirror.
     #[error("{0}")]
     Denied(String),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::absent::manifest_key;
 use super::commit::{self, ManifestContent};
 use super::state::Registry;
 use super::tier_write::NewContent;
@@ -13,10 +14,8 @@ use crate::limits::MANIFEST_BYTES_MAX;
 use crate::oci::{Algorithm, Digest, Manifest, Reference, Scope, Tag, media_type};
 use crate::plugin::RemoteRequest;
 use crate::runtime::clock;
+use crate::telemetry::Revalidation;
 use crate::upstream::{Accept, Method, Request, Response};
-
-/// Longest rest between two revalidations of one tag, whatever `Retry-After` says, in seconds.
-const REST_MAX: u64 = 600;
 
 /// What is asked for, as one key of the fetches in flight.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,8 +61,13 @@ async fn fetch(
     reads: Vec<RemoteRequest>,
 ) -> FetchOutcome {
     let registry = Registry::current()?;
+    // Noted while this one was on its way here.
+    let absent = || registry.shared().known_absent(|| manifest_key(&scope, &reference));
     match &reference {
         Reference::Digest(digest) => {
+            if let Some(error) = absent() {
+                return Err(error);
+            }
             if let Some(content) = registry.manifest_from_tiers(&scope, digest, &reads).await {
                 let content = registry.keep(&scope, content, None, placing, true).await;
                 return Ok(Fetched::New(content));
@@ -71,14 +75,18 @@ async fn fetch(
             registry.fetch_new(&scope, &reference, Some(digest), placing).await
         }
         Reference::Tag(tag) => match registry.shared().find_tag(&scope, tag).await? {
-            None => registry.fetch_new(&scope, &reference, None, placing).await,
+            None => match absent() {
+                Some(error) => Err(error),
+                None => registry.fetch_new(&scope, &reference, None, placing).await,
+            },
             Some(known) if registry.is_just_confirmed(&scope, &known).await? => {
                 Ok(Fetched::Confirmed(known))
             }
             Some(known) => {
                 let outcome = registry.revalidate(&scope, tag, known, placing).await;
+                registry.count_revalidation(&scope, came(&known, &outcome));
                 if let Err(error) = &outcome {
-                    registry.rest(&scope, tag, known, error);
+                    registry.rest(&scope, (tag, scope.tag_key(tag)), error);
                 }
                 outcome
             }
@@ -97,12 +105,13 @@ impl Registry {
         placing: Placing,
     ) -> FetchOutcome {
         let reference = Reference::Tag(tag.clone());
-        let response = self.ask(scope, &reference, Method::Head).await?;
+        let response = self.ask(scope, &reference, Method::Head, Some(&known.digest)).await?;
         let told = match response.status {
             200 => announced_digest(&response),
+            304 => announced_digest(&response).or(Some(known.digest)),
             404 => {
                 commit::forget_tag(self.shared(), scope, tag, &known).await;
-                return Err(unknown(scope, &reference));
+                return Err(self.absent(scope, &reference));
             }
             status => return Err(unexpected(scope, &reference, status)),
         };
@@ -115,21 +124,16 @@ impl Registry {
     }
 
     async fn is_just_confirmed(&self, scope: &Scope, known: &TagEntry) -> Result<bool, PullError> {
-        let age = freshness::age(known, clock::unix_seconds());
+        let age = freshness::age(known.checked_at, clock::unix_seconds());
         let ttl = Freshness::of(self.shared(), scope).tag_ttl.as_secs();
         Ok(age < JUST_CONFIRMED.min(ttl)
             && self.shared().find_blob(scope, &known.digest).await?.is_some())
     }
 
-    /// Leaves a failing upstream alone for a while as far as this tag is concerned.
-    fn rest(&self, scope: &Scope, tag: &Tag, known: TagEntry, error: &PullError) {
-        if error.is_upstream_failure() {
-            let wait = error.retry_after().unwrap_or(super::error::RETRY_AFTER_DEFAULT);
-            let retry_at = clock::unix_seconds() + wait.min(REST_MAX);
-            self.shared().resting.insert(scope, tag, retry_at);
-            tracing::warn!(%scope, %tag, %error, age = freshness::age(&known, clock::unix_seconds()),
-                "a tag could not be revalidated");
-        }
+    /// The upstream has no such manifest; remembered.
+    fn absent(&self, scope: &Scope, reference: &Reference) -> PullError {
+        let key = manifest_key(scope, reference);
+        self.shared().note_absent(scope, key, unknown(scope, reference))
     }
 
     /// Gets a manifest, checks everything about it, keeps it where it is to be kept.
@@ -140,7 +144,7 @@ impl Registry {
         expected: Option<&Digest>,
         placing: Placing,
     ) -> FetchOutcome {
-        let response = self.ask(scope, reference, Method::Get).await?;
+        let response = self.ask(scope, reference, Method::Get, None).await?;
         match response.status {
             200 => {}
             404 => {
@@ -149,7 +153,7 @@ impl Registry {
                 {
                     commit::forget_tag(self.shared(), scope, tag, &known).await;
                 }
-                return Err(unknown(scope, reference));
+                return Err(self.absent(scope, reference));
             }
             status => return Err(unexpected(scope, reference, status)),
         }
@@ -202,10 +206,12 @@ impl Registry {
         scope: &Scope,
         reference: &Reference,
         method: Method,
+        unless: Option<&Digest>,
     ) -> Result<Response, PullError> {
         let Some(upstream) = &scope.upstream else { return Err(unknown(scope, reference)) };
         let request = Request {
             accept: Accept::Manifests,
+            if_none_match: unless.map(|digest| format!("\"{digest}\"")),
             ..Request::new(
                 method,
                 format!("/v2/{}/manifests/{reference}", scope.repository),
@@ -213,6 +219,18 @@ impl Registry {
             )
         };
         self.client().exchange(upstream, request).await.map_err(|error| PullError::from(&error))
+    }
+}
+
+/// What asking whether a tag is still bound to `known` came to.
+fn came(known: &TagEntry, outcome: &FetchOutcome) -> Revalidation {
+    match outcome {
+        Ok(Fetched::Confirmed(_)) => Revalidation::Confirmed,
+        // Fetched again because it had left the store.
+        Ok(Fetched::New(content)) if content.digest == known.digest => Revalidation::Confirmed,
+        Ok(Fetched::New(_)) => Revalidation::Changed,
+        Err(PullError::ManifestUnknown(_)) => Revalidation::Gone,
+        Err(_) => Revalidation::Failed,
     }
 }
 

@@ -152,5 +152,9 @@ async fn one_try(
             Broken::Final(Lost::from(&error))
         }
     })?;
+    if response.status == 404 && !is_opened {
+        // The answer. In mid-blob it would be another candidate's, or a moment's.
+        registry.shared().note_absent_blob(&fill.scope, &fill.digest);
+    }
     arriving.take(registry, fill, response, true).await
 }

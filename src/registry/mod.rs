@@ -9,7 +9,7 @@
 //! commit         the only place where bytes become visible: verified, then catalog, then index
 //! scrub          reads everything again, sets damage aside (`ringport verify`)
 //! collect        frees what no tag leads to, and what was left behind (`ringport gc`)
-//! relay          tags/list and referrers, passed on from the upstream
+//! lists          tags/list and referrers: as a tag, from what is kept or from the upstream (relay)
 //! ```
 //!
 //! May import: everything below (`oci`, `config`, `runtime`, `telemetry`, `index`, `catalog`,
@@ -26,6 +26,7 @@
 //!
 //! Deliberately absent: HTTP status codes and headers (`api` maps [`PullError`] to them).
 
+mod absent;
 mod account;
 mod collect;
 mod commit;
@@ -41,6 +42,7 @@ mod fill_turns;
 mod freshness;
 mod index_feed;
 mod leases;
+mod lists;
 mod make_room;
 mod names;
 mod needs;
@@ -51,6 +53,7 @@ mod pull_manifest;
 mod relay;
 mod relay_referrers;
 mod resting;
+mod revalidation;
 mod rooms;
 mod scrub;
 mod space;
@@ -64,14 +67,14 @@ mod upkeep;
 pub use collect::{Freed, GRACE_SECONDS, GcReport, QUARANTINE_SECONDS};
 pub use error::PullError;
 pub use fill::Fill;
-pub use freshness::Freshness;
+pub use freshness::{Freshness, immutable_by};
 pub use index_feed::{Due, IndexFeed};
 pub use leases::{Lease, Leases};
+pub use lists::{List, ListAsk, ListKind};
 pub use passing::Passing;
 pub use placing::{Decided, Place, Placing};
 pub use pull_blob::Wanted;
 pub use pull_manifest::OnFailure;
-pub use relay::Relayed;
 pub use scrub::VerifyReport;
 pub use space::{RoomRequest, Space, SpaceLimits};
 pub use state::{Placer, Registry, Shared, SharedParts};
@@ -101,6 +104,8 @@ pub struct Pull {
     pub cache: CacheResult,
     /// Seconds since an upstream last vouched for it.
     pub age: u64,
+    /// Seconds by which its time is over, if it is served before the upstream is asked; else 0.
+    pub overdue: u64,
     /// Why it is served although stale, for a `Warning` header.
     pub warning: Option<String>,
 }

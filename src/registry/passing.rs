@@ -60,7 +60,7 @@ impl Registry {
                 held: VecDeque::new(),
                 held_bytes: 0,
             }),
-            (404, _) => Err(PullError::BlobUnknown(format!("{scope} does not know blob {digest}"))),
+            (404, _) => Err(self.shared().note_absent_blob(scope, digest)),
             (200, None) => Err(PullError::Storage(format!(
                 "{scope}@{digest}: the store is full, and a body without a length cannot be \
                  passed through; free some space"

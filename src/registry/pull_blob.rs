@@ -75,6 +75,7 @@ impl Registry {
                 let size = self.prove(scope, digest).await?;
                 return Ok(pull(digest, size, Content::HeadOnly, CacheResult::Miss, 0));
             }
+            self.expect_not_absent(scope, || scope.blob_key(digest))?;
             let decided = place();
             if !decided.placing.is_kept {
                 return self.pass(scope, digest).await;
@@ -262,6 +263,7 @@ impl Registry {
     /// Asks the upstream whether this repository holds the blob; returns its size. One question
     /// at a time for all who ask.
     async fn prove(&self, scope: &Scope, digest: &Digest) -> Result<u64, PullError> {
+        self.expect_not_absent(scope, || scope.blob_key(digest))?;
         let key = ProofKey { scope: scope.clone(), digest: *digest };
         let proof = key.clone();
         self.shared().proofs.run(key, move || async move { ask_size(proof).await }).await?
@@ -292,7 +294,7 @@ async fn ask_size(ProofKey { scope, digest }: ProofKey) -> Result<u64, PullError
         registry.client().exchange(upstream, request).await.map_err(|e| PullError::from(&e))?;
     match (response.status, response.content_length) {
         (200, Some(size)) => Ok(size),
-        (404, _) => Err(PullError::BlobUnknown(format!("{scope} does not know blob {digest}"))),
+        (404, _) => Err(registry.shared().note_absent_blob(&scope, &digest)),
         (200, None) => {
             Err(PullError::wrong_content(&digest, &scope, "HEAD answered without Content-Length"))
         }
@@ -314,5 +316,5 @@ fn stored(digest: &Digest, Stored { size, content }: Stored, cache: CacheResult,
 }
 
 fn pull(digest: &Digest, size: u64, content: Content, cache: CacheResult, age: u64) -> Pull {
-    Pull { digest: *digest, media_type: None, size, content, cache, age, warning: None }
+    Pull { digest: *digest, media_type: None, size, content, cache, age, overdue: 0, warning: None }
 }

@@ -23,7 +23,7 @@ pub enum OnFailure {
 }
 
 /// How long a revalidation may keep a client waiting that can be served stale.
-const PATIENCE_WITH_STALE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE_WITH_STALE: Duration = Duration::from_secs(5);
 
 impl Registry {
     /// Finds a manifest of one repository. A digest is never revalidated; a tag is, once it is
@@ -72,7 +72,8 @@ impl Registry {
         bounds: Freshness,
     ) -> Result<Option<Pull>, PullError> {
         let known = self.shared().find_tag(scope, tag).await?;
-        match known.filter(|entry| bounds.allows_stale(entry, clock::unix_seconds())) {
+        let now = clock::unix_seconds();
+        match known.filter(|entry| bounds.allows_stale(entry.checked_at, now)) {
             Some(entry) => self.stale_manifest(scope, tag, &entry, "all candidates failed").await,
             None => Ok(None),
         }
@@ -87,6 +88,7 @@ impl Registry {
         if let Some(pull) = self.stored_manifest_by_digest(scope, digest).await? {
             return Ok(pull);
         }
+        self.expect_not_absent(scope, || scope.link_key(digest))?;
         match self.fetch_manifest(scope, Reference::Digest(*digest), place()).await? {
             Fetched::New(content) => Ok(arrived(content)),
             Fetched::Confirmed(_) => Err(PullError::Internal(format!(
@@ -105,32 +107,17 @@ impl Registry {
     ) -> Result<Pull, PullError> {
         let now = clock::unix_seconds();
         let may_be_stale = |entry: &TagEntry| {
-            on_failure == OnFailure::ServeStale && bounds.allows_stale(entry, now)
+            on_failure == OnFailure::ServeStale && bounds.allows_stale(entry.checked_at, now)
         };
         let known = self.shared().find_tag(scope, tag).await?;
-        if let Some(entry) = known {
-            match self.state(scope, tag, &entry, bounds, now) {
-                State::Fresh => {
-                    let age = freshness::age(&entry, now);
-                    let digest = &entry.digest;
-                    if let Some(pull) =
-                        self.stored_manifest(scope, digest, CacheResult::Hit, age).await?
-                    {
-                        return Ok(pull);
-                    }
+        match known {
+            Some(entry) => {
+                let asked = (scope, tag, &entry);
+                if let Some(pull) = self.unasked(asked, (bounds, now), on_failure, place).await? {
+                    return Ok(pull);
                 }
-                State::Resting if on_failure == OnFailure::Fail => {
-                    let message = format!("{scope}: the upstream failed a moment ago");
-                    return Err(PullError::UpstreamFailed(message));
-                }
-                State::Resting if may_be_stale(&entry) => {
-                    let why = "the upstream failed a moment ago";
-                    if let Some(pull) = self.stale_manifest(scope, tag, &entry, why).await? {
-                        return Ok(pull);
-                    }
-                }
-                State::Resting | State::Due => {}
             }
+            None => self.expect_not_absent(scope, || scope.tag_key(tag))?,
         }
         let has_stale = known.is_some_and(|entry| may_be_stale(&entry));
         let error = match self.fetch_tag(scope, tag, has_stale, place()).await {
@@ -155,25 +142,44 @@ impl Registry {
         Err(error)
     }
 
-    /// What may be done with a known binding: to ask about one that may be served stale, the
-    /// upstream's rate limit must have enough left.
-    fn state(
+    /// What a tag was bound to, if it may be served before its upstream is asked.
+    async fn unasked(
         &self,
-        scope: &Scope,
-        tag: &Tag,
-        entry: &TagEntry,
-        bounds: Freshness,
-        now: u64,
-    ) -> State {
-        let is_resting = self.shared().resting.contains(scope, tag, now);
-        let may_ask = |upstream| self.client().may_revalidate(upstream);
-        match bounds.state(entry, is_resting, now) {
-            State::Due if bounds.allows_stale(entry, now) => match &scope.upstream {
-                Some(upstream) if !may_ask(upstream) => State::Resting,
-                _ => State::Due,
-            },
-            state => state,
+        (scope, tag, entry): (&Scope, &Tag, &TagEntry),
+        (bounds, now): (Freshness, u64),
+        on_failure: OnFailure,
+        place: Place<'_>,
+    ) -> Result<Option<Pull>, PullError> {
+        let state = bounds.state(entry.checked_at, now, || scope.tag_key(tag));
+        let age = freshness::age(entry.checked_at, now);
+        if state == State::Fresh {
+            return self.stored_manifest(scope, &entry.digest, CacheResult::Hit, age).await;
         }
+        let key = scope.tag_key(tag);
+        let may_be_stale = bounds.allows_stale(entry.checked_at, now);
+        if let Some(why) = self.spared(scope, &key, (now, may_be_stale)) {
+            return match on_failure {
+                OnFailure::Fail => Err(PullError::UpstreamFailed(format!("{scope}: {why}"))),
+                OnFailure::ServeStale if may_be_stale => {
+                    self.stale_manifest(scope, tag, entry, why).await
+                }
+                OnFailure::ServeStale => Ok(None),
+            };
+        }
+        if state == State::Due {
+            return Ok(None);
+        }
+        let pull = self.stored_manifest(scope, &entry.digest, CacheResult::Updating, age).await?;
+        let Some(pull) = pull else { return Ok(None) };
+        let (work, decided) = ((scope.clone(), tag.clone()), place());
+        self.revalidate_behind(scope, key, async move {
+            let (scope, tag) = work;
+            // Its failure is noted where it is made, for all who would ask next.
+            if let Ok(registry) = Self::current() {
+                let _ = registry.fetch_manifest(&scope, Reference::Tag(tag), decided).await;
+            }
+        });
+        Ok(Some(Pull { overdue: bounds.overdue(entry.checked_at, now), ..pull }))
     }
 
     /// Asks the upstream; with something stale at hand, not for longer than clients notice. The
@@ -224,6 +230,7 @@ impl Registry {
             content: found.content,
             cache,
             age,
+            overdue: 0,
             warning: None,
         }))
     }
@@ -235,12 +242,13 @@ impl Registry {
         entry: &TagEntry,
         why: &str,
     ) -> Result<Option<Pull>, PullError> {
-        let age = freshness::age(entry, clock::unix_seconds());
+        let age = freshness::age(entry.checked_at, clock::unix_seconds());
         let pull = self.stored_manifest(scope, &entry.digest, CacheResult::Stale, age).await?;
         Ok(pull.map(|pull| {
             tracing::debug!(%scope, %tag, age, why, "served stale");
             // The client is told that it is stale and for how long, not our upstream's details.
-            let warning = format!("{tag} was last confirmed {age} s ago; its registry fails");
+            let what = "its registry fails, or is spared";
+            let warning = format!("{tag} was last confirmed {age} s ago; {what}");
             Pull { warning: Some(warning), ..pull }
         }))
     }
@@ -255,6 +263,7 @@ fn arrived(content: ManifestContent) -> Pull {
         content: if is_kept { Content::Memory(bytes) } else { Content::Unkept(bytes) },
         cache: CacheResult::Miss,
         age: 0,
+        overdue: 0,
         warning: None,
     }
 }

@@ -1,44 +1,83 @@
-//! Answers that are passed on from the upstream: `tags/list` here, referrers beside it.
+//! Asking an upstream for a list: pages of `tags/list` here, referrers beside it.
 
 use bytes::Bytes;
 
 use super::PullError;
 use super::fetch_manifest::read_all;
+use super::lists::{List, ListAsk, ListKind};
+use super::relay_referrers::no_referrers;
 use super::state::Registry;
 use crate::limits::RELAY_BYTES_MAX;
 use crate::oci::Scope;
+use crate::telemetry::CacheResult;
 use crate::upstream::{Accept, Method, Request, Response};
 
-/// A document of the upstream, checked to be JSON.
-#[derive(Debug, Clone)]
-pub struct Relayed {
-    /// The body.
-    pub body: Bytes,
-    /// Query of the next page (from its `Link` header), without `ns`.
-    pub next: Option<String>,
-    /// The filters the upstream says it has applied (`OCI-Filters-Applied`).
-    pub filtered: bool,
+/// Longest entity tag that is kept, in bytes.
+const ETAG_BYTES_MAX: usize = 256;
+
+/// What an upstream says of a list.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// It is still as the entity tag says.
+    Same,
+    /// This, checked to be JSON.
+    Document {
+        body: Bytes,
+        /// Query of the next page (from its `Link` header), without `ns`.
+        next: Option<String>,
+        /// What it calls this state of it.
+        etag: Option<String>,
+    },
+}
+
+/// A list of a hosted repository: nothing is pushed to us yet.
+pub(super) fn hosted(scope: &Scope, ask: &ListAsk) -> Result<List, PullError> {
+    match &ask.kind {
+        ListKind::Tags => Err(unknown(scope)),
+        ListKind::Referrers { .. } => Ok(List {
+            body: Bytes::from(no_referrers().to_string()),
+            next: None,
+            cache: CacheResult::None,
+            is_kept: false,
+            age: 0,
+            overdue: 0,
+            warning: None,
+        }),
+    }
 }
 
 impl Registry {
-    /// A page of the tags of a mirrored repository, from its upstream. `query` is what to pass on
-    /// (`n` and `last`, checked and encoded).
-    ///
-    /// # Errors
-    /// As [`PullError`] says; hosted repositories have no tags yet.
-    pub async fn list_tags(
+    /// Asks the upstream for a list, or whether it is still the one of this entity tag.
+    pub(super) async fn ask_upstream_for_list(
+        &self,
+        scope: &Scope,
+        ask: &ListAsk,
+        etag: Option<String>,
+    ) -> Result<Asked, PullError> {
+        match &ask.kind {
+            ListKind::Tags => self.ask_for_tags(scope, ask.query.clone(), etag).await,
+            ListKind::Referrers { digest, artifact_type } => {
+                let which = (digest, artifact_type.as_deref());
+                self.ask_for_referrers(scope, which, ask.query.clone(), etag).await
+            }
+        }
+    }
+
+    async fn ask_for_tags(
         &self,
         scope: &Scope,
         query: Option<String>,
-    ) -> Result<Relayed, PullError> {
+        etag: Option<String>,
+    ) -> Result<Asked, PullError> {
         let path = format!("/v2/{}/tags/list", scope.repository);
-        let mut response = self.ask_relay(scope, path, query, Accept::Any).await?;
+        let mut response = self.ask_relay(scope, path, (query, etag), Accept::Any).await?;
         match response.status {
             200 => {
-                let next = next_query(&response);
+                let (next, etag) = (next_query(&response), entity_tag(&response));
                 let body = json_body(scope, "tags/list", &mut response).await?;
-                Ok(Relayed { body, next, filtered: false })
+                Ok(Asked::Document { body, next, etag })
             }
+            304 => Ok(Asked::Same),
             404 => Err(PullError::NameUnknown(format!("{scope} does not exist"))),
             status => Err(PullError::UpstreamFailed(format!(
                 "{scope} tags/list: unexpected status {status}"
@@ -50,16 +89,27 @@ impl Registry {
         &self,
         scope: &Scope,
         path: String,
-        query: Option<String>,
+        (query, if_none_match): (Option<String>, Option<String>),
         accept: Accept,
     ) -> Result<Response, PullError> {
-        let Some(upstream) = &scope.upstream else {
-            return Err(PullError::NameUnknown(format!("the {scope} repository does not exist")));
-        };
-        let request =
-            Request { query, accept, ..Request::new(Method::Get, path, scope.repository.clone()) };
+        let Some(upstream) = &scope.upstream else { return Err(unknown(scope)) };
+        let request = Request::new(Method::Get, path, scope.repository.clone());
+        let request = Request { query, accept, if_none_match, ..request };
         self.client().exchange(upstream, request).await.map_err(|error| PullError::from(&error))
     }
+}
+
+fn unknown(scope: &Scope) -> PullError {
+    PullError::NameUnknown(format!("the {scope} repository does not exist"))
+}
+
+/// The entity tag of an answer, if it can be sent back as it is.
+pub(super) fn entity_tag(response: &Response) -> Option<String> {
+    let tag = response.header("etag")?;
+    let opaque = tag.strip_prefix("W/").unwrap_or(tag);
+    let is_quoted = opaque.len() >= 2 && opaque.starts_with('"') && opaque.ends_with('"');
+    let is_plain = tag.len() <= ETAG_BYTES_MAX && tag.bytes().all(|byte| byte.is_ascii_graphic());
+    (is_quoted && is_plain).then(|| tag.to_owned())
 }
 
 /// The body, at most [`RELAY_BYTES_MAX`], if it is a JSON object.

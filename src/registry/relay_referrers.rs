@@ -6,54 +6,46 @@ use serde_json::{Value, json};
 
 use super::PullError;
 use super::fetch_manifest::read_all;
-use super::relay::{Relayed, json_body, next_query};
+use super::relay::{Asked, entity_tag, json_body, next_query};
 use super::state::Registry;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::oci::{Digest, Scope, Tag, media_type};
 use crate::upstream::Accept;
 
 impl Registry {
-    /// What refers to `digest`, as an image index; empty when nothing does. With `artifact_type`
-    /// only descriptors of that type are listed, whether or not the upstream filters; `query` is
-    /// what to pass on to it, encoded.
-    ///
-    /// # Errors
-    /// As [`PullError`] says; an unknown digest is no error.
-    pub async fn list_referrers(
+    /// What refers to a digest, as an image index; empty when nothing does. With an artifact type
+    /// only descriptors of that type are listed, whether or not the upstream filters.
+    pub(super) async fn ask_for_referrers(
         &self,
         scope: &Scope,
-        digest: &Digest,
-        artifact_type: Option<&str>,
+        (digest, artifact_type): (&Digest, Option<&str>),
         query: Option<String>,
-    ) -> Result<Relayed, PullError> {
-        if scope.upstream.is_none() {
-            let body = Bytes::from(empty().to_string());
-            return Ok(Relayed { body, next: None, filtered: artifact_type.is_some() });
-        }
+        etag: Option<String>,
+    ) -> Result<Asked, PullError> {
         let path = format!("/v2/{}/referrers/{digest}", scope.repository);
-        let mut response = self.ask_relay(scope, path, query, Accept::Any).await?;
-        let (document, next) = match response.status {
+        let mut response = self.ask_relay(scope, path, (query, etag), Accept::Any).await?;
+        let (document, next, etag) = match response.status {
             200 => {
-                let next = next_query(&response);
+                let (next, etag) = (next_query(&response), entity_tag(&response));
                 let body = json_body(scope, "referrers", &mut response).await?;
-                (parse_index(scope, digest, &body)?, next)
+                (parse_index(scope, digest, &body)?, next, etag)
             }
+            304 => return Ok(Asked::Same),
             // No referrers API there: the list may be kept under a tag made of the digest.
-            404 | 405 | 400 => (self.referrers_by_tag(scope, digest).await?, None),
+            404 | 405 | 400 => (self.referrers_by_tag(scope, digest).await?, None, None),
             status => {
                 return Err(PullError::UpstreamFailed(format!(
                     "{scope} referrers of {digest}: unexpected status {status}"
                 )));
             }
         };
-        let body = filtered(document, artifact_type);
-        Ok(Relayed { body, next, filtered: artifact_type.is_some() })
+        Ok(Asked::Document { body: filtered(document, artifact_type), next, etag })
     }
 
     async fn referrers_by_tag(&self, scope: &Scope, digest: &Digest) -> Result<Value, PullError> {
         let tag = Tag::referrers_fallback(digest);
         let path = format!("/v2/{}/manifests/{tag}", scope.repository);
-        let mut response = self.ask_relay(scope, path, None, Accept::Manifests).await?;
+        let mut response = self.ask_relay(scope, path, (None, None), Accept::Manifests).await?;
         match response.status {
             200 => {
                 let body = read_all(&mut response, MANIFEST_BYTES_MAX).await.map_err(|error| {
@@ -65,7 +57,7 @@ impl Registry {
                 })?;
                 parse_index(scope, digest, &body)
             }
-            404 => Ok(empty()),
+            404 => Ok(no_referrers()),
             status => {
                 Err(PullError::UpstreamFailed(format!("{scope}:{tag}: unexpected status {status}")))
             }
@@ -73,7 +65,7 @@ impl Registry {
     }
 }
 
-fn empty() -> Value {
+pub(super) fn no_referrers() -> Value {
     json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] })
 }
 

@@ -1,38 +1,37 @@
-//! Tags whose upstream has just failed: not asked for again until a time.
+//! Tags and lists whose upstream has just failed: not asked for again until a time.
 
 use papaya::HashMap;
 
-use crate::oci::{Scope, ScopeKey, Tag};
+use crate::oci::ScopeKey;
 
-/// Tags that may rest at once. Over it the oldest knowledge is not worth keeping: all is forgotten,
-/// and each tag costs one more question.
+/// Names that may rest at once. Over it the oldest knowledge is not worth keeping: all is forgotten,
+/// and each name costs one more question.
 const RESTING_MAX: usize = 100_000;
 
-/// Until when tags rest, in Unix seconds. Not kept over a restart.
+/// Until when they rest, in Unix seconds. Not kept over a restart.
 #[derive(Default)]
 pub(super) struct Resting(HashMap<ScopeKey, u64>);
 
 impl Resting {
-    /// Whether this tag is to be left alone at `now`.
-    pub(super) fn contains(&self, scope: &Scope, tag: &Tag, now: u64) -> bool {
+    /// Whether this name is to be left alone at `now`.
+    pub(super) fn contains(&self, key: &ScopeKey, now: u64) -> bool {
         let resting = self.0.pin();
-        let key = scope.tag_key(tag);
-        match resting.get(&key) {
+        match resting.get(key) {
             Some(&until) if now < until => true,
             Some(_) => {
-                resting.remove(&key);
+                resting.remove(key);
                 false
             }
             None => false,
         }
     }
 
-    /// Leaves this tag alone until `until`.
-    pub(super) fn insert(&self, scope: &Scope, tag: &Tag, until: u64) {
+    /// Leaves this name alone until `until`.
+    pub(super) fn insert(&self, key: ScopeKey, until: u64) {
         let resting = self.0.pin();
         if resting.len() >= RESTING_MAX {
             resting.clear();
         }
-        resting.insert(scope.tag_key(tag), until);
+        resting.insert(key, until);
     }
 }

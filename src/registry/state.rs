@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::absent::Absences;
 use super::durability::{Suspects, Syncer};
 use super::fetch_manifest::{FetchKey, FetchOutcome};
 use super::fill_table::FillTable;
 use super::fill_turns::{FillPlace, FillTurns};
 use super::leases::Leases;
+use super::lists::{ListKey, ListOutcome};
 use super::needs::Needs;
 use super::pull_blob::ProofKey;
 use super::resting::Resting;
+use super::revalidation::Background;
 use super::space::Space;
 use super::tier_write::TierWrites;
 use super::tiers::{TierCount, Tiers};
@@ -59,6 +62,9 @@ pub struct SharedParts<'a> {
 pub(super) struct UpstreamPolicy {
     pub(super) tag_ttl: Duration,
     pub(super) stale_max: Duration,
+    pub(super) stale_while_revalidate: Duration,
+    pub(super) negative_ttl: Duration,
+    pub(super) immutable_tags: Vec<String>,
     owner: u16,
     fills_max: usize,
     turns: Arc<FillTurns>,
@@ -71,6 +77,9 @@ impl UpstreamPolicy {
         Self {
             tag_ttl: upstream.tag_ttl,
             stale_max: upstream.stale_max,
+            stale_while_revalidate: upstream.stale_while_revalidate,
+            negative_ttl: upstream.negative_ttl,
+            immutable_tags: upstream.immutable_tags.clone(),
             owner,
             fills_max: upstream.fills_max,
             turns: same.map_or_else(turns, |same| same.turns.clone()),
@@ -95,12 +104,15 @@ pub struct Shared {
     /// Largest blob that is accepted from an upstream, in bytes.
     pub blob_bytes_max: u64,
     pub(super) resting: Resting,
+    pub(super) absent: Absences,
+    pub(super) background: Arc<Background>,
     pub(super) suspects: Suspects,
     pub(super) needs: Arc<Needs>,
     pub(super) syncer: Syncer,
     pub(super) checks: SingleFlight<Digest, Result<bool, PullError>>,
     pub(super) fills: FillTable,
     pub(super) fetches: SingleFlight<FetchKey, FetchOutcome>,
+    pub(super) lists: SingleFlight<ListKey, ListOutcome>,
     pub(super) proofs: SingleFlight<ProofKey, Result<u64, PullError>>,
     pub(super) tiers: Tiers,
     pub(super) tier_writes: TierWrites,
@@ -130,8 +142,11 @@ impl Shared {
             checks: SingleFlight::new(workers.clone()),
             blob_bytes_max: BLOB_BYTES_MAX,
             resting: Resting::default(),
+            absent: Absences::default(),
+            background: Arc::default(),
             fills: FillTable::new(workers.count()),
             fetches: SingleFlight::new(workers.clone()),
+            lists: SingleFlight::new(workers.clone()),
             proofs: SingleFlight::new(workers.clone()),
             tiers: Tiers::new(&config.storage.remote_tiers),
             tier_writes: TierWrites::default(),

@@ -188,6 +188,7 @@ impl Reloader {
         change_over(workers, clients, &self.ending, |state, (upstreams, shared)| {
             state.api.registry().set_client(Client::new(upstreams, shared));
         });
+        registry.forget_absences();
         let chains = chains.into_iter().map(|chain| (chain, config.clone())).collect();
         change_over(workers, chains, &self.ending, |state, (chain, config)| {
             *state.config.borrow_mut() = config;

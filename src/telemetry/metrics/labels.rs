@@ -132,7 +132,8 @@ pub enum Revalidation {
     Gone,
     /// The upstream failed, or refused us.
     Failed,
-    /// The upstream was not asked: it had just failed, or too much was asked for already.
+    /// The upstream was not asked: it had just failed, its rate limit is spared, or too much was
+    /// asked for already.
     PutOff,
 }
 
