@@ -25,7 +25,12 @@ struct Rig {
 }
 
 fn rig(what: &str) -> Rig {
-    let plugin = Installed::built("ringport_plugin_shard");
+    rig_of(what, "shard", "nodes = [\"peer.example\"]")
+}
+
+/// The same by another plugin.
+fn rig_of(what: &str, plugin: &str, config: &str) -> Rig {
+    let (name, plugin) = (plugin, Installed::built(&format!("ringport_plugin_{plugin}")));
     let (peer, origin) = (LyingUpstream::start(), LyingUpstream::start());
     let limits = |upstream: Upstream| {
         upstream
@@ -38,9 +43,9 @@ fn rig(what: &str) -> Rig {
     let server = Setup::new(what)
         .upstream(limits(impatient.set("forward_ns = true")))
         .upstream(limits(Upstream::new(NS, &origin.url())))
-        .routing("resolvers = [\"shard\", \"standard\"]")
+        .routing(&format!("resolvers = [\"{name}\", \"standard\"]"))
         // It owns nothing itself: all is the peer's.
-        .more(&plugin_entry("shard", &plugin.path, "nodes = [\"peer.example\"]"))
+        .more(&plugin_entry(name, &plugin.path, config))
         .start();
     Rig { peer, origin, server, _plugin: plugin }
 }
@@ -114,18 +119,18 @@ fn a_download_that_breaks_off_goes_on_at_the_next() {
 
 #[test]
 fn a_list_is_asked_for_at_all_of_them_and_then_served_stale() {
-    let rig = rig("candidates-lists");
-    let path = "/v2/org/app/tags/list";
-    let target = format!("{path}?ns={NS}");
+    // Lists are not shared by the nodes of `shard`.
+    let rig = rig_of("candidates-lists", "faulty", "");
+    let (path, target) = ("/v2/org/app/tags/list", "/v2/faulty/two/tags/list");
     let (ours, theirs) = (r#"{"name":"org/app","tags":["peer"]}"#, r#"{"tags":["origin"]}"#);
     rig.peer.add(path, "application/json", ours.as_bytes(), None);
     rig.origin.add(path, "application/json", theirs.as_bytes(), None);
-    assert_eq!(rig.server.get(&target).text(), ours);
+    assert_eq!(rig.server.get(target).text(), ours);
     // What the peer had counts for nothing as long as the origin answers.
     rig.peer.script_everything(Some(Answer::status(503)));
-    assert_eq!(rig.server.get(&target).text(), theirs);
+    assert_eq!(rig.server.get(target).text(), theirs);
     rig.origin.script_everything(Some(Answer::status(503)));
-    let stale = rig.server.get(&target);
+    let stale = rig.server.get(target);
     assert_eq!((stale.status(), stale.text().as_str()), (200, ours), "{:?}", stale.head);
     assert!(stale.header("cache-status").contains("fwd=stale"), "{:?}", stale.head);
     assert!(stale.header("warning").starts_with("299 "), "{:?}", stale.head);

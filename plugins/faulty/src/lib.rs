@@ -256,6 +256,15 @@ impl Faulty {
                 answer.immutable();
                 answer.hosted("a");
             }
+            // No failure: a route with two ways, whatever is asked for.
+            "two" => {
+                for upstream in ["peer.example", "origin.example"] {
+                    let (credential, forward_ns) = (None, None);
+                    let repository = "org/app";
+                    let candidate = Candidate { upstream, repository, credential, forward_ns };
+                    answer.candidate(&candidate);
+                }
+            }
             "credential" | "other-credential" | "forward" | "forward-undeclared"
             | "both-scopes" | "not-forwarding" => {
                 let of =
