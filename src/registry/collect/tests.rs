@@ -4,6 +4,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
+use crate::catalog::ListRecord;
 use crate::registry::upkeep::tests::{Scratch, cached, hosted};
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -235,4 +236,27 @@ fn cached_content_is_not_collected_and_a_lost_catalog_loses_no_file() {
     let report = scratch.upkeep.collect_at(far, false, &Progress::default()).unwrap();
     assert_eq!(report, GcReport::default());
     assert!(scratch.has_file(&stored));
+}
+
+#[test]
+fn lists_that_nobody_has_confirmed_for_long_go() {
+    let scratch = Scratch::new();
+    let scope = cached("library/alpine");
+    let now = clock::unix_seconds();
+    let list = |name: &str, age: u64| ListRecord {
+        scope: scope.clone(),
+        name: name.to_owned(),
+        checked_at: now - age,
+        etag: None,
+        next: None,
+        body: "{}".into(),
+    };
+    let lists = [list("old", LIST_SECONDS_MAX + 60), list("young", LIST_SECONDS_MAX - 60)];
+    let writes = lists.into_iter().map(Write::PutList).collect();
+    scratch.upkeep.catalog.write_blocking(writes, false).unwrap();
+    let is_kept = |name: &str| scratch.upkeep.catalog.list_now(&scope, name).unwrap().is_some();
+    collect(&scratch, true);
+    assert!(is_kept("old"), "only looked at");
+    collect(&scratch, false);
+    assert!(!is_kept("old") && is_kept("young"));
 }
