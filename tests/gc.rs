@@ -17,10 +17,11 @@ use ringport::oci::{Algorithm, Digest, RepositoryName, Scope, Tag};
 use ringport::storage::{ROOT_POOL, Store};
 use serde_json::{Value, json};
 use support::images::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
+use support::lying::LyingUpstream;
 use support::process::{Ran, run};
-use support::rig::Rig;
+use support::rig::{NS, Rig};
 use support::secs;
-use support::server::{Server, Setup};
+use support::server::{Server, Setup, Upstream};
 
 struct Nobody;
 
@@ -158,6 +159,34 @@ fn unreachable_content_is_freed_on_a_stopped_and_on_a_running_server() {
         // Lost for good after another start, too.
         server.restart();
         expect(&server, &hosted, true);
+    }
+}
+
+#[test]
+fn hosted_content_without_its_file_keeps_its_name() {
+    let upstream = LyingUpstream::start();
+    let layers: [&[u8]; 2] = [b"the base layer", &[7; 100_000]];
+    let digests = layers.map(|layer| upstream.add_blob("team/app", layer));
+    let mut server = Setup::new("gc-without-file")
+        .upstream(Upstream::new(NS, &upstream.url()))
+        .routing("hosted = [\"*\"]")
+        .prepare();
+    fill(server.root());
+    server.start_again();
+    let away = server.scratch().path().join("away");
+    for (layer, digest) in layers.iter().zip(&digests) {
+        let path = server.blob_path(digest);
+        std::fs::rename(&path, &away).unwrap();
+        let target = format!("/v2/team/app/blobs/{digest}");
+        let passed = server.get(&format!("{target}?ns={NS}"));
+        assert_eq!((passed.status(), &passed.body[..]), (200, *layer), "{digest}");
+        for _ in 0..2 {
+            let answer = server.get(&target);
+            assert_eq!(answer.status(), 503, "{digest}: {}", answer.text());
+        }
+        std::fs::rename(&away, &path).unwrap();
+        let answer = server.get(&target);
+        assert_eq!((answer.status(), &answer.body[..]), (200, *layer), "{digest}");
     }
 }
 

@@ -328,6 +328,30 @@ fn a_disk_that_fails_makes_its_pool_read_only_and_the_others_go_on() {
 }
 
 #[test]
+fn a_disk_that_cannot_be_read_for_a_while_is_passed_by_and_nothing_is_forgotten() {
+    let Some(mut disk) = CutDisk::mount("unreadable_pool", 64) else { return };
+    let mount = || Tmpfs::mount("unreadable_pool", "size=64m");
+    let (Some(root), Some(b)) = (mount(), mount()) else { return };
+    let pools = Some((disk.path(), b.path()));
+    let mut rig = Rig::new("unreadable", Some(root.path()), pools, "");
+    let stored = rig.blobs("stored", 30, 100 * KIB);
+    rig.store(&stored);
+    let in_a = stored.iter().filter(|blob| rig.places(blob)[0].starts_with(&rig.a)).count();
+    assert!(in_a > 0, "{:?}", rig.bytes());
+    disk.sync();
+    disk.cut();
+    for _ in 0..2 {
+        let passed = stored.iter().filter(|blob| rig.pull(blob) != "ringport; hit").count();
+        assert_eq!(passed, in_a);
+    }
+    rig.server.kill();
+    disk.power_on();
+    rig.server.start_again();
+    rig.expect_hits(&stored);
+    rig.server.kill();
+}
+
+#[test]
 fn an_upstream_over_its_limit_makes_room_among_its_own() {
     const LIMITED: &str = "limited.example";
     let (limited, free) = (LyingUpstream::start(), LyingUpstream::start());

@@ -16,9 +16,10 @@ use crate::upstream::{Method, Request};
 
 /// Looks at store and fills before giving up.
 const LOOKS_MAX: usize = 3;
-/// No descriptor is left for the process, or for the system.
+/// No descriptor is left for the process, or for the system; no memory.
 const EMFILE: i32 = rustix::io::Errno::MFILE.raw_os_error();
 const ENFILE: i32 = rustix::io::Errno::NFILE.raw_os_error();
+const ENOMEM: i32 = rustix::io::Errno::NOMEM.raw_os_error();
 
 /// Which blob, where, as one key of the proofs in flight.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -63,8 +64,14 @@ impl Registry {
         // Twice, because content may become stored between looking for it and asking for its
         // fill; a third time would mean that its file vanishes as fast as it comes.
         for _ in 0..LOOKS_MAX {
-            if let Some(pull) = self.pull_stored(scope, digest).await? {
-                return Ok(pull);
+            match self.pull_stored(scope, digest).await {
+                Ok(Some(pull)) => return Ok(pull),
+                Ok(None) => {}
+                Err(PullError::Storage(why)) if scope.upstream.is_some() => {
+                    tracing::warn!(%scope, %digest, why, "the store cannot be read; passed by");
+                    return self.past_store(scope, digest, wanted).await;
+                }
+                Err(error) => return Err(error),
             }
             if scope.upstream.is_none() {
                 return Err(PullError::BlobUnknown(format!(
@@ -72,8 +79,7 @@ impl Registry {
                 )));
             }
             if wanted == Wanted::Head {
-                let size = self.prove(scope, digest).await?;
-                return Ok(pull(digest, size, Content::HeadOnly, CacheResult::Miss, 0));
+                return self.past_store(scope, digest, wanted).await;
             }
             self.expect_not_absent(scope, || scope.blob_key(digest))?;
             let decided = place();
@@ -164,6 +170,20 @@ impl Registry {
         Ok(pull(digest, size, Content::Filling(fill), CacheResult::Miss, 0))
     }
 
+    /// What the upstream has of it, while the store is left alone.
+    async fn past_store(
+        &self,
+        scope: &Scope,
+        digest: &Digest,
+        wanted: Wanted,
+    ) -> Result<Pull, PullError> {
+        if wanted == Wanted::Bytes {
+            return self.pass(scope, digest).await;
+        }
+        let size = self.prove(scope, digest).await?;
+        Ok(pull(digest, size, Content::HeadOnly, CacheResult::Miss, 0))
+    }
+
     /// Without the store: it has no room, or its disk fails. The pull must go through all the same.
     async fn pass(&self, scope: &Scope, digest: &Digest) -> Result<Pull, PullError> {
         let passing = Box::pin(self.pass_through(scope, digest)).await?;
@@ -172,7 +192,12 @@ impl Registry {
     }
 
     /// Finds stored content for somebody in `scope`: small content in memory, else its file, opened.
-    /// Forgets it when its file is gone, has the wrong size, or (small content) the wrong bytes.
+    /// Forgets cached content when its file is gone, has the wrong size, or (small content) the
+    /// wrong bytes: it can be fetched again. Names of hosted content are left to `ringport verify`.
+    ///
+    /// # Errors
+    /// It is there but cannot be had now: [`PullError::Busy`], or [`PullError::Storage`] where the
+    /// upstream can be asked instead.
     pub(super) async fn open_stored(
         &self,
         scope: &Scope,
@@ -187,7 +212,7 @@ impl Registry {
             }
             entry
         });
-        let Some(entry) = shared.confirm_blob(scope, digest, found).await? else {
+        let Some(mut entry) = shared.confirm_blob(scope, digest, found).await? else {
             return Ok(None);
         };
         if !self.may_use(digest, entry.pool).await? {
@@ -198,56 +223,70 @@ impl Registry {
             shared.index.touch(digest, now);
             return Ok(Some(Stored { size: entry.size, content: Content::Memory(small.into()) }));
         }
-        let mut stored = self.read_stored(digest, &entry).await?;
-        let is_gone = || scope.upstream.is_some() && shared.index.blob(digest) == Lookup::Miss;
-        if stored.is_none() && !is_gone() {
+        let mut stored = self.read_stored(scope, digest, &entry).await?;
+        if stored.is_none() {
             // It may have been evicted and have come again since it was looked up: then its name
             // is right, perhaps in another pool, and removing it would leave a file behind that
             // nothing counts.
-            let again = shared.index.blob(digest).hit().unwrap_or(entry);
-            stored = self.read_stored(digest, &again).await?;
+            let Some(again) = shared.find_blob(scope, digest).await? else { return Ok(None) };
+            entry = again;
+            stored = self.read_stored(scope, digest, &entry).await?;
         }
         if stored.is_some() {
             shared.index.touch(digest, now);
-        } else if !is_gone() {
-            let gone = shared.catalog.write(vec![Write::RemoveBlob(*digest)], false).await;
-            if let Err(error) = gone {
-                tracing::warn!(%digest, %error, "the catalog goes on naming a file that is gone");
-            }
+        } else {
+            self.forget(scope, digest, &entry).await?;
         }
         Ok(stored)
+    }
+
+    /// There is no right file for a name.
+    async fn forget(
+        &self,
+        scope: &Scope,
+        digest: &Digest,
+        entry: &BlobEntry,
+    ) -> Result<(), PullError> {
+        if entry.is_hosted {
+            tracing::error!(%digest, "hosted content has no right file; run `ringport verify`");
+            return Err(unreadable(scope, format!("the file of hosted {digest} is not right")));
+        }
+        let gone = self.shared().catalog.write(vec![Write::RemoveBlob(*digest)], false).await;
+        if let Err(error) = gone {
+            tracing::warn!(%digest, %error, "the catalog goes on naming a file that is gone");
+        }
+        Ok(())
     }
 
     /// From its file, which makes small content known to the index; `None` when that is not there.
     async fn read_stored(
         &self,
+        scope: &Scope,
         digest: &Digest,
         entry: &BlobEntry,
     ) -> Result<Option<Stored>, PullError> {
-        match self.read_file(digest, entry).await {
-            Ok(stored) => Ok(stored),
-            // No descriptor left: that passes, and is no fault of the content.
-            Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
-                Err(PullError::Busy(format!("cannot open stored {digest}: {error}")))
+        // None of these is the fault of the content: a disk, its way or this process fails.
+        self.read_file(digest, entry).await.map_err(|error| {
+            let why = format!("stored {digest} cannot be read: {error}");
+            match error.raw_os_error() {
+                // What comes next would lack the same.
+                Some(EMFILE | ENFILE | ENOMEM) | None => PullError::Busy(why),
+                Some(_) => unreadable(scope, why),
             }
-            // Whatever stands in its place is not the content.
-            Err(error) => {
-                tracing::warn!(%digest, %error, "stored content cannot be opened; fetched again");
-                Ok(None)
-            }
-        }
+        })
     }
 
     async fn read_file(
         &self,
         digest: &Digest,
-        &BlobEntry { size, pool, .. }: &BlobEntry,
+        &BlobEntry { size, pool, is_hosted, .. }: &BlobEntry,
     ) -> io::Result<Option<Stored>> {
         let shared = self.shared();
         if size > SMALL_BYTES_MAX as u64 {
             let lease = shared.leases.take(digest);
             // With the lease in hand, see leases.rs: who evicts it after this counts it as there.
-            if shared.index.blob(digest) == Lookup::Miss {
+            // Hosted content is never evicted, and a miss of the index proves nothing of it.
+            if !is_hosted && shared.index.blob(digest) == Lookup::Miss {
                 return Ok(None);
             }
             let opened = shared.store.open_blob(pool, digest, size).await?;
@@ -304,6 +343,11 @@ async fn ask_size(ProofKey { scope, digest }: ProofKey) -> Result<u64, PullError
             &format!("unexpected status {status} for HEAD of a blob"),
         )),
     }
+}
+
+/// Content that is there and cannot be read now. Of what is ours nobody else can be asked.
+fn unreadable(scope: &Scope, why: String) -> PullError {
+    if scope.upstream.is_some() { PullError::Storage(why) } else { PullError::Busy(why) }
 }
 
 fn wrong_size(digest: &Digest, scope: &Scope, announced: u64, found: u64) -> PullError {

@@ -222,7 +222,15 @@ impl Registry {
     ) -> Result<Option<Pull>, PullError> {
         let Some(link) = self.shared().find_link(scope, digest).await? else { return Ok(None) };
         let Some(media_type) = link.media_type else { return Ok(None) };
-        let Some(found) = self.open_stored(scope, digest).await? else { return Ok(None) };
+        let found = match self.open_stored(scope, digest).await {
+            // The upstream has it, too.
+            Err(PullError::Storage(why)) if scope.upstream.is_some() => {
+                tracing::warn!(%scope, %digest, why, "the store cannot be read; fetched again");
+                return Ok(None);
+            }
+            found => found?,
+        };
+        let Some(found) = found else { return Ok(None) };
         Ok(Some(Pull {
             digest: *digest,
             media_type: Some(media_type),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::io::Errno;
 
 use super::open_pool::MissingPool;
 use super::pool::{Pool, make_folder, take_lock};
@@ -209,12 +210,11 @@ impl Store {
                     "stored content has the wrong size and will be fetched again");
                 Ok(None)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if is_no_content(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
-}
-impl Store {
+
     /// Reads small stored content whole and proves it by its digest. `None` when it is not there
     /// or is not what its name promises: then it has to be fetched again.
     ///
@@ -241,8 +241,15 @@ impl Store {
                 tracing::warn!(%digest, "stored content is damaged and will be fetched again");
                 Ok(None)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if is_no_content(&error) => Ok(None),
             other => other,
         }
     }
+}
+
+/// Whether there is no file, or something else in its place: every other error tells of the disk
+/// or of this process, and nothing of the content.
+fn is_no_content(error: &io::Error) -> bool {
+    let kinds = [Errno::NOENT, Errno::LOOP, Errno::NOTDIR, Errno::ISDIR];
+    kinds.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
