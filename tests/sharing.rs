@@ -105,6 +105,34 @@ fn repositories_of_one_upstream_share_a_download_once_each_has_proven_its_right(
 }
 
 #[test]
+fn what_another_repository_was_refused_is_fetched_by_one_that_may_have_it() {
+    for status in [404, 403] {
+        let upstream = LyingUpstream::start();
+        let bytes = random_bytes("not for all", 200_000);
+        let digest = upstream.add_blob("b/b", &bytes);
+        let path = |repository: &str| format!("/v2/{repository}/blobs/{digest}");
+        let target = |repository: &str| format!("{}?ns={NS}", path(repository));
+        let gate = Gate::new();
+        upstream.script("GET", &path("a/a"), [Answer::status(status).held(&gate)]);
+        let server = Setup::new("refused").upstream(Upstream::new(NS, &upstream.url())).start();
+        let mut first = server.connect();
+        first.request("GET", &target("a/a"), &[]);
+        gate.await_arrivals(1, secs(10));
+        let mut second = server.connect();
+        second.request("GET", &target("b/b"), &[]);
+        support::wait_until("b/b to prove its right", secs(10), || {
+            upstream.count("HEAD", &path("b/b")) == 1
+        });
+        gate.open();
+        assert_ne!(first.read_head().unwrap().status, 200);
+        let head = second.read_head().unwrap();
+        assert_eq!(head.status, 200, "after {status} for a/a");
+        let (body, ending, _) = second.read_body(&head, "GET");
+        assert!(ending == Ending::Complete && body == bytes);
+    }
+}
+
+#[test]
 fn small_blobs_wanted_by_many_are_fetched_once_each() {
     let upstream = LyingUpstream::start();
     let server = Setup::new("once-each").upstream(Upstream::new(NS, &upstream.url())).start();

@@ -63,6 +63,7 @@ impl Registry {
     ) -> Result<Pull, PullError> {
         // Twice, because content may become stored between looking for it and asking for its
         // fill; a third time would mean that its file vanishes as fast as it comes.
+        let mut was_refused = false;
         for _ in 0..LOOKS_MAX {
             match self.pull_stored(scope, digest).await {
                 Ok(Some(pull)) => return Ok(pull),
@@ -89,9 +90,15 @@ impl Registry {
             let workers = &self.shared().workers;
             let scopes = (scope.clone(), others);
             match fill_table::join_or_start(workers, *digest, scopes, decided).await? {
-                Joined::Fill(fill) => return self.follow(fill, scope, digest).await,
+                Joined::Fill(fill) => match self.follow(fill, scope, digest).await? {
+                    Some(pull) => return Ok(pull),
+                    None => was_refused = true,
+                },
                 Joined::Stored => {}
             }
+        }
+        if was_refused {
+            return self.pass(scope, digest).await;
         }
         Err(PullError::Storage(format!("stored {digest} cannot be opened; see the log")))
     }
@@ -129,22 +136,24 @@ impl Registry {
         Ok(Some(stored(digest, found, CacheResult::Revalidated, 0)))
     }
 
-    /// Follows a download of this upstream, started for this repository or for another one.
+    /// Follows a download of this upstream, started for this repository or for another one. `None`
+    /// when it was refused to the other one: that says nothing of those who have proven their right.
     async fn follow(
         &self,
         fill: Arc<Fill>,
         scope: &Scope,
         digest: &Digest,
-    ) -> Result<Pull, PullError> {
+    ) -> Result<Option<Pull>, PullError> {
         if fill.scope == *scope {
             let size = match announced(&fill).await {
                 Ok(size) => size,
                 Err(PullError::NoRoom(_) | PullError::Storage(_)) => {
-                    return self.pass(scope, digest).await;
+                    return self.pass(scope, digest).await.map(Some);
                 }
                 Err(error) => return Err(error),
             };
-            return Ok(pull(digest, size, Content::Filling(fill), CacheResult::Miss, 0));
+            let filling = pull(digest, size, Content::Filling(fill), CacheResult::Miss, 0);
+            return Ok(Some(filling));
         }
         // Another repository's download may be followed only by those to whom the upstream would
         // have given the content in their own.
@@ -152,8 +161,9 @@ impl Registry {
         let size = match announced(&fill).await {
             Ok(size) => size,
             Err(PullError::NoRoom(_) | PullError::Storage(_)) => {
-                return self.pass(scope, digest).await;
+                return self.pass(scope, digest).await.map(Some);
             }
+            Err(PullError::BlobUnknown(_) | PullError::Denied(_)) => return Ok(None),
             Err(error) => return Err(error),
         };
         if size != proven {
@@ -167,7 +177,7 @@ impl Registry {
                 tracing::warn!(%error, scope = %proven_scope, "a proven link was not kept");
             }
         });
-        Ok(pull(digest, size, Content::Filling(fill), CacheResult::Miss, 0))
+        Ok(Some(pull(digest, size, Content::Filling(fill), CacheResult::Miss, 0)))
     }
 
     /// What the upstream has of it, while the store is left alone.
