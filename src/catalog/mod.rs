@@ -325,8 +325,15 @@ impl Catalog {
     /// `in_order` the next start trusts all content: say so only when every byte of it is on the
     /// disk.
     pub fn close(&self, in_order: bool) {
+        self.close_after(move || in_order);
+    }
+
+    /// The same, asking for the order when nothing more is taken: `sync` makes every byte durable,
+    /// on the catalog's thread, and says whether it could. What comes into place after it has no
+    /// name, so nobody vouches for it.
+    pub fn close_after(&self, sync: impl FnOnce() -> bool + Send + 'static) {
         // A thread that has ended already needs no asking.
-        let _ = self.messages.send(Message::Close { in_order });
+        let _ = self.messages.send(Message::Close(Box::new(sync)));
     }
 }
 

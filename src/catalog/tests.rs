@@ -281,3 +281,30 @@ fn content_of_older_versions_is_taken_over_without_owner_and_terms() {
         stop(&catalog, thread);
     }
 }
+
+#[test]
+fn the_bytes_that_an_orderly_end_vouches_for_are_those_that_have_a_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.redb");
+    let put = |content: &[u8]| {
+        let digest = Digest::of(Algorithm::Sha256, content);
+        let record = BlobRecord { digest, size: 1, pool: 0, is_hosted: false, owner: NO_OWNER };
+        (digest, Write::PutBlob { record, is_synced: false })
+    };
+    let ((early, before), (late, after)) = (put(b"early"), put(b"late"));
+    let (catalog, thread, ..) = start(&path);
+    catalog.write_soon(vec![before]);
+    let sender = catalog.clone();
+    // As a fill does that ends while the disks are synced.
+    catalog.close_after(move || {
+        sender.write_soon(vec![after]);
+        true
+    });
+    thread.join().unwrap();
+    database::tests::pretend_another_boot(&path);
+    let (catalog, thread, _, opened) = start(&path);
+    assert_eq!(opened.suspects, []);
+    assert!(catalog.blob_now(&early).unwrap().is_some());
+    assert!(catalog.blob_now(&late).unwrap().is_none(), "named, and not synced");
+    stop(&catalog, thread);
+}

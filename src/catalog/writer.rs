@@ -22,13 +22,16 @@ const REBUILD_PAUSE: Duration = Duration::from_secs(10);
 /// How long the subscriber is left without a chance to tend its things when nothing is written.
 const TEND_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Makes every byte durable; whether it could.
+type Sync = Box<dyn FnOnce() -> bool + Send>;
+
 type Answer = oneshot::Sender<Result<(), CatalogError>>;
 
 pub(super) enum Message {
     Apply(Asked),
     Offer { digest: Digest, content: Bytes },
     Rebuild,
-    Close { in_order: bool },
+    Close(Sync),
 }
 
 /// Writes that belong together, and who waits for them.
@@ -60,12 +63,8 @@ struct Group {
     durable: bool,
     rebuild: bool,
     offers: Vec<(Digest, Bytes)>,
-    close: Option<InOrder>,
+    close: Option<Sync>,
 }
-
-/// Whether the store is left in good order.
-#[derive(Clone, Copy)]
-struct InOrder(bool);
 
 impl Writer {
     pub(super) fn new(
@@ -92,12 +91,12 @@ impl Writer {
                 Ok(first) => gather(first, queue),
                 Err(RecvTimeoutError::Timeout) => Group::default(),
                 Err(RecvTimeoutError::Disconnected) => {
-                    Group { close: Some(InOrder(false)), ..Group::default() }
+                    Group { close: Some(Box::new(|| false)), ..Group::default() }
                 }
             };
             group.durable |= group.close.is_some()
                 || self.unflushed_since.is_some_and(|since| since.elapsed() >= FLUSH_INTERVAL);
-            let close = group.close;
+            let close = group.close.take();
             let is_due = self.rebuild_again_at.is_some_and(|at| clock::now() >= at);
             if group.rebuild || is_due {
                 self.begin_rebuild();
@@ -111,8 +110,9 @@ impl Writer {
                 self.offers.fetch_sub(1, Ordering::Relaxed);
                 self.subscriber.offered(&digest, &content);
             }
-            if let Some(InOrder(in_order)) = close {
-                if in_order
+            if let Some(sync) = close {
+                // Behind the last group: a byte that came later is in no name that is vouched for.
+                if sync()
                     && self.unflushed.is_empty()
                     && let Err(error) = self.shared.leave()
                 {
@@ -250,8 +250,8 @@ fn gather(first: Message, queue: &Receiver<Message>) -> Group {
             }
             Message::Offer { digest, content } => group.offers.push((digest, content)),
             Message::Rebuild => group.rebuild = true,
-            Message::Close { in_order } => {
-                group.close = Some(InOrder(in_order));
+            Message::Close(sync) => {
+                group.close = Some(sync);
                 break;
             }
         }

@@ -155,7 +155,7 @@ pub fn serve(
     on_all_workers(&workers, |state| state.stop_listening(Service::Admin));
     end_maintenance(&maintenance, maintenance_thread);
     keeper.end();
-    leave_store(&store, &catalog, opened.catalog_thread);
+    leave_store(store, &catalog, opened.catalog_thread);
     access_log.flush(Duration::from_secs(2));
     drained
 }
@@ -167,13 +167,17 @@ fn end_maintenance(maintenance: &Maintenance, thread: JoinHandle<()>) {
     }
 }
 
-/// Makes everything durable and leaves the store in good order.
-fn leave_store(store: &Store, catalog: &Catalog, catalog_thread: JoinHandle<()>) {
-    let synced = store.sync();
-    if let Err(error) = &synced {
-        tracing::error!(%error, "not all content reached the disk; it is checked at the next start");
-    }
-    catalog.close(synced.is_ok());
+/// Makes everything durable and leaves the store in good order. Fills may still run: what they
+/// commit from now on has no name.
+fn leave_store(store: Arc<Store>, catalog: &Catalog, catalog_thread: JoinHandle<()>) {
+    catalog.close_after(move || {
+        let synced = store.sync();
+        if let Err(error) = &synced {
+            tracing::error!(%error,
+                "not all content reached the disk; it is checked at the next start");
+        }
+        synced.is_ok()
+    });
     if catalog_thread.join().is_err() {
         tracing::error!("the catalog thread ended by a panic");
     }
