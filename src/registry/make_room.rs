@@ -90,6 +90,7 @@ impl RoomMaker {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.make_room();
+            self.needs.tidy(clock::unix_seconds());
         }
     }
 
