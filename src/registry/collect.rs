@@ -267,7 +267,8 @@ impl Collection<'_> {
                 return Ok(true);
             }
         };
-        for file in files.iter().filter(|file| file.changed_at < upkeep.since) {
+        let settled_before = upkeep.settled_before(self.began);
+        for file in files.iter().filter(|file| file.changed_at < settled_before) {
             let Some(digest) = file.digest else { continue };
             if !upkeep.is_orphan(file, &digest)? {
                 continue;

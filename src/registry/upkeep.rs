@@ -17,6 +17,8 @@ const PROBLEMS_MAX: usize = 100;
 const NAP: Duration = Duration::from_millis(100);
 /// What a file costs beyond its bytes: opening it.
 const FILE_COST_BYTES: u64 = 4096;
+/// How long a file may be in place without having its name yet.
+const NAMELESS_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Clocks of file systems run behind by a tick.
 const CLOCK_SLACK: Duration = Duration::from_secs(2);
 
@@ -57,6 +59,13 @@ impl Upkeep {
         let now = SystemTime::UNIX_EPOCH + clock::unix_time();
         let since = now.checked_sub(CLOCK_SLACK).unwrap_or(now);
         Self { store, catalog, gate, since }
+    }
+
+    /// A file that has not changed since then and has no name gets none any more: it was there
+    /// before this process, or for longer than any commit takes. `now` in Unix seconds.
+    pub(super) fn settled_before(&self, now: u64) -> SystemTime {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now);
+        self.since.max(now.checked_sub(NAMELESS_MAX).unwrap_or(SystemTime::UNIX_EPOCH))
     }
 }
 

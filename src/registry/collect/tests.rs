@@ -260,3 +260,21 @@ fn lists_that_nobody_has_confirmed_for_long_go() {
     collect(&scratch, false);
     assert!(!is_kept("old") && is_kept("young"));
 }
+
+#[test]
+fn a_file_without_a_name_goes_after_a_day_although_this_process_made_it() {
+    let mut scratch = Scratch::new();
+    scratch.blob(b"content", false);
+    scratch.upkeep.since = std::time::SystemTime::UNIX_EPOCH;
+    let left = scratch.file(b"left behind");
+    let at = |hours: u64| {
+        let began = clock::unix_seconds() + hours * 3600;
+        scratch.upkeep.collect_at(began, false, &Progress::default()).unwrap().orphans.count
+    };
+    assert_eq!(
+        (at(0), at(23), scratch.has_file(&left)),
+        (0, 0, true),
+        "it may be about to get one"
+    );
+    assert_eq!((at(25), scratch.has_file(&left)), (1, false));
+}

@@ -7,6 +7,7 @@ use super::VerifyReport;
 use crate::catalog::CatalogError;
 use crate::oci::Digest;
 use crate::registry::upkeep::{Progress, Upkeep};
+use crate::runtime::clock;
 use crate::storage::{FoundFile, Pool};
 
 /// What is said then; nothing is an orphan.
@@ -51,7 +52,8 @@ impl Upkeep {
                 return Ok(true);
             }
         };
-        for file in files.iter().filter(|file| file.changed_at < self.since) {
+        let settled_before = self.settled_before(clock::unix_seconds());
+        for file in files.iter().filter(|file| file.changed_at < settled_before) {
             match file.digest {
                 None => set_aside_foreign(pool, file, report),
                 Some(digest) if self.is_orphan(file, &digest)? => {
