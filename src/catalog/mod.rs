@@ -51,6 +51,7 @@ pub use scan::{Mark, Piece};
 use writer::{Asked, Message, Writer};
 
 use crate::oci::{Digest, Scope};
+use crate::runtime::start_service;
 
 /// How long a write that did not ask for durability may stay in memory only.
 pub const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
@@ -354,9 +355,7 @@ impl Unstarted {
         let (messages, queue) = crossbeam_channel::unbounded();
         let offers = Arc::<AtomicUsize>::default();
         let writer = Writer::new(self.shared.clone(), offers.clone(), subscriber);
-        let handle = std::thread::Builder::new()
-            .name("catalog".into())
-            .spawn(move || writer.run(&queue))
+        let handle = start_service("catalog", move || writer.run(&queue))
             .map_err(|error| CatalogError::Write { cause: error.to_string() })?;
         Ok((Catalog { messages, offers, shared: self.shared }, handle))
     }

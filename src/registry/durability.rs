@@ -14,7 +14,7 @@ use super::PullError;
 use super::state::{Registry, Shared};
 use crate::catalog::{Catalog, Write};
 use crate::oci::Digest;
-use crate::runtime::blocking;
+use crate::runtime::{blocking, start_service};
 use crate::storage::Store;
 
 /// How often new content is made durable.
@@ -34,7 +34,7 @@ impl Syncer {
     /// The operating system refused it.
     pub(super) fn start(store: Arc<Store>, catalog: Catalog) -> io::Result<Self> {
         let (waiting, queue) = crossbeam_channel::bounded(WAITING_MAX);
-        std::thread::Builder::new().name("sync".into()).spawn(move || {
+        start_service("sync", move || {
             // Ends with the process, or when nobody can commit any more.
             while let Ok(first) = queue.recv() {
                 std::thread::sleep(SYNC_INTERVAL);

@@ -21,7 +21,7 @@ use super::space::{Claim, Limit, Space, Waiting};
 use super::state::Shared;
 use crate::catalog::{Catalog, Write};
 use crate::index::Index;
-use crate::runtime::clock;
+use crate::runtime::{clock, start_service};
 use crate::storage::Store;
 use choose::{Random, Victim};
 
@@ -54,7 +54,7 @@ pub(super) fn start(shared: &Shared, requests: Receiver<RoomRequest>) -> io::Res
         told_at: None,
         evicted_at: None,
     };
-    std::thread::Builder::new().name("space".into()).spawn(move || maker.run())?;
+    start_service("space", move || maker.run())?;
     Ok(())
 }
 

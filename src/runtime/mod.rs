@@ -22,6 +22,7 @@ pub mod deadline;
 mod file;
 mod mailbox;
 mod net;
+mod service;
 mod single_flight;
 mod task;
 mod worker;
@@ -30,6 +31,7 @@ pub use blocking::{BlockingError, BlockingPool, blocking, blocking_names};
 pub use file::File;
 pub use mailbox::{WorkerGone, Workers};
 pub use net::{PollStream, TcpListener, TcpStream, connect, probe_address};
+pub use service::{ended_services, start_service};
 pub use single_flight::{FlightError, SingleFlight};
 pub use task::{Elapsed, catch_panic, panic_count, sleep, spawn, timeout};
 pub use worker::{

@@ -29,14 +29,18 @@ pub fn catch_panic<F: Future>(future: F) -> impl Future<Output = Result<F::Outpu
     AssertUnwindSafe(future).catch_unwind().map(|outcome| {
         outcome.map_err(|payload| {
             let message = panic_message(payload.as_ref());
-            PANICS.fetch_add(1, Ordering::Relaxed);
+            count_panic();
             tracing::error!(panic = %message, "a task panicked and was ended; the worker goes on");
             message
         })
     })
 }
 
-/// Tasks ended by a panic since the process started, over all workers.
+pub(super) fn count_panic() {
+    PANICS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Tasks ended by a panic since the process started, over all workers and threads.
 pub fn panic_count() -> u64 {
     PANICS.load(Ordering::Relaxed)
 }

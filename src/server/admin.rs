@@ -8,7 +8,7 @@ use super::{maintenance_admin, plugins};
 use crate::api::{self, Answer, Facts, Question, Refusal};
 use crate::http::{Method, RequestHead};
 use crate::oci::ErrorCode;
-use crate::runtime::blocking;
+use crate::runtime::{blocking, ended_services};
 use crate::telemetry::{METRICS_CONTENT_TYPE, RouteKind};
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -53,6 +53,11 @@ fn ready(worker: &WorkerState) -> Answer {
     if worker.shared.space.is_full() {
         reasons.push("disk: full, new content is passed through and not stored; free some space");
     }
+    let ended: Vec<String> = ended_services()
+        .iter()
+        .map(|name| format!("{name}: this thread has ended by a panic; start again"))
+        .collect();
+    reasons.extend(ended.iter().map(String::as_str));
     let facts = Facts::of(RouteKind::Other);
     let failed = plugins::failed(&worker.plugins.stats());
     let (everywhere, warnings): (Vec<_>, Vec<_>) =
