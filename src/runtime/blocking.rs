@@ -34,28 +34,34 @@ impl From<BlockingError> for std::io::Error {
     }
 }
 
-/// Two fixed sets of threads, each fed by a bounded queue: one for the disk, one for names. A
-/// resolver that does not answer then holds up look-ups only, never a hit. Cloning shares it.
+/// Fixed sets of threads, each fed by a bounded queue: one for the disk, one for names, one for
+/// what takes long. A resolver that does not answer then holds up look-ups only, never a hit, and
+/// so do large files that are hashed. Cloning shares it.
 #[derive(Clone)]
 pub struct BlockingPool {
     disk: crossbeam_channel::Sender<Job>,
     names: crossbeam_channel::Sender<Job>,
+    long: crossbeam_channel::Sender<Job>,
 }
 
 /// Threads and queue of the look-ups of names.
 const NAME_THREADS: usize = 4;
 const NAME_QUEUE: usize = 1024;
+/// The same of what takes long: as many as leave a slow disk to others.
+const LONG_THREADS: usize = 2;
+const LONG_QUEUE: usize = 1024;
 
 impl BlockingPool {
     /// Starts `threads` threads for the disk, which accept at most `capacity` waiting calls, and
-    /// a few for names.
+    /// a few for names and for what takes long.
     ///
     /// # Errors
     /// The operating system refused a thread.
     pub fn start(threads: usize, capacity: usize) -> std::io::Result<Self> {
         let disk = start_lane("disk", threads, capacity)?;
         let names = start_lane("names", NAME_THREADS, NAME_QUEUE)?;
-        Ok(Self { disk, names })
+        let long = start_lane("long", LONG_THREADS, LONG_QUEUE)?;
+        Ok(Self { disk, names, long })
     }
 
     /// Makes this pool the one that [`blocking`] uses on the current thread.
@@ -105,6 +111,18 @@ where
     F: FnOnce() -> R + Send + 'static,
 {
     run(|pool| &pool.names, call).await
+}
+
+/// The same for a call that reads whole files, and may take minutes.
+///
+/// # Errors
+/// As [`blocking`].
+pub async fn blocking_long<R, F>(call: F) -> Result<R, BlockingError>
+where
+    R: Send + 'static,
+    F: FnOnce() -> R + Send + 'static,
+{
+    run(|pool| &pool.long, call).await
 }
 
 async fn run<R, F>(

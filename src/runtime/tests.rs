@@ -119,3 +119,26 @@ fn files_are_written_and_read_on_either_driver() {
         });
     }
 }
+
+#[test]
+fn calls_that_take_long_hold_up_no_others() {
+    on_workers(1, Driver::Epoll, |_| async {
+        let (release, released) = crossbeam_channel::bounded::<()>(0);
+        let long: Vec<_> = (0..8)
+            .map(|_| {
+                let released = released.clone();
+                blocking_long(move || released.recv().is_err())
+            })
+            .collect();
+        let long = futures_util::future::join_all(long);
+        let others = async {
+            for n in 0..8 {
+                let call = timeout(Duration::from_secs(20), blocking(move || n));
+                assert_eq!(call.await, Ok(Ok(n)));
+            }
+            drop(release);
+        };
+        let (ended, ()) = futures_util::future::join(long, others).await;
+        assert_eq!(ended, vec![Ok(true); 8]);
+    });
+}
