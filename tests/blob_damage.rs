@@ -125,6 +125,21 @@ fn a_file_truncated_under_its_readers_is_a_short_close() {
 }
 
 #[test]
+fn a_file_that_could_not_be_read_to_its_end_is_hashed_before_it_is_sent_again() {
+    let mut rig = Rig::new("unreadable", SIZE);
+    let path = rig.server.blob_path(&rig.digest);
+    let resize = |length: u64| {
+        File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+    };
+    for got in damage_under_readers(&rig, || resize(8 << 20)) {
+        assert_eq!(got.ending, Ending::Fin);
+    }
+    // Its size is right again, so only its bytes can tell.
+    resize(SIZE as u64);
+    expect_fetched_again(&mut rig);
+}
+
+#[test]
 fn a_file_removed_under_its_readers_is_read_to_its_end_and_fetched_again() {
     let mut rig = Rig::new("removed", SIZE);
     let path = rig.server.blob_path(&rig.digest);

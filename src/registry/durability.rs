@@ -13,9 +13,10 @@ use papaya::HashSet;
 use super::PullError;
 use super::state::{Registry, Shared};
 use crate::catalog::{Catalog, Write};
+use crate::index::BlobEntry;
 use crate::oci::Digest;
-use crate::runtime::{blocking, start_service};
-use crate::storage::Store;
+use crate::runtime::{blocking, blocking_long, start_service};
+use crate::storage::{Inspection, Store};
 
 /// How often new content is made durable.
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
@@ -69,7 +70,7 @@ fn sync(store: &Store, catalog: &Catalog, batch: &[(Digest, u8)]) {
     }
 }
 
-/// Content that nobody can vouch for since a power cut.
+/// Content that nobody can vouch for, since a power cut or since reading it failed.
 #[derive(Default)]
 pub(super) struct Suspects(HashSet<Digest>);
 
@@ -80,40 +81,106 @@ impl Suspects {
 }
 
 impl Registry {
-    /// Whether stored content may be used: at once, unless a power cut has made it suspect; then
-    /// it is hashed once, and removed if it is not what its name promises.
-    pub(super) async fn may_use(&self, digest: &Digest, pool: u8) -> Result<bool, PullError> {
+    /// Whether stored content may be used: at once, unless a power cut or a failing read has made it
+    /// suspect; then it is hashed once. What is wrong is removed, but what is hosted stays.
+    ///
+    /// # Errors
+    /// [`PullError::Storage`]: it cannot be told, or it is wrong and hosted.
+    pub(super) async fn may_use(
+        &self,
+        digest: &Digest,
+        entry: &BlobEntry,
+    ) -> Result<bool, PullError> {
         let suspects = &self.shared().suspects.0;
         if suspects.is_empty() || !suspects.pin().contains(digest) {
             return Ok(true);
         }
-        let (key, shared) = (*digest, self.shared().clone());
+        let (key, entry, shared) = (*digest, *entry, self.shared().clone());
         let checks = &self.shared().checks;
-        checks.run(key, move || async move { check(&shared, key, pool).await }).await?
+        checks.run(key, move || async move { check(&shared, key, entry).await }).await?
     }
 }
 
-async fn check(shared: &Arc<Shared>, digest: Digest, pool: u8) -> Result<bool, PullError> {
+impl Shared {
+    /// Reading stored content has failed: before it is used again it is hashed.
+    pub fn doubt(&self, digest: &Digest) {
+        self.suspects.0.pin().insert(*digest);
+    }
+}
+
+async fn check(
+    shared: &Arc<Shared>,
+    digest: Digest,
+    BlobEntry { pool, size, is_hosted, .. }: BlobEntry,
+) -> Result<bool, PullError> {
     let store = shared.store.clone();
-    let is_right = blocking(move || store.is_right(pool, &digest))
-        .await
-        .map_err(|error| PullError::Storage(error.to_string()))?;
-    let is_right = match is_right {
-        Ok(is_right) => is_right,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => {
-            return Err(PullError::Storage(format!("cannot check stored {digest}: {error}")));
+    let found = blocking_long(move || store.pool(pool)?.inspect(&digest, size, |_| true)).await;
+    let found = found.map_err(|error| PullError::Storage(error.to_string()))?;
+    match judge(found) {
+        Verdict::Right => shared.syncer.committed(&digest, pool),
+        Verdict::Wrong(why) if !is_hosted => {
+            tracing::warn!(%digest, why, "stored content is damaged and will be fetched again");
+            let store = shared.store.clone();
+            // What cannot be removed now is replaced by the next fill.
+            let _ = blocking(move || store.remove_blob(pool, &digest)).await;
+            shared.catalog.write(vec![Write::RemoveBlob(digest)], false).await?;
+            shared.suspects.0.pin().remove(&digest);
+            return Ok(false);
         }
-    };
-    if is_right {
-        shared.syncer.committed(&digest, pool);
-    } else {
-        tracing::warn!(%digest, "content did not survive a power cut and will be fetched again");
-        let store = shared.store.clone();
-        // What cannot be removed now is replaced by the next fill.
-        let _ = blocking(move || store.remove_blob(pool, &digest)).await;
-        shared.catalog.write(vec![Write::RemoveBlob(digest)], false).await?;
+        Verdict::Wrong(why) => {
+            tracing::error!(%digest, why, "hosted content is damaged; run `ringport verify`");
+            return Err(PullError::Storage(format!("hosted {digest} is damaged: {why}")));
+        }
+        Verdict::Unknown(why) => {
+            return Err(PullError::Storage(format!("cannot check stored {digest}: {why}")));
+        }
     }
     shared.suspects.0.pin().remove(&digest);
-    Ok(is_right)
+    Ok(true)
+}
+
+/// What a look at suspect content says of it.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Right,
+    Wrong(String),
+    Unknown(String),
+}
+
+fn judge(found: io::Result<Inspection>) -> Verdict {
+    match found {
+        Ok(Inspection::Right { .. }) => Verdict::Right,
+        Ok(Inspection::Missing) => Verdict::Wrong("there is no file".to_owned()),
+        // It could be opened, so the fault lies in its bytes, or under them.
+        Ok(Inspection::Damaged { why, identity: Some(_) }) => Verdict::Wrong(why),
+        Ok(Inspection::Damaged { why, identity: None }) => Verdict::Unknown(why),
+        Ok(Inspection::Stopped) => Verdict::Unknown("the check was stopped".to_owned()),
+        Err(error) => Verdict::Unknown(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::oci::Algorithm;
+    use crate::registry::upkeep::tests::Scratch;
+
+    #[test]
+    fn only_bytes_that_are_wrong_or_cannot_be_read_are_wrong() {
+        let scratch = Scratch::new();
+        let digest = scratch.file(b"content");
+        let look = |digest: &Digest| judge(scratch.pool().inspect(digest, 7, |_| true));
+        assert_eq!(look(&digest), Verdict::Right);
+        std::fs::write(scratch.path(&digest), b"CONTENT").unwrap();
+        assert!(matches!(look(&digest), Verdict::Wrong(_)));
+        let missing = Digest::of(Algorithm::Sha256, b"missing");
+        assert!(matches!(look(&missing), Verdict::Wrong(_)));
+        // Something that can be opened by nobody stands for a disk that is not there.
+        let path = scratch.path(&missing);
+        std::os::unix::fs::symlink("elsewhere", path).unwrap();
+        assert!(matches!(look(&missing), Verdict::Unknown(_)));
+        let io = || io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
+        assert!(matches!(judge(Err(io())), Verdict::Unknown(_)));
+    }
 }

@@ -40,7 +40,7 @@ struct Entry {
 
 /// Keeps content from being evicted while it lives. Cheap to clone.
 #[derive(Clone)]
-pub struct Lease(#[allow(dead_code, reason = "counted, not read")] Arc<Entry>);
+pub struct Lease(Arc<Entry>);
 
 /// The leases that content had when its name was taken away.
 pub(super) struct Detached(Weak<Entry>);
@@ -91,6 +91,13 @@ impl Leases {
     /// Content that is being read.
     pub fn count(&self) -> usize {
         self.entries.pin().len()
+    }
+}
+
+impl Lease {
+    /// On what.
+    pub fn digest(&self) -> &Digest {
+        &self.0.digest
     }
 }
 

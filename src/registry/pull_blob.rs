@@ -225,7 +225,11 @@ impl Registry {
         let Some(mut entry) = shared.confirm_blob(scope, digest, found).await? else {
             return Ok(None);
         };
-        if !self.may_use(digest, entry.pool).await? {
+        let checked = self.may_use(digest, &entry).await.map_err(|error| match error {
+            PullError::Storage(why) => unreadable(scope, why),
+            error => error,
+        });
+        if !checked? {
             return Ok(None);
         }
         let now = clock::unix_seconds();

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::state::Serving;
+use super::state::{Serving, WorkerState};
 use crate::api::{Answer, Body};
 use crate::http::{RequestHead, ResponseHead, Version};
 use crate::limits::HOLD_BACK_BYTES;
@@ -182,12 +182,19 @@ impl Payload<'_> {
                 }
                 sent.map_or(Sent::ClientGone, |()| Sent::Whole)
             }
-            Body::File { file, first, length, lease: _ } => {
+            Body::File { file, first, length, lease } => {
                 if outlet.bytes(&head, *length > 0).await.is_err() {
                     return Sent::ClientGone;
                 }
                 first_byte();
-                of_file(outlet.file(file, *first, *length).await)
+                let sent = of_file(outlet.file(file, *first, *length).await);
+                if sent == Sent::CutShort
+                    && let Some(worker) = WorkerState::current()
+                {
+                    // Or the next client is cut short at the same place, for ever.
+                    worker.shared.doubt(lease.digest());
+                }
+                sent
             }
             Body::Passing(passing) => {
                 if outlet.bytes(&head, false).await.is_err() {

@@ -11,11 +11,8 @@ use rustix::io::Errno;
 
 use super::open_pool::MissingPool;
 use super::pool::{Pool, make_folder, take_lock};
-use crate::oci::{Digest, Digester};
+use crate::oci::Digest;
 use crate::runtime::{File, blocking};
-
-/// Bytes read at once while hashing a whole file.
-const HASH_BUFFER: usize = 256 * 1024;
 
 /// The number of the pool that is the store's root itself.
 pub const ROOT_POOL: u8 = 0;
@@ -173,22 +170,6 @@ impl Store {
         match std::fs::remove_file(self.pool(pool)?.blob_path(digest)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
-        }
-    }
-
-    /// Reads stored content and tells whether it is what its name promises. Blocks.
-    ///
-    /// # Errors
-    /// The file cannot be opened or read.
-    pub fn is_right(&self, pool: u8, digest: &Digest) -> io::Result<bool> {
-        let mut file = std::fs::File::open(self.pool(pool)?.blob_path(digest))?;
-        let mut digester = Digester::new(digest.algorithm());
-        let mut buffer = vec![0; HASH_BUFFER];
-        loop {
-            match io::Read::read(&mut file, &mut buffer)? {
-                0 => return Ok(digester.finish() == *digest),
-                read => digester.update(buffer.get(..read).unwrap_or_default()),
-            }
         }
     }
 
