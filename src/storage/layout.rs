@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::open_pool::MissingPool;
 use super::pool::{Pool, make_folder, take_lock};
+use super::turns::Turns;
 use crate::oci::Digest;
 use crate::runtime::{File, blocking};
 
@@ -58,6 +59,7 @@ pub struct Store {
     /// By their numbers; `None` for numbers that are missing or not given out.
     pub(super) pools: Vec<Option<Arc<Pool>>>,
     pub(super) missing: Vec<MissingPool>,
+    pub(super) turns: Turns,
 }
 
 /// A blob opened for reading.
@@ -89,7 +91,10 @@ impl Store {
         }
         let pool = Pool::new(ROOT_POOL, "root", root, lock);
         let swept = pool.prepare().map_err(|(path, source)| StoreError::Io { path, source })?;
-        Ok((Self { pools: vec![Some(Arc::new(pool))], missing: Vec::new() }, swept))
+        Ok((
+            Self { pools: vec![Some(Arc::new(pool))], missing: Vec::new(), turns: Turns::new() },
+            swept,
+        ))
     }
 
     /// Where the index lies.

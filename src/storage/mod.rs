@@ -33,6 +33,7 @@ mod note;
 mod open_pool;
 mod pool;
 mod staged;
+mod turns;
 
 pub use inspect::{FileIdentity, FoundFile, Inspection};
 pub use layout::{OpenBlob, ROOT_POOL, Store, StoreError};
@@ -40,6 +41,7 @@ pub use note::Note;
 pub use open_pool::{MissingPool, WantedPool};
 pub use pool::Pool;
 pub use staged::{DigestMismatch, StageError, Staged};
+pub use turns::{HeldTurns, Turn};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
