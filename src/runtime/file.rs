@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::RenameFlags;
+use rustix::io::Errno;
 
 use super::blocking::blocking;
 
@@ -140,12 +142,23 @@ impl File {
         }
     }
 
-    /// Moves a file within its file system, replacing what stood there.
+    /// Moves a file within its file system to a name that nothing has.
     ///
     /// # Errors
-    /// As rename(2).
-    pub async fn rename(from: PathBuf, to: PathBuf) -> io::Result<()> {
-        blocking(move || std::fs::rename(from, to)).await?
+    /// As renameat2(2): `AlreadyExists` when something has it, which stays.
+    pub async fn rename_new(from: PathBuf, to: PathBuf) -> io::Result<()> {
+        blocking(move || {
+            let cwd = rustix::fs::CWD;
+            match rustix::fs::renameat_with(cwd, &from, cwd, &to, RenameFlags::NOREPLACE) {
+                // Where the file system cannot (NFS): a link replaces nothing either.
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    std::fs::hard_link(&from, &to)?;
+                    std::fs::remove_file(&from)
+                }
+                renamed => Ok(renamed?),
+            }
+        })
+        .await?
     }
 
     /// Makes the names in a directory durable.

@@ -123,6 +123,31 @@ impl Pool {
         Ok(Inspection::Right { size })
     }
 
+    /// Whether the file that stands in the place of this content is the same; then it stays, and
+    /// with `durable` its bytes are on the disk when this returns. Whatever else stands there is set
+    /// aside.
+    ///
+    /// # Errors
+    /// It could not be told, made durable, or set aside.
+    pub(super) fn keeps(&self, digest: &Digest, size: u64, durable: bool) -> io::Result<bool> {
+        match self.inspect(digest, size, |_| true)? {
+            Inspection::Right { .. } if durable => {
+                let (file, _) = open_plain(&self.blob_path(digest))?;
+                file.sync_data().inspect_err(|error| self.poison(error))?;
+                Ok(true)
+            }
+            Inspection::Right { .. } => Ok(true),
+            Inspection::Missing | Inspection::Stopped => Ok(false),
+            Inspection::Damaged { why, identity } => {
+                let identity = identity.map_or_else(|| self.identity(digest), |it| Ok(Some(it)))?;
+                let path = self.blob_path(digest);
+                let to = self.quarantine(&path, identity)?;
+                tracing::warn!(%digest, why, ?to, "what stood in the place of content is set aside");
+                Ok(false)
+            }
+        }
+    }
+
     /// The file that has this content's name now, if there is one.
     ///
     /// # Errors

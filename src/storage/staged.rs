@@ -1,7 +1,7 @@
 //! Content on its way in: written and hashed at once, then committed or gone.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +9,10 @@ use bytes::Bytes;
 use super::layout::Store;
 use super::pool::Pool;
 use crate::oci::{Digest, Digester};
-use crate::runtime::{File, spawn};
+use crate::runtime::{File, blocking_long, spawn};
+
+/// Tries to take a place where something else stands.
+const PLACE_TRIES_MAX: usize = 3;
 
 /// Why content did not become stored content.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -132,8 +135,12 @@ impl Staged {
     /// Verifies and moves the file to its place. With `durable` (hosted content) bytes and name
     /// are on disk when this returns; cached content skips the syncs, it can be fetched again.
     ///
+    /// Nothing is replaced: a file that is there may be one that somebody was promised to find
+    /// again. One with the same bytes is kept instead of this one, another one is set aside. Whoever
+    /// names the content afterwards has its turn until then, see [`Store::turn`].
+    ///
     /// # Errors
-    /// Wrong digest or a failing disk; in both cases nothing is kept.
+    /// Wrong digest or a failing disk; in both cases nothing may be named.
     pub async fn commit(mut self, durable: bool) -> Result<u64, StageError> {
         self.verify()?;
         let digest = self.digest;
@@ -145,19 +152,36 @@ impl Staged {
                 failed(error)
             })?;
         }
-        let Some(from) = self.path.clone() else { return Ok(self.size) };
-        File::rename(from, target.clone()).await.map_err(failed)?;
-        self.path = None;
+        self.take_place(&target, durable).await.map_err(failed)?;
         if durable
             && let Some(folder) = target.parent()
             && let Err(error) = File::sync_directory(folder.to_owned()).await
         {
             self.pool.poison(&error);
-            // Nobody was told that it is there, so it must not be.
-            self.path = Some(target);
+            // The file stays, without a name that leads to it: somebody else may have found it.
             return Err(failed(error));
         }
         Ok(self.size)
+    }
+
+    /// Moves the file to `target`, unless its like is there already.
+    async fn take_place(&mut self, target: &Path, durable: bool) -> io::Result<()> {
+        for _ in 0..PLACE_TRIES_MAX {
+            let Some(from) = self.path.clone() else { return Ok(()) };
+            match File::rename_new(from, target.to_owned()).await {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                moved => {
+                    self.path = moved.is_err().then(|| self.path.take()).flatten();
+                    return moved;
+                }
+            }
+            let (pool, digest, size) = (self.pool.clone(), self.digest, self.size);
+            if blocking_long(move || pool.keeps(&digest, size, durable)).await?? {
+                return Ok(());
+            }
+        }
+        let message = format!("{} is taken again as fast as it is cleared", target.display());
+        Err(io::Error::other(message))
     }
 }
 

@@ -64,6 +64,46 @@ fn content_is_committed_when_its_digest_matches_and_gone_otherwise() {
 }
 
 #[test]
+fn a_commit_replaces_nothing_that_is_right_and_sets_aside_what_is_not() {
+    use std::os::unix::fs::MetadataExt;
+    for driver in DRIVERS {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(folder.path()).unwrap();
+        let digest = Digest::of(Algorithm::Sha256, b"hello world");
+        let path = store.pool(ROOT_POOL).unwrap().blob_path(&digest);
+        let store = Arc::new(store);
+        let commit = |durable: bool| {
+            let store = store.clone();
+            on_workers(1, driver, move |_| {
+                let store = store.clone();
+                async move {
+                    let mut staged = Staged::create(&store, ROOT_POOL, digest).await.unwrap();
+                    staged.append(Bytes::from_static(b"hello world")).await.unwrap();
+                    assert_eq!(staged.commit(durable).await.unwrap(), 11);
+                    // The removal of what was not needed is a task of its own.
+                    crate::runtime::sleep(std::time::Duration::from_millis(300)).await;
+                }
+            });
+            assert_eq!(files_below(&folder.path().join("staging")), 0);
+            assert_eq!(std::fs::read(&path).unwrap(), b"hello world");
+            path.metadata().unwrap().ino()
+        };
+        let first = commit(true);
+        assert_eq!((commit(false), commit(true)), (first, first), "the one that was promised");
+        let quarantine = folder.path().join("quarantine");
+        for (n, wrong) in [&b"hello"[..], b"HELLO WORLD"].into_iter().enumerate() {
+            std::fs::write(&path, wrong).unwrap();
+            assert_ne!(commit(n == 0), first);
+            assert_eq!(files_below(&quarantine), n + 1);
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        commit(false);
+        assert_eq!(std::fs::read_dir(&quarantine).unwrap().count(), 3);
+    }
+}
+
+#[test]
 fn a_store_is_opened_once_and_swept_at_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(folder.path()).unwrap();
