@@ -8,7 +8,7 @@ use super::hosted::{
 };
 use super::lists::{LIST_AGES, LISTS, LISTS_WEIGHT, ListAge, ListValue};
 use super::record::{BLOBS, BlobValue, LINKS, SUSPECTS, ScopedKey, TAGS, TagRecord, UNSYNCED};
-use super::{BlobRecord, CatalogError, LinkRecord, Moment, Write, failed};
+use super::{BlobRecord, CatalogError, Effect, LinkRecord, Moment, Write, failed};
 use crate::oci::Digest;
 use crate::runtime::clock;
 
@@ -57,29 +57,62 @@ impl<'t> Tables<'t> {
         })
     }
 
-    /// Applies a batch, or says why it was refused: nothing of it has been applied then.
+    /// Applies a batch and tells what became of each write, or why it was refused: nothing of it
+    /// has been applied then.
     pub(super) fn apply(
         &mut self,
         batch: &Batch<'_>,
-    ) -> Result<Option<CatalogError>, CatalogError> {
+    ) -> Result<Result<Vec<Effect>, CatalogError>, CatalogError> {
         if let Some(since) = batch.since
             && let Some(key) = self.deleted_since(batch.writes, since)?
         {
-            return Ok(Some(CatalogError::Deleted { key }));
+            return Ok(Err(CatalogError::Deleted { key }));
         }
-        for write in batch.writes {
-            self.write(write)?;
+        let effects: Result<_, _> =
+            batch.writes.iter().map(|write| self.effect_of(write)).collect();
+        Ok(Ok(effects?))
+    }
+
+    /// Applies a write of content if the record that it meets is one it is meant for, any other one
+    /// in any case.
+    fn effect_of(&mut self, write: &Write) -> Result<Effect, CatalogError> {
+        let digest = match write {
+            Write::PutBlob { record, .. } => record.digest,
+            Write::RemoveBlob(at) | Write::HandToCache(at) => at.digest,
+            other => {
+                self.write(other)?;
+                return Ok(Effect { is_applied: true, before: None });
+            }
+        };
+        let key = digest.to_string();
+        let found = self.blobs.get(key.as_str()).map_err(failed)?.map(|value| value.value());
+        let before = found.map(|value| BlobRecord::read(&key, value)).transpose()?;
+        let is_applied = match (write, &before) {
+            (Write::PutBlob { record, .. }, Some(before)) => record.is_hosted || !before.is_hosted,
+            (Write::RemoveBlob(at) | Write::HandToCache(at), Some(before)) => before.at() == *at,
+            (Write::RemoveBlob(_) | Write::HandToCache(_), None) => false,
+            _ => true,
+        };
+        match (write, &before) {
+            _ if !is_applied => {}
+            (Write::HandToCache(_), Some(before)) => {
+                let cached = BlobRecord { is_hosted: false, ..before.clone() };
+                self.put_blob(&cached, true)?;
+            }
+            _ => self.write(write)?,
         }
-        Ok(None)
+        Ok(Effect { is_applied, before })
     }
 
     fn write(&mut self, write: &Write) -> Result<(), CatalogError> {
         match write {
             Write::PutBlob { record, is_synced } => self.put_blob(record, *is_synced),
-            Write::RemoveBlob(digest) => {
-                self.blobs.remove(digest.to_string().as_str()).map_err(failed)?;
-                self.not_doubtful(digest)
+            Write::RemoveBlob(at) => {
+                self.blobs.remove(at.digest.to_string().as_str()).map_err(failed)?;
+                self.not_doubtful(&at.digest)
             }
+            // It needs the record that it changes.
+            Write::HandToCache(_) => Ok(()),
             Write::Synced(digest) => self.not_doubtful(digest),
             Write::PutTag(record) => {
                 let digest = record.digest.to_string();

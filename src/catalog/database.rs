@@ -10,7 +10,7 @@ use redb::{
 
 use super::apply::{Batch, Tables};
 use super::record::{BLOBS, LINKS, META, SUSPECTS, TAGS, UNSYNCED};
-use super::{CatalogError, Moment, Opened, failed, older};
+use super::{CatalogError, Effect, Moment, Opened, failed, older};
 use crate::oci::Digest;
 
 /// Memory that redb may use for pages; hits don't come here, so a little is enough.
@@ -38,8 +38,8 @@ pub(super) struct Shared {
 pub(super) struct Committed {
     /// Its number.
     pub(super) group: u64,
-    /// For each batch in turn why it is not part of it; `None` if it is.
-    pub(super) refused: Vec<Option<CatalogError>>,
+    /// For each batch in turn what became of its writes, or why it is not part of it.
+    pub(super) outcomes: Vec<Result<Vec<Effect>, CatalogError>>,
 }
 
 impl Shared {
@@ -110,18 +110,18 @@ impl Shared {
         } else {
             transaction.set_durability(Durability::None).map_err(failed)?;
         }
-        let mut refused = Vec::with_capacity(batches.len());
+        let mut outcomes = Vec::with_capacity(batches.len());
         {
             let mut tables = Tables::open(&transaction, group)?;
             for batch in batches {
-                refused.push(tables.apply(batch)?);
+                outcomes.push(tables.apply(batch)?);
             }
             let mut meta = transaction.open_table(META).map_err(failed)?;
             meta.insert(GROUP, &group.to_le_bytes()[..]).map_err(failed)?;
         }
         transaction.commit().map_err(failed)?;
         self.group.store(group, Ordering::Release);
-        Ok(Committed { group, refused })
+        Ok(Committed { group, outcomes })
     }
 
     /// Marks the store as left in good order.

@@ -46,7 +46,7 @@ pub use hosted::{
 };
 pub use lists::{LIST_BYTES_MAX, LISTS_BYTES_MAX, ListRecord};
 pub use numbers::PoolRecord;
-pub use record::{BlobRecord, LinkRecord, NO_OWNER, TagRecord};
+pub use record::{BlobAt, BlobRecord, LinkRecord, NO_OWNER, TagRecord};
 pub use scan::{Mark, Piece};
 use writer::{Asked, Message, Writer};
 
@@ -120,15 +120,19 @@ pub enum CatalogError {
 /// One change of names.
 #[derive(Debug, Clone)]
 pub enum Write {
-    /// Content is in the store. With `is_synced` its bytes are on the disk.
+    /// Content is in the store. With `is_synced` its bytes are on the disk. Cached content never
+    /// takes the place of hosted content.
     PutBlob {
         /// The content.
         record: BlobRecord,
         /// Whether its bytes are durable already.
         is_synced: bool,
     },
-    /// Content has left the store.
-    RemoveBlob(Digest),
+    /// Content leaves the store, if its record is still this one.
+    RemoveBlob(BlobAt),
+    /// Hosted content that only upstreams' repositories link is cached from now on, if its record
+    /// is still this one.
+    HandToCache(BlobAt),
     /// The bytes of this content are on the disk now, and right if they were doubtful.
     Synced(Digest),
     /// Bind a tag.
@@ -162,6 +166,15 @@ pub enum Write {
     RemoveTombstone(TombstoneRecord),
 }
 
+/// What became of a [`Write`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Effect {
+    /// Whether it was applied. Only writes of content may not be: then its record is the one before.
+    pub is_applied: bool,
+    /// The record of the same content before; `None` for all other writes.
+    pub before: Option<BlobRecord>,
+}
+
 /// A point in the order of commits, within the life of this process: see
 /// [`Catalog::write_unless_deleted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,9 +182,13 @@ pub struct Moment(u64);
 
 /// Who is told of writes: the index.
 pub trait Subscriber: Send {
-    /// A write was applied; or, while cached content is concerned, the catalog could not take it
-    /// and it is true all the same.
+    /// This is so: a write was applied, or one that was not has met this instead.
     fn applied(&mut self, write: &Write);
+    /// The catalog could not take a write that concerns cached content, and it is true all the
+    /// same, as far as nothing is known against it.
+    fn unkept(&mut self, write: &Write) {
+        self.applied(write);
+    }
     /// Everything up to this commit was told.
     fn group(&mut self, number: u64);
     /// Small content that somebody has read and verified, to be kept at hand.
@@ -244,6 +261,18 @@ impl Catalog {
     /// The catalog kept nothing of `writes`. Without `durable` they were told to the subscriber
     /// all the same: they concern cached content, and are true until the process ends.
     pub async fn write(&self, writes: Vec<Write>, durable: bool) -> Result<(), CatalogError> {
+        self.write_told(writes, durable).await.map(drop)
+    }
+
+    /// The same, and what became of each of them, in order.
+    ///
+    /// # Errors
+    /// As [`Catalog::write`].
+    pub async fn write_told(
+        &self,
+        writes: Vec<Write>,
+        durable: bool,
+    ) -> Result<Vec<Effect>, CatalogError> {
         self.send(writes, None, durable)?.await.unwrap_or(Err(CatalogError::Closed))
     }
 
@@ -264,7 +293,8 @@ impl Catalog {
         since: Moment,
         writes: Vec<Write>,
     ) -> Result<(), CatalogError> {
-        self.send(writes, Some(since), true)?.await.unwrap_or(Err(CatalogError::Closed))
+        let sent = self.send(writes, Some(since), true)?;
+        sent.await.unwrap_or(Err(CatalogError::Closed)).map(drop)
     }
 
     fn send(
@@ -272,7 +302,7 @@ impl Catalog {
         writes: Vec<Write>,
         since: Option<Moment>,
         durable: bool,
-    ) -> Result<oneshot::Receiver<Result<(), CatalogError>>, CatalogError> {
+    ) -> Result<oneshot::Receiver<Result<Vec<Effect>, CatalogError>>, CatalogError> {
         for write in &writes {
             match write {
                 Write::PutReferrer(record) => record.check()?,
@@ -320,6 +350,18 @@ impl Catalog {
     /// As [`Catalog::write`].
     pub fn write_blocking(&self, writes: Vec<Write>, durable: bool) -> Result<(), CatalogError> {
         pollster::block_on(self.write(writes, durable))
+    }
+
+    /// [`Catalog::write_told`] from a thread that may wait.
+    ///
+    /// # Errors
+    /// As [`Catalog::write`].
+    pub fn write_told_blocking(
+        &self,
+        writes: Vec<Write>,
+        durable: bool,
+    ) -> Result<Vec<Effect>, CatalogError> {
+        pollster::block_on(self.write_told(writes, durable))
     }
 
     /// Asks the thread to make everything durable and to end. Join its handle afterwards. With

@@ -56,6 +56,20 @@ pub struct BlobRecord {
     pub keeping: Keeping,
 }
 
+/// Which record of content is meant: not one that has taken its place, is in another pool, or has
+/// become hosted since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobAt {
+    /// Which content.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The pool that holds its file.
+    pub pool: u8,
+    /// Whether it is ours.
+    pub is_hosted: bool,
+}
+
 /// A tag and what it is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagRecord {
@@ -83,6 +97,12 @@ pub struct LinkRecord {
 }
 
 impl BlobRecord {
+    /// What it is known by when it is to be removed or changed.
+    pub fn at(&self) -> BlobAt {
+        let Self { digest, size, pool, is_hosted, .. } = *self;
+        BlobAt { digest, size, pool, is_hosted }
+    }
+
     pub(super) fn read(
         key: &str,
         (size, pool, flags, owner, priority, expires_at): BlobValue,

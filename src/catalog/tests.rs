@@ -288,7 +288,9 @@ fn the_bytes_that_an_orderly_end_vouches_for_are_those_that_have_a_name() {
     let path = folder.path().join("catalog.redb");
     let put = |content: &[u8]| {
         let digest = Digest::of(Algorithm::Sha256, content);
-        let record = BlobRecord { digest, size: 1, pool: 0, is_hosted: false, owner: NO_OWNER };
+        let keeping = Keeping::default();
+        let record =
+            BlobRecord { digest, size: 1, pool: 0, is_hosted: false, owner: NO_OWNER, keeping };
         (digest, Write::PutBlob { record, is_synced: false })
     };
     let ((early, before), (late, after)) = (put(b"early"), put(b"late"));
@@ -306,5 +308,50 @@ fn the_bytes_that_an_orderly_end_vouches_for_are_those_that_have_a_name() {
     assert_eq!(opened.suspects, []);
     assert!(catalog.blob_now(&early).unwrap().is_some());
     assert!(catalog.blob_now(&late).unwrap().is_none(), "named, and not synced");
+    stop(&catalog, thread);
+}
+
+#[test]
+fn content_is_removed_or_replaced_only_where_the_record_is_the_one_that_was_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let (catalog, thread, told, _) = start(&folder.path().join("catalog.redb"));
+    let record = |pool: u8, is_hosted: bool| BlobRecord {
+        digest: digest(),
+        size: 8,
+        pool,
+        is_hosted,
+        owner: NO_OWNER,
+        keeping: Keeping::default(),
+    };
+    let put = |pool, is_hosted| Write::PutBlob { record: record(pool, is_hosted), is_synced: true };
+    let remove = |pool, is_hosted| Write::RemoveBlob(record(pool, is_hosted).at());
+    let hand = |pool, is_hosted| Write::HandToCache(record(pool, is_hosted).at());
+    for (write, is_applied, before, after) in [
+        (remove(0, false), false, None, None),
+        (put(0, false), true, None, Some((0, false))),
+        (put(1, false), true, Some((0, false)), Some((1, false))),
+        (remove(0, false), false, Some((1, false)), Some((1, false))),
+        (hand(1, true), false, Some((1, false)), Some((1, false))),
+        (put(2, true), true, Some((1, false)), Some((2, true))),
+        (remove(1, false), false, Some((2, true)), Some((2, true))),
+        (remove(2, false), false, Some((2, true)), Some((2, true))),
+        (put(1, false), false, Some((2, true)), Some((2, true))),
+        (hand(1, true), false, Some((2, true)), Some((2, true))),
+        (hand(2, true), true, Some((2, true)), Some((2, false))),
+        (put(3, true), true, Some((2, false)), Some((3, true))),
+        (remove(3, true), true, Some((3, true)), None),
+    ] {
+        let what = format!("{write:?} over {before:?}");
+        let record = |(pool, is_hosted)| record(pool, is_hosted);
+        let effects = wait(catalog.write_told(vec![write.clone()], false)).unwrap();
+        assert_eq!(effects, [Effect { is_applied, before: before.map(record) }], "{what}");
+        assert_eq!(catalog.blob_now(&digest()).unwrap(), after.map(record), "{what}");
+        // The index is told what is so, whatever it was that was asked for.
+        let now = match after {
+            Some(_) => format!("blob {} 8", digest()),
+            None => format!("{write:?}"),
+        };
+        assert_eq!(told.take(), [now], "{what}");
+    }
     stop(&catalog, thread);
 }

@@ -11,7 +11,7 @@ use futures_channel::oneshot;
 use super::apply::Batch;
 use super::database::{Committed, Shared};
 use super::rebuild::Rebuild;
-use super::{CatalogError, FLUSH_INTERVAL, Moment, Subscriber, Tended, Write};
+use super::{BlobRecord, CatalogError, Effect, FLUSH_INTERVAL, Moment, Subscriber, Tended, Write};
 use crate::oci::Digest;
 use crate::runtime::clock;
 
@@ -25,7 +25,7 @@ const TEND_INTERVAL: Duration = Duration::from_secs(60);
 /// Makes every byte durable; whether it could.
 type Sync = Box<dyn FnOnce() -> bool + Send>;
 
-type Answer = oneshot::Sender<Result<(), CatalogError>>;
+type Answer = oneshot::Sender<Result<Vec<Effect>, CatalogError>>;
 
 pub(super) enum Message {
     Apply(Asked),
@@ -154,23 +154,22 @@ impl Writer {
     /// Applies a group, tells the subscriber, answers.
     fn serve(&mut self, group: Group) {
         let Group { asked, durable, .. } = group;
-        let result = self.write(&asked, durable);
+        let mut result = self.write(&asked, durable);
         let mut told = Vec::with_capacity(asked.len());
-        for (n, Asked { writes, durable: wanted_durable, answer, .. }) in
-            asked.into_iter().enumerate()
-        {
-            let outcome = match &result {
-                Ok(committed) => match committed.refused.get(n) {
-                    Some(Some(why)) => Err(why.clone()),
-                    _ => Ok(()),
-                },
+        let mut outcomes =
+            result.as_mut().map(|done| std::mem::take(&mut done.outcomes).into_iter());
+        for Asked { writes, durable: wanted_durable, answer, .. } in asked {
+            let outcome = match &mut outcomes {
+                Ok(outcomes) => outcomes.next().unwrap_or(Err(CatalogError::Closed)),
                 Err(error) => Err(error.clone()),
             };
-            // Names of cached content are true whether or not they are remembered.
-            if outcome.is_ok() || (result.is_err() && !wanted_durable) {
-                for write in &writes {
-                    self.subscriber.applied(write);
+            if let Ok(effects) = &outcome {
+                for (write, effect) in writes.iter().zip(effects) {
+                    self.tell(write, effect);
                 }
+            } else if outcomes.is_err() && !wanted_durable {
+                // Names of cached content are true whether or not they are remembered.
+                writes.iter().for_each(|write| self.subscriber.unkept(write));
             }
             if outcome.is_ok() && !durable {
                 self.unflushed.extend(writes);
@@ -183,6 +182,21 @@ impl Writer {
         for (answer, outcome) in told {
             // Whoever asked may have gone.
             let _ = answer.send(outcome);
+        }
+    }
+
+    /// Tells the subscriber what is so after a write: also after one that was not applied, for then
+    /// it may have been asked for by somebody whom the subscriber had told something else.
+    fn tell(&mut self, write: &Write, Effect { is_applied, before }: &Effect) {
+        let put = |record: &BlobRecord| Write::PutBlob { record: record.clone(), is_synced: true };
+        match (write, before) {
+            (Write::HandToCache(_), Some(record)) => {
+                let is_hosted = record.is_hosted && !is_applied;
+                self.subscriber.applied(&put(&BlobRecord { is_hosted, ..record.clone() }));
+            }
+            (Write::HandToCache(at), None) => self.subscriber.applied(&Write::RemoveBlob(*at)),
+            (_, Some(record)) if !is_applied => self.subscriber.applied(&put(record)),
+            _ => self.subscriber.applied(write),
         }
     }
 

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use super::state::Shared;
 use super::take_room::{NoPlace, take_room};
 use super::{Freshness, Placing, PullError};
-use crate::catalog::{BlobRecord, LinkRecord, TagRecord, Write};
-use crate::index::{BlobEntry, SMALL_BYTES_MAX, TagEntry};
+use crate::catalog::{BlobRecord, Effect, LinkRecord, TagRecord, Write};
+use crate::index::{SMALL_BYTES_MAX, TagEntry};
 use crate::keeping::Keeping;
 use crate::oci::{Digest, Scope, Tag};
 use crate::runtime::{blocking, clock};
@@ -38,6 +38,7 @@ pub(super) async fn blob(
     (staged, placing): (Staged, &Placing),
 ) -> Result<(), PullError> {
     let pool = staged.pool();
+    let turn = shared.store.turn(digest).await;
     let size = staged.commit(false).await?;
     let link = link_write(shared, scope, digest, None).await?;
     let before = shared.index.blob(digest).hit();
@@ -46,20 +47,23 @@ pub(super) async fn blob(
     let terms = || placing.keeping(clock::unix_seconds());
     let keeping = stored.map_or_else(terms, |entry| entry.keeping);
     let blob = blob_write(shared, scope, digest, (size, pool, keeping));
-    remember(shared, vec![blob, link]).await;
+    let effects = remember(shared, vec![blob, link]).await;
     shared.is_content_present(scope, digest);
     shared.syncer.committed(digest, pool);
-    remove_elsewhere(shared, digest, before, pool).await;
+    remove_second(shared, digest, pool, effects.first()).await;
+    drop(turn);
     Ok(())
 }
 
-/// Another upstream's download of the same content may have put it into another pool. Its name now
-/// leads to one of the two files; the other one would count for nobody.
-async fn remove_elsewhere(shared: &Shared, digest: &Digest, before: Option<BlobEntry>, pool: u8) {
-    let Some(named) = shared.index.blob(digest).hit().map(|entry| entry.pool) else { return };
-    let before = before.map(|entry| entry.pool);
-    let left = before.filter(|&before| before != named).or((pool != named).then_some(pool));
-    let Some(left) = left.filter(|&left| shared.store.has_pool(left)) else { return };
+/// Content has one file, the one that its name leads to; another one would count for nobody.
+/// Another upstream's download may have put it into another pool, or it is hosted there. In the
+/// turn of this content.
+async fn remove_second(shared: &Shared, digest: &Digest, pool: u8, effect: Option<&Effect>) {
+    let Some(Effect { is_applied, before: Some(before) }) = effect else { return };
+    let left = if *is_applied { before.pool } else { pool };
+    if before.pool == pool || !shared.store.has_pool(left) {
+        return;
+    }
     let (store, content) = (shared.store.clone(), *digest);
     let removed = blocking(move || store.remove_blob(left, &content)).await;
     if !matches!(removed, Ok(Ok(()))) {
@@ -87,17 +91,18 @@ pub(super) async fn manifest(
     let mut writes = Vec::with_capacity(3);
     // Held until its bytes count as used.
     let mut place = None;
-    let mut stored_in = None;
+    let mut stored = None;
     if shared.find_blob(scope, digest).await?.is_none() {
         let taken = take_room(shared, (scope, digest), bytes.len() as u64, placing.pool).await;
         let (mut staged, room) = taken.map_err(|why| no_place(scope, digest, why))?;
         place = Some(room);
         staged.append(bytes.clone()).await?;
         let pool = staged.pool();
+        let turn = shared.store.turn(digest).await;
         let size = staged.commit(false).await?;
         let keeping = placing.keeping(clock::unix_seconds());
         writes.push(blob_write(shared, scope, digest, (size, pool, keeping)));
-        stored_in = Some(pool);
+        stored = Some((pool, turn));
     }
     writes.push(link_write(shared, scope, digest, Some(media_type)).await?);
     let now = clock::unix_seconds();
@@ -108,7 +113,7 @@ pub(super) async fn manifest(
     } else {
         shared.needs.named(digest, children.clone(), now);
     }
-    remember(shared, writes).await;
+    let effects = remember(shared, writes).await;
     shared.is_content_present(scope, digest);
     if let Some(tag) = tag {
         shared.is_present(&scope.tag_key(tag));
@@ -117,8 +122,11 @@ pub(super) async fn manifest(
     if bytes.len() <= SMALL_BYTES_MAX {
         shared.catalog.offer(*digest, bytes.clone());
     }
-    if let Some(pool) = stored_in {
+    if let Some((pool, turn)) = stored {
         shared.syncer.committed(digest, pool);
+        // The first of the writes was that of the content.
+        remove_second(shared, digest, pool, effects.first()).await;
+        drop(turn);
     }
     Ok(())
 }
@@ -152,11 +160,12 @@ pub(super) async fn forget_tag(shared: &Shared, scope: &Scope, tag: &Tag, known:
 
 /// Writes names of cached content, and by that makes them visible. That the catalog cannot keep
 /// them must not fail a pull of content that is right: they are then visible until the process
-/// ends, and fetched again after it.
-async fn remember(shared: &Shared, writes: Vec<Write>) {
-    if let Err(error) = shared.catalog.write(writes, false).await {
+/// ends, and fetched again after it. Returns what became of each, nothing when that is not known.
+async fn remember(shared: &Shared, writes: Vec<Write>) -> Vec<Effect> {
+    shared.catalog.write_told(writes, false).await.unwrap_or_else(|error| {
         tracing::error!(%error, "names of cached content will be forgotten at the next start");
-    }
+        Vec::new()
+    })
 }
 
 fn blob_write(

@@ -11,12 +11,13 @@ use std::time::Duration;
 use papaya::HashSet;
 
 use super::PullError;
+use super::names::blob_at;
 use super::state::{Registry, Shared};
 use crate::catalog::{Catalog, Write};
 use crate::index::BlobEntry;
 use crate::oci::Digest;
 use crate::runtime::{blocking, blocking_long, start_service};
-use crate::storage::{Inspection, Store};
+use crate::storage::{FileIdentity, Inspection, Store};
 
 /// How often new content is made durable.
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
@@ -108,26 +109,20 @@ impl Shared {
     }
 }
 
-async fn check(
-    shared: &Arc<Shared>,
-    digest: Digest,
-    BlobEntry { pool, size, is_hosted, .. }: BlobEntry,
-) -> Result<bool, PullError> {
+async fn check(shared: &Arc<Shared>, digest: Digest, entry: BlobEntry) -> Result<bool, PullError> {
+    let BlobEntry { pool, size, is_hosted, .. } = entry;
     let store = shared.store.clone();
     let found = blocking_long(move || store.pool(pool)?.inspect(&digest, size, |_| true)).await;
     let found = found.map_err(|error| PullError::Storage(error.to_string()))?;
     match judge(found) {
         Verdict::Right => shared.syncer.committed(&digest, pool),
-        Verdict::Wrong(why) if !is_hosted => {
+        Verdict::Wrong(why, identity) if !is_hosted => {
             tracing::warn!(%digest, why, "stored content is damaged and will be fetched again");
-            let store = shared.store.clone();
-            // What cannot be removed now is replaced by the next fill.
-            let _ = blocking(move || store.remove_blob(pool, &digest)).await;
-            shared.catalog.write(vec![Write::RemoveBlob(digest)], false).await?;
+            forget(shared, digest, entry, identity).await?;
             shared.suspects.0.pin().remove(&digest);
             return Ok(false);
         }
-        Verdict::Wrong(why) => {
+        Verdict::Wrong(why, _) => {
             tracing::error!(%digest, why, "hosted content is damaged; run `ringport verify`");
             return Err(PullError::Storage(format!("hosted {digest} is damaged: {why}")));
         }
@@ -139,20 +134,48 @@ async fn check(
     Ok(true)
 }
 
+/// Cached content is not what its name promises. The name goes first, and then the file that was
+/// looked at: both may have been replaced since, for hashing takes its time.
+async fn forget(
+    shared: &Arc<Shared>,
+    digest: Digest,
+    entry: BlobEntry,
+    identity: Option<FileIdentity>,
+) -> Result<(), PullError> {
+    let _turn = shared.store.turn(&digest).await;
+    let write = Write::RemoveBlob(blob_at(&digest, &entry));
+    let effects = shared.catalog.write_told(vec![write], false).await?;
+    if !effects.iter().any(|effect| effect.is_applied) || identity.is_none() {
+        return Ok(());
+    }
+    let store = shared.store.clone();
+    let removed = blocking(move || match store.pool(entry.pool)?.identity(&digest)? {
+        now if now == identity => store.remove_blob(entry.pool, &digest),
+        _ => Ok(()),
+    });
+    if let Err(error) = removed.await.unwrap_or_else(|error| Err(error.into())) {
+        tracing::warn!(%digest, %error, "a damaged file stays; the next fill sets it aside");
+    }
+    Ok(())
+}
+
 /// What a look at suspect content says of it.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Right,
-    Wrong(String),
+    /// And which file it was.
+    Wrong(String, Option<FileIdentity>),
     Unknown(String),
 }
 
 fn judge(found: io::Result<Inspection>) -> Verdict {
     match found {
         Ok(Inspection::Right { .. }) => Verdict::Right,
-        Ok(Inspection::Missing) => Verdict::Wrong("there is no file".to_owned()),
+        Ok(Inspection::Missing) => Verdict::Wrong("there is no file".to_owned(), None),
         // It could be opened, so the fault lies in its bytes, or under them.
-        Ok(Inspection::Damaged { why, identity: Some(_) }) => Verdict::Wrong(why),
+        Ok(Inspection::Damaged { why, identity: identity @ Some(_) }) => {
+            Verdict::Wrong(why, identity)
+        }
         Ok(Inspection::Damaged { why, identity: None }) => Verdict::Unknown(why),
         Ok(Inspection::Stopped) => Verdict::Unknown("the check was stopped".to_owned()),
         Err(error) => Verdict::Unknown(error.to_string()),
@@ -173,9 +196,9 @@ mod tests {
         let look = |digest: &Digest| judge(scratch.pool().inspect(digest, 7, |_| true));
         assert_eq!(look(&digest), Verdict::Right);
         std::fs::write(scratch.path(&digest), b"CONTENT").unwrap();
-        assert!(matches!(look(&digest), Verdict::Wrong(_)));
+        assert!(matches!(look(&digest), Verdict::Wrong(_, Some(_))));
         let missing = Digest::of(Algorithm::Sha256, b"missing");
-        assert!(matches!(look(&missing), Verdict::Wrong(_)));
+        assert!(matches!(look(&missing), Verdict::Wrong(_, None)));
         // Something that can be opened by nobody stands for a disk that is not there.
         let path = scratch.path(&missing);
         std::os::unix::fs::symlink("elsewhere", path).unwrap();

@@ -193,9 +193,10 @@ impl IndexFeed {
             Write::PutBlob { record, .. } => {
                 writer.put_blob(&record.digest, &entry_of(record));
             }
-            Write::RemoveBlob(digest) => writer.remove_blob(digest),
+            Write::RemoveBlob(at) => writer.remove_blob(&at.digest),
             // What the index does not answer for.
             Write::Synced(_)
+            | Write::HandToCache(_)
             | Write::PutReferrer(_)
             | Write::RemoveReferrer(_)
             | Write::PutUpload(_)
@@ -230,8 +231,8 @@ impl Subscriber for IndexFeed {
                     self.space.subtract(&before);
                 }
             }
-            Write::RemoveBlob(digest) => {
-                if let Some(before) = self.counted(digest) {
+            Write::RemoveBlob(at) => {
+                if let Some(before) = self.counted(&at.digest) {
                     self.space.subtract(&before);
                 }
             }
@@ -239,6 +240,22 @@ impl Subscriber for IndexFeed {
         }
         if let Some(writer) = &mut self.writer {
             Self::put(writer, write);
+        }
+    }
+
+    fn unkept(&mut self, write: &Write) {
+        let known = |digest: &Digest| self.index.blob(digest).hit();
+        let is_against = match write {
+            Write::PutBlob { record, .. } => {
+                !record.is_hosted && known(&record.digest).is_some_and(|entry| entry.is_hosted)
+            }
+            Write::RemoveBlob(at) => known(&at.digest).is_none_or(|entry| {
+                (entry.pool, entry.size, entry.is_hosted) != (at.pool, at.size, at.is_hosted)
+            }),
+            _ => false,
+        };
+        if !is_against {
+            self.applied(write);
         }
     }
 

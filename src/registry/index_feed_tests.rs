@@ -80,16 +80,23 @@ fn scope() -> Scope {
     }
 }
 
-fn blob(n: u64) -> Write {
-    let record = BlobRecord {
+fn record(n: u64) -> BlobRecord {
+    BlobRecord {
         digest: digest(n),
         size: n,
         pool: 0,
         is_hosted: false,
         owner: NO_OWNER,
         keeping: Keeping::default(),
-    };
-    Write::PutBlob { record, is_synced: true }
+    }
+}
+
+fn blob(n: u64) -> Write {
+    Write::PutBlob { record: record(n), is_synced: true }
+}
+
+fn no_blob(n: u64) -> Write {
+    Write::RemoveBlob(record(n).at())
 }
 
 fn link(n: u64) -> Write {
@@ -139,7 +146,7 @@ fn a_clean_stop_leaves_an_index_that_needs_nothing() {
     assert_eq!(rig.due, Due::First);
     rig.await_complete();
     rig.write((0..100).map(blob).collect(), false);
-    rig.write(vec![Write::RemoveBlob(digest(7))], false);
+    rig.write(vec![no_blob(7)], false);
     rig.close();
     let rig = Rig::open(folder.path(), 1024);
     assert_eq!(rig.due, Due::Nothing);
@@ -184,7 +191,7 @@ fn numbers_that_are_given_again_prove_nothing() {
     let rig = Rig::open(&killed, 1024);
     assert_eq!(rig.due, Due::Nothing);
     copy(&killed, &again);
-    rig.write(vec![Write::RemoveBlob(digest(1))], true);
+    rig.write(vec![no_blob(1)], true);
     std::fs::copy(killed.join("catalog.redb"), again.join("catalog.redb")).unwrap();
     rig.close();
     let rig = Rig::open(&again, 1024);
@@ -211,7 +218,7 @@ fn an_index_that_has_not_seen_the_last_commit_is_filled_anew() {
             copy(&store.join("index"), &older);
             Rig::open(&store, 1024)
         };
-        rig.write(vec![Write::RemoveBlob(digest(1)), blob(3)], true);
+        rig.write(vec![no_blob(1), blob(3)], true);
         rig.close();
         std::fs::remove_dir_all(store.join("index")).unwrap();
         copy(&older, &store.join("index"));

@@ -6,6 +6,7 @@
 //! about as much as the choice of a hundred victims.
 
 mod choose;
+mod evict;
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,7 +20,7 @@ use super::leases::{Detached, Leases};
 use super::needs::Needs;
 use super::space::{Claim, Limit, Space, Waiting};
 use super::state::Shared;
-use crate::catalog::{Catalog, Write};
+use crate::catalog::Catalog;
 use crate::index::Index;
 use crate::runtime::{clock, start_service};
 use crate::storage::Store;
@@ -98,6 +99,8 @@ impl RoomMaker {
     /// its low watermark. Whoever has to wait for an upstream or a pool of which nothing may go
     /// steps aside for those who want room elsewhere.
     fn make_room(&mut self) {
+        // Before the disks are asked: what they tell of as free is not to be added once more.
+        self.settle();
         self.look_at_disks();
         let (mut stuck, mut emptied) = (Vec::new(), Vec::new());
         let mut aside = VecDeque::new();
@@ -115,14 +118,13 @@ impl RoomMaker {
             let Some((limit, goal)) = goal else { break };
             let is_stuck = stuck.contains(&limit);
             let victims = if is_stuck { Vec::new() } else { self.choose(limit, goal) };
-            if victims.is_empty() {
+            if victims.is_empty() || self.evict(victims) == 0 {
                 stuck.push(limit);
                 if lacking.is_some() {
                     aside.extend(self.queue.pop_front());
                 }
                 continue;
             }
-            self.evict(&victims);
             if !emptied.contains(&limit) {
                 emptied.push(limit);
             }
@@ -216,40 +218,6 @@ impl RoomMaker {
                 "room lacks and nothing may be evicted: everything is hosted, pinned or in use, \
                  or others fill the disk; what finds no room is passed through"
             );
-        }
-    }
-
-    /// The names go first, so that no new pull finds the content; whoever reads it goes on reading,
-    /// and for so long its bytes are not free.
-    fn evict(&mut self, victims: &[Victim]) {
-        for victim in victims {
-            self.space.leaves(&victim.claim);
-        }
-        let writes = victims.iter().map(|victim| Write::RemoveBlob(victim.digest)).collect();
-        if let Err(error) = self.catalog.write_blocking(writes, false) {
-            // The index has forgotten them all the same; a catalog that still names a file that is
-            // gone is set right when somebody asks for it.
-            tracing::warn!(%error, victims = victims.len(), "evicted, but still in the catalog");
-        }
-        for victim in victims {
-            let Victim { digest, claim, hits } = victim;
-            let reader = self.leases.detach(digest);
-            // Its successor may have come already, in the same place.
-            if self.index.blob(digest).hit().is_none_or(|entry| entry.pool != claim.pool)
-                && let Err(error) = self.store.remove_blob(claim.pool, digest)
-            {
-                // It goes on counting as there, which it is. `ringport gc` removes files without
-                // a name.
-                tracing::error!(%digest, %error, "evicted content could not be removed");
-                continue;
-            }
-            match reader {
-                Some(reader) => self.leaving.push((reader, *claim)),
-                None => self.space.has_left(claim),
-            }
-            self.evicted_at.get_or_insert_with(clock::now);
-            self.space.count_eviction(claim.bytes);
-            tracing::debug!(%digest, ?claim, hits, "evicted");
         }
     }
 }

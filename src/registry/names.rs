@@ -7,9 +7,15 @@ use std::sync::Arc;
 
 use super::PullError;
 use super::state::Shared;
-use crate::catalog::CatalogError;
+use crate::catalog::{BlobAt, CatalogError};
 use crate::index::{BlobEntry, LinkEntry, Lookup, TagEntry};
 use crate::oci::{Digest, Scope, Tag};
+
+/// The record that an entry was made of.
+pub(super) fn blob_at(digest: &Digest, entry: &BlobEntry) -> BlobAt {
+    let BlobEntry { size, pool, is_hosted, .. } = *entry;
+    BlobAt { digest: *digest, size, pool, is_hosted }
+}
 
 impl Shared {
     /// Stored content, whoever linked it; asked for by somebody in `scope`.

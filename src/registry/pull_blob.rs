@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::fill_table::Joined;
+use super::names::blob_at;
 use super::state::Registry;
 use super::{Content, Fill, Place, Pull, PullError, commit, fill_table};
 use crate::catalog::Write;
@@ -265,7 +266,8 @@ impl Registry {
             tracing::error!(%digest, "hosted content has no right file; run `ringport verify`");
             return Err(unreadable(scope, format!("the file of hosted {digest} is not right")));
         }
-        let gone = self.shared().catalog.write(vec![Write::RemoveBlob(*digest)], false).await;
+        let write = Write::RemoveBlob(blob_at(digest, entry));
+        let gone = self.shared().catalog.write(vec![write], false).await;
         if let Err(error) = gone {
             tracing::warn!(%digest, %error, "the catalog goes on naming a file that is gone");
         }

@@ -18,6 +18,8 @@ use crate::storage::Pool;
 const DISK_MARGIN_BYTES: u64 = 4 * 1024 * 1024;
 /// For how long a refusal makes a disk count as full, in seconds.
 const REFUSED_SECONDS: u64 = 3;
+/// For how long nothing is tried to be removed from a pool after that has failed, in seconds.
+const FIXED_SECONDS: u64 = 60;
 
 /// A pool that is there, with its limit and its disk.
 pub(super) struct Room {
@@ -28,6 +30,8 @@ pub(super) struct Room {
     disk_free: AtomicU64,
     /// When the disk last refused a fill, Unix seconds.
     refused_at: AtomicU64,
+    /// When content could not be removed, Unix seconds.
+    fixed_at: AtomicU64,
 }
 
 impl Room {
@@ -38,6 +42,7 @@ impl Room {
             on_the_way: AtomicU64::new(0),
             disk_free: AtomicU64::new(u64::MAX),
             refused_at: AtomicU64::new(0),
+            fixed_at: AtomicU64::new(0),
         }
     }
 
@@ -57,6 +62,18 @@ impl Room {
     /// The disk has no room for a fill, or fails it.
     pub(super) fn refused(&self) {
         self.refused_at.store(clock::unix_seconds(), Ordering::Relaxed);
+    }
+
+    /// Content of it cannot be removed: its disk is read-only, or fails.
+    pub(super) fn cannot_remove(&self) {
+        self.fixed_at.store(clock::unix_seconds(), Ordering::Relaxed);
+    }
+
+    /// Whether nothing makes room in it: just now, or until the process is started again.
+    pub(super) fn is_fixed(&self) -> bool {
+        let fixed_at = self.fixed_at.load(Ordering::Relaxed);
+        let was_fixed = clock::unix_seconds().saturating_sub(fixed_at) < FIXED_SECONDS;
+        was_fixed || self.pool.is_poisoned()
     }
 
     fn was_refused(&self) -> bool {

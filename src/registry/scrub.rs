@@ -232,14 +232,16 @@ impl Upkeep {
                 return Ok(Looked::Done);
             }
         }
+        // Its name goes first: a pull that comes now fetches it anew, and what it commits is
+        // another file than the one that is moved.
+        if !self.forget(record)? {
+            return Ok(Looked::Changed);
+        }
         let (kind, count) = match record.is_hosted {
             true => ("hosted", &mut report.damaged_hosted),
             false => ("cached", &mut report.damaged),
         };
         *count += 1;
-        // Its name goes first: a pull that comes now fetches it anew, and what it commits is
-        // another file than the one that is moved.
-        self.forget(record)?;
         match pool.quarantine(&pool.blob_path(&digest), identity) {
             Ok(Some(to)) => {
                 let to = to.display();
@@ -277,7 +279,9 @@ impl Upkeep {
                 return Ok(Looked::Done);
             }
         }
-        self.forget(record)?;
+        if !self.forget(record)? {
+            return Ok(Looked::Done);
+        }
         let (kind, count) = match record.is_hosted {
             true => ("hosted", &mut report.missing_hosted),
             false => ("cached", &mut report.missing),
@@ -299,8 +303,7 @@ impl Upkeep {
             report.out_of_reach += 1;
             return Ok(());
         }
-        self.forget(record)?;
-        report.missing += 1;
+        report.missing += u64::from(self.forget(record)?);
         Ok(())
     }
 
@@ -316,9 +319,12 @@ impl Upkeep {
         ));
     }
 
-    /// Removes a name. Of hosted content for good: it must not come back with a crash.
-    fn forget(&self, record: &BlobRecord) -> Result<(), CatalogError> {
-        self.catalog.write_blocking(vec![Write::RemoveBlob(record.digest)], record.is_hosted)
+    /// Removes a name; `false` when it has changed meanwhile. Of hosted content for good: it must
+    /// not come back with a crash.
+    fn forget(&self, record: &BlobRecord) -> Result<bool, CatalogError> {
+        let writes = vec![Write::RemoveBlob(record.at())];
+        let effects = self.catalog.write_told_blocking(writes, record.is_hosted)?;
+        Ok(effects.iter().any(|effect| effect.is_applied))
     }
 }
 

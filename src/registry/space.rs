@@ -160,6 +160,11 @@ impl Space {
         self.accounts(claim).for_each(|account| account.has_left(claim.bytes));
     }
 
+    /// Content that was about to leave has kept its name, or got it again.
+    pub(super) fn stays(&self, claim: &Claim) {
+        self.accounts(claim).for_each(|account| account.has_left(claim.bytes));
+    }
+
     /// Content made room.
     pub(super) fn count_eviction(&self, bytes: u64) {
         self.evicted.fetch_add(1, Ordering::Relaxed);
@@ -276,10 +281,10 @@ impl Space {
         all.into_iter().find(|(_, lacking)| *lacking > 0)
     }
 
-    /// A limit that is exceeded by what is there already.
+    /// A limit that is exceeded by what is there already. Not of a pool that cannot be emptied.
     pub(super) fn exceeded(&self, except: &[Limit]) -> Option<(Limit, u64)> {
         let owners = self.owners.iter().map(|(owner, it)| (Limit::Owner(*owner), it.lacking(0)));
-        let pools = self.rooms.iter().map(|room| {
+        let pools = self.rooms.iter().filter(|room| !room.is_fixed()).map(|room| {
             let lacking = room.account.lacking(0).max(room.disk_lacking(0));
             (Limit::Pool(room.pool().number()), lacking)
         });
@@ -295,6 +300,18 @@ impl Space {
             Limit::Pool(pool) => self.room(pool).map_or(0, |room| room.account.above_low()),
             Limit::Total => self.total.above_low(),
         }
+    }
+
+    /// Content of this pool cannot be removed.
+    pub(super) fn cannot_remove(&self, pool: u8) {
+        if let Some(room) = self.room(pool) {
+            room.cannot_remove();
+        }
+    }
+
+    /// Whether trying to make room in this pool is of no use.
+    pub(super) fn is_fixed(&self, pool: u8) -> bool {
+        self.room(pool).is_some_and(Room::is_fixed)
     }
 
     /// Whether the disk has no room for these.

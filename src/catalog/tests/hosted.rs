@@ -208,7 +208,7 @@ fn writes_of_one_group_are_refused_one_by_one() {
     let batches =
         [batch(&put, before), batch(&remove, None), batch(&put, before), batch(&other, before)];
     let committed = shared.commit(&batches, true).unwrap();
-    let refused: Vec<bool> = committed.refused.iter().map(Option::is_some).collect();
+    let refused: Vec<bool> = committed.outcomes.iter().map(Result::is_err).collect();
     assert_eq!(refused, [false, false, true, false]);
 }
 

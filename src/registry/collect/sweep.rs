@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::{Collection, GRACE_SECONDS, PIECE};
-use crate::catalog::{BlobRecord, CatalogError, LinkRecord, Write};
+use crate::catalog::{BlobAt, BlobRecord, CatalogError, Effect, LinkRecord, Write};
 use crate::oci::{Digest, Scope};
 
 impl Collection<'_> {
@@ -90,16 +90,13 @@ impl Collection<'_> {
         let candidates: HashSet<Digest> = unlinked.iter().map(|blob| blob.digest).collect();
         let Linked { hosted, cached } = self.linked(&candidates)?;
         let mut writes = Vec::new();
-        let mut gone = Vec::new();
         for blob in unlinked.into_iter().filter(|blob| !hosted.contains(&blob.digest)) {
             if cached.contains(&blob.digest) {
                 self.report.handed_to_cache.add(blob.size);
-                let record = BlobRecord { is_hosted: false, ..blob };
-                writes.push(Write::PutBlob { record, is_synced: true });
+                writes.push(Write::HandToCache(blob.at()));
             } else {
                 self.report.unreachable_blobs.add(blob.size);
-                writes.push(Write::RemoveBlob(blob.digest));
-                gone.push((blob.pool, blob.digest));
+                writes.push(Write::RemoveBlob(blob.at()));
             }
         }
         if self.report.dry_run {
@@ -107,8 +104,13 @@ impl Collection<'_> {
         }
         // The names first: a crash in between leaves files without a name, which the next run
         // finds, and never a name without its file.
-        upkeep.catalog.write_blocking(writes, true)?;
-        for (pool, digest) in gone {
+        let effects = upkeep.catalog.write_told_blocking(writes.clone(), true)?;
+        for (write, Effect { is_applied, .. }) in writes.iter().zip(effects) {
+            // What has changed meanwhile stays.
+            let Write::RemoveBlob(BlobAt { pool, digest, .. }) = *write else { continue };
+            if !is_applied {
+                continue;
+            }
             // In a missing pool it waits as a file without a name for the pool to come back.
             if !upkeep.store.has_pool(pool) {
                 continue;

@@ -4,15 +4,24 @@ use std::collections::HashSet;
 
 use super::super::eviction::{self, Choice, ROUNDS_MAX, SAMPLES};
 use super::{BATCH_MAX, Claim, Limit, RoomMaker};
+use crate::catalog::BlobRecord;
 use crate::index::{self, BlobEntry};
 use crate::oci::Digest;
 use crate::runtime::clock;
 
 /// Content that may go.
+#[derive(Debug, Clone)]
 pub(super) struct Victim {
-    pub(super) digest: Digest,
-    pub(super) claim: Claim,
+    pub(super) record: BlobRecord,
     pub(super) hits: u32,
+}
+
+impl Victim {
+    /// What it is counted as.
+    pub(super) fn claim(&self) -> Claim {
+        let BlobRecord { pool, owner, size, .. } = self.record;
+        Claim { pool, owner, bytes: size }
+    }
 }
 
 impl RoomMaker {
@@ -26,8 +35,8 @@ impl RoomMaker {
             let Some((victim, is_spared)) = self.choose_one(limit, &chosen, rounds) else { break };
             // That nothing better is left has just been found out.
             rounds = if is_spared { 1 } else { ROUNDS_MAX };
-            bytes += victim.claim.bytes;
-            chosen.insert(victim.digest);
+            bytes += victim.record.size;
+            chosen.insert(victim.record.digest);
             victims.push(victim);
         }
         victims
@@ -48,7 +57,7 @@ impl RoomMaker {
             let (samples, mut victims): (Vec<_>, Vec<_>) = drawn
                 .into_iter()
                 .filter_map(|drawn| self.judge(&drawn, now))
-                .filter(|(_, victim)| !chosen.contains(&victim.digest))
+                .filter(|(_, victim)| !chosen.contains(&victim.record.digest))
                 .unzip();
             match eviction::choose(&samples, now_minute) {
                 Choice::Victim(n) => return Some((victims.swap_remove(n), false)),
@@ -71,12 +80,13 @@ impl RoomMaker {
     /// these are all. Few of many, and any in a table that is almost empty, are rarely drawn: then
     /// the table is looked through for them, from a random place on.
     fn draw(&mut self, limit: Limit, now: u64) -> (Vec<index::Sample>, bool) {
-        let Self { index, store, random, .. } = self;
-        // What is in a missing pool frees nothing.
+        let Self { index, store, space, random, .. } = self;
+        // What is in a missing pool frees nothing, nor what cannot be removed.
         let counts = |drawn: &index::Sample| {
             let BlobEntry { pool, owner, is_hosted, keeping, .. } = drawn.entry;
             let must_stay = is_hosted || keeping.must_stay(now);
-            !must_stay && limit.counts(pool, owner) && store.has_pool(pool)
+            let may_go = !must_stay && limit.counts(pool, owner);
+            may_go && store.has_pool(pool) && !space.is_fixed(pool)
         };
         let table = index.counts();
         let is_sparse = table.blobs < table.slots / SAMPLES as u64;
@@ -121,7 +131,8 @@ impl RoomMaker {
             is_leased: self.leases.holds(&digest),
             is_needed: self.needs.contains(&digest, now),
         };
-        Some((sample, Victim { digest, claim: Claim { pool, owner, bytes: size }, hits }))
+        let record = BlobRecord { digest, size, pool, is_hosted, owner, keeping };
+        Some((sample, Victim { record, hits }))
     }
 }
 

@@ -5,7 +5,7 @@ use futures_channel::oneshot;
 use super::super::eviction;
 use super::super::{Due, IndexFeed, Lease, SpaceLimits, space};
 use super::*;
-use crate::catalog::{BlobRecord, NO_OWNER};
+use crate::catalog::{BlobRecord, NO_OWNER, Write};
 use crate::index::IndexOptions;
 use crate::keeping::Keeping;
 use crate::oci::{Algorithm, Digest};
@@ -162,11 +162,12 @@ fn bytes_that_are_still_read_are_not_promised_to_others() {
     let all: Vec<_> = (0..16).map(|n| rig.blob(n, false)).collect();
     // Opened between the choice and the removal.
     let victims = rig.maker.choose(Limit::Total, 2 * MIB);
-    let lease = rig.lease(&victims[0].digest);
-    rig.maker.evict(&victims);
+    let read = victims[0].record.digest;
+    let lease = rig.lease(&read);
+    assert_eq!(rig.maker.evict(victims), 2);
     assert_eq!((rig.maker.space.used(), rig.maker.space.leaving()), (14 * MIB, MIB));
     // Its successor has a lease of its own.
-    let _successor = rig.lease(&victims[0].digest);
+    let _successor = rig.lease(&read);
     assert!(rig.maker.space.try_reserve(claim(2)).is_none());
     let promised = rig.maker.space.try_reserve(claim(1)).unwrap();
     drop(lease);
@@ -282,8 +283,9 @@ fn what_is_pinned_stays_until_it_expires_and_what_expired_goes_first() {
 
     let victims = |rig: &mut Rig, mebibytes| {
         let victims = rig.maker.choose(Limit::Total, mebibytes * MIB);
-        rig.maker.evict(&victims);
-        victims.into_iter().map(|victim| victim.digest).collect::<Vec<_>>()
+        let digests = victims.iter().map(|victim| victim.record.digest).collect::<Vec<_>>();
+        rig.maker.evict(victims);
+        digests
     };
     let first = victims(&mut rig, 2);
     assert!(expired.iter().all(|digest| first.contains(digest)), "{first:?}");
@@ -295,4 +297,73 @@ fn what_is_pinned_stays_until_it_expires_and_what_expired_goes_first() {
     assert!(all.try_recv().unwrap().is_none() && rig.maker.space.is_stuck());
     assert_eq!((is_stored(&rig, &pinned), is_stored(&rig, &others)), (2, 0));
     assert_eq!(rig.maker.space.used(), 2 * MIB, "pinned content counts as used");
+}
+
+#[test]
+fn what_has_become_hosted_or_is_being_committed_is_not_evicted_any_more() {
+    let mut rig = Rig::new();
+    let all: Vec<_> = (0..16).map(|n| rig.blob(n, false)).collect();
+    let victims = rig.maker.choose(Limit::Total, 3 * MIB);
+    let (pushed, moved) = (victims[0].record.clone(), victims[1].record.digest);
+    let (pushed_digest, left) = (pushed.digest, victims[2].record.digest);
+    // A push makes the first of them ours, and another one is being committed.
+    let record = BlobRecord { is_hosted: true, ..pushed };
+    let write = Write::PutBlob { record: record.clone(), is_synced: true };
+    rig.maker.catalog.write_blocking(vec![write], true).unwrap();
+    let store = rig.maker.store.clone();
+    let turn = pollster::block_on(store.turn(&moved));
+    assert_eq!(rig.maker.evict(victims.clone()), 1);
+    assert!(rig.is_stored(&pushed_digest) && rig.is_stored(&moved) && !rig.is_stored(&left));
+    assert_eq!(rig.maker.catalog.blob_now(&pushed_digest).unwrap(), Some(record));
+    assert_eq!((rig.maker.space.used(), rig.maker.space.leaving()), (14 * MIB, 0));
+    drop(turn);
+    assert_eq!(rig.maker.evict(victims), 1);
+    assert_eq!(all.iter().filter(|digest| rig.is_stored(digest)).count(), 14);
+    assert_eq!((rig.maker.space.used(), rig.maker.space.leaving()), (13 * MIB, 0));
+}
+
+#[test]
+fn what_cannot_be_removed_keeps_its_name_and_its_pool_is_left_alone() {
+    let limits =
+        SpaceLimits { total: 16 * MIB, pools: [(1, 8 * MIB)].into(), ..Default::default() };
+    let mut rig = Rig::with(limits);
+    // A folder is in the place of each file of the root: no unlink removes it.
+    let fixed: Vec<_> = (0..14).map(|n| rig.blob(n, false)).collect();
+    for digest in &fixed {
+        let path = rig.maker.store.pool(ROOT_POOL).unwrap().blob_path(digest);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+    }
+    let mut much = rig.wait_for(8);
+    rig.maker.make_room();
+    assert!(much.try_recv().unwrap().is_none() && rig.maker.space.is_stuck());
+    assert!(fixed.iter().all(|digest| rig.is_stored(digest)), "forgotten, and still there");
+    for digest in &fixed {
+        assert!(rig.maker.catalog.blob_now(digest).unwrap().is_some());
+    }
+    assert_eq!((rig.maker.space.used(), rig.maker.space.leaving()), (14 * MIB, 0));
+    assert!(rig.maker.space.is_fixed(ROOT_POOL) && !rig.maker.space.is_fixed(1));
+    // The other one still makes room.
+    let other: Vec<_> = (20..22).map(|n| rig.blob_in(n, false, 1, NO_OWNER)).collect();
+    let mut two = rig.wait_for_claim(Claim { pool: 1, ..claim(2) });
+    rig.maker.queue.rotate_right(1);
+    rig.maker.make_room();
+    assert!(two.try_recv().unwrap().is_some());
+    assert!(!other.iter().any(|digest| rig.is_stored(digest)));
+    assert!(fixed.iter().all(|digest| rig.is_stored(digest)));
+}
+
+#[test]
+fn bytes_that_have_just_become_free_are_not_counted_twice() {
+    let mut rig = Rig::new();
+    let digest = rig.blob(1, false);
+    let lease = rig.lease(&digest);
+    let reader = rig.maker.leases.detach(&digest).unwrap();
+    let huge = Claim { bytes: 1 << 60, ..claim(0) };
+    rig.maker.space.leaves(&huge);
+    rig.maker.leaving.push((reader, huge));
+    drop(lease);
+    // The disk is asked after its last reader has gone, so it has told of these bytes.
+    rig.maker.make_room();
+    assert!(rig.maker.space.disk_free_in(ROOT_POOL).unwrap() < 1 << 60);
 }
