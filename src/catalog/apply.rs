@@ -23,7 +23,7 @@ pub(super) struct Batch<'a> {
 pub(super) struct Tables<'t> {
     commit: u64,
     blobs: Table<'t, &'static str, BlobValue>,
-    unsynced: Table<'t, &'static str, ()>,
+    unsynced: Table<'t, &'static str, u64>,
     suspects: Table<'t, &'static str, ()>,
     tags: Table<'t, ScopedKey, (&'static str, u64)>,
     links: Table<'t, ScopedKey, (&'static str, u64)>,
@@ -113,7 +113,7 @@ impl<'t> Tables<'t> {
             }
             // It needs the record that it changes.
             Write::HandToCache(_) => Ok(()),
-            Write::Synced(digest) => self.not_doubtful(digest),
+            Write::Synced { digest, until } => self.synced(digest, *until),
             Write::PutTag(record) => {
                 let digest = record.digest.to_string();
                 let value = (digest.as_str(), record.checked_at);
@@ -165,7 +165,7 @@ impl<'t> Tables<'t> {
         if is_synced {
             self.unsynced.remove(digest.as_str()).map_err(failed)?;
         } else {
-            self.unsynced.insert(digest.as_str(), ()).map_err(failed)?;
+            self.unsynced.insert(digest.as_str(), self.commit).map_err(failed)?;
         }
         Ok(())
     }
@@ -175,6 +175,13 @@ impl<'t> Tables<'t> {
         self.suspects.remove(digest.as_str()).map_err(failed)?;
         self.unsynced.remove(digest.as_str()).map_err(failed)?;
         Ok(())
+    }
+
+    /// What was put later may not have been there when the disk was synced.
+    fn synced(&mut self, digest: &Digest, Moment(until): Moment) -> Result<(), CatalogError> {
+        let key = digest.to_string();
+        let noted = self.unsynced.get(key.as_str()).map_err(failed)?.map(|value| value.value());
+        if noted.is_none_or(|commit| commit <= until) { self.not_doubtful(digest) } else { Ok(()) }
     }
 
     fn put_referrer(&mut self, record: &ReferrerRecord) -> Result<(), CatalogError> {

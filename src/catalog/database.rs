@@ -133,7 +133,7 @@ impl Shared {
             meta.insert(IN_USE, &b""[..]).map_err(failed)?;
             // Everything was synced before the store is left; suspects stay what they are.
             let mut unsynced = transaction.open_table(UNSYNCED).map_err(failed)?;
-            unsynced.retain(|_, ()| false).map_err(failed)?;
+            unsynced.retain(|_, _| false).map_err(failed)?;
         }
         transaction.commit().map_err(failed)
     }
@@ -168,7 +168,7 @@ fn take_into_use(database: &Database) -> Result<Opened, CatalogError> {
     };
     // Look-ups count on every table being there.
     drop(Tables::open(&transaction, 0)?);
-    older::take_over(&transaction)?;
+    older::take_over_all(&transaction)?;
     let is_intact = last_user.is_empty() || last_user == boot;
     if !is_intact {
         suspect_unsynced(&transaction)?;

@@ -133,8 +133,14 @@ pub enum Write {
     /// Hosted content that only upstreams' repositories link is cached from now on, if its record
     /// is still this one.
     HandToCache(BlobAt),
-    /// The bytes of this content are on the disk now, and right if they were doubtful.
-    Synced(Digest),
+    /// The bytes of this content are on the disk now, and right if they were doubtful; those that
+    /// were put by then, before the disk was synced.
+    Synced {
+        /// The content.
+        digest: Digest,
+        /// [`Catalog::moment`] before the sync began.
+        until: Moment,
+    },
     /// Bind a tag.
     PutTag(TagRecord),
     /// Forget a tag.
@@ -175,8 +181,7 @@ pub struct Effect {
     pub before: Option<BlobRecord>,
 }
 
-/// A point in the order of commits, within the life of this process: see
-/// [`Catalog::write_unless_deleted`].
+/// A point in the order of commits, within the life of this process: see [`Catalog::moment`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment(u64);
 
@@ -276,8 +281,9 @@ impl Catalog {
         self.send(writes, None, durable)?.await.unwrap_or(Err(CatalogError::Closed))
     }
 
-    /// Now, for [`Catalog::write_unless_deleted`]: to be asked before the first look at a name
-    /// that is to be put, by a push when its last request begins.
+    /// Now. For [`Catalog::write_unless_deleted`] to be asked before the first look at a name
+    /// that is to be put, by a push when its last request begins; for [`Write::Synced`] before the
+    /// sync.
     pub fn moment(&self) -> Moment {
         self.shared.moment()
     }

@@ -2,7 +2,7 @@
 
 use redb::{ReadableTable, TableDefinition, TableHandle, Value, WriteTransaction};
 
-use super::record::{BLOBS, BlobValue, NO_OWNER};
+use super::record::{BLOBS, NO_OWNER, UNSYNCED};
 use super::{CatalogError, failed};
 
 type V1 = (u64, u8, u8);
@@ -13,21 +13,27 @@ const BLOBS_V1: TableDefinition<'_, &str, V1> = TableDefinition::new("blobs.v1")
 /// Content before it was kept on terms: the same, and its owner.
 const BLOBS_V2: TableDefinition<'_, &str, V2> = TableDefinition::new("blobs.v2");
 
+/// Unsynced content before its commit was noted.
+const UNSYNCED_V1: TableDefinition<'_, &str, ()> = TableDefinition::new("unsynced.v1");
+
 /// Brings the records of an older version into the present form.
-pub(super) fn take_over(transaction: &WriteTransaction) -> Result<(), CatalogError> {
+pub(super) fn take_over_all(transaction: &WriteTransaction) -> Result<(), CatalogError> {
     let with_owner = |(size, pool, flags): V1| (size, pool, flags, NO_OWNER, 0, 0);
-    take_over_blobs(transaction, BLOBS_V1, with_owner)?;
+    take_over(transaction, BLOBS_V1, BLOBS, with_owner)?;
     let with_terms = |(size, pool, flags, owner): V2| (size, pool, flags, owner, 0, 0);
-    take_over_blobs(transaction, BLOBS_V2, with_terms)
+    take_over(transaction, BLOBS_V2, BLOBS, with_terms)?;
+    take_over(transaction, UNSYNCED_V1, UNSYNCED, |()| 0)
 }
 
-fn take_over_blobs<V>(
+fn take_over<V, N>(
     transaction: &WriteTransaction,
     from: TableDefinition<'static, &'static str, V>,
-    to_present: impl Fn(V) -> BlobValue,
+    to: TableDefinition<'static, &'static str, N>,
+    to_present: impl Fn(V) -> N,
 ) -> Result<(), CatalogError>
 where
     V: for<'a> Value<SelfType<'a> = V> + 'static,
+    N: for<'a> Value<SelfType<'a> = N> + 'static,
 {
     let mut tables = transaction.list_tables().map_err(failed)?;
     if !tables.any(|table| table.name() == from.name()) {
@@ -35,10 +41,10 @@ where
     }
     {
         let old = transaction.open_table(from).map_err(failed)?;
-        let mut blobs = transaction.open_table(BLOBS).map_err(failed)?;
+        let mut present = transaction.open_table(to).map_err(failed)?;
         for entry in old.iter().map_err(failed)? {
             let (key, value) = entry.map_err(failed)?;
-            blobs.insert(key.value(), to_present(value.value())).map_err(failed)?;
+            present.insert(key.value(), to_present(value.value())).map_err(failed)?;
         }
     }
     transaction.delete_table(from).map_err(failed)?;

@@ -22,8 +22,8 @@ pub(super) const TAGS: TableDefinition<'_, ScopedKey, (&str, u64)> =
 pub(super) const LINKS: TableDefinition<'_, ScopedKey, (&str, u64)> =
     TableDefinition::new("links.v2");
 
-/// digest → (): cached content whose bytes may not be on the disk yet.
-pub(super) const UNSYNCED: TableDefinition<'_, &str, ()> = TableDefinition::new("unsynced.v1");
+/// digest → the commit that put it: cached content whose bytes may not be on the disk yet.
+pub(super) const UNSYNCED: TableDefinition<'_, &str, u64> = TableDefinition::new("unsynced.v2");
 
 /// digest → (): content that was unsynced at a power cut, until it has been checked.
 pub(super) const SUSPECTS: TableDefinition<'_, &str, ()> = TableDefinition::new("suspects.v1");

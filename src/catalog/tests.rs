@@ -245,7 +245,8 @@ fn what_a_power_cut_made_doubtful_stays_so_until_it_is_checked() {
         thread.join().unwrap();
     }
     let (catalog, thread, _, _) = start(&path);
-    wait(catalog.write(vec![Write::Synced(digest())], true)).unwrap();
+    wait(catalog.write(vec![Write::Synced { digest: digest(), until: catalog.moment() }], true))
+        .unwrap();
     stop(&catalog, thread);
     let (catalog, thread, _, opened) = start(&path);
     assert!(opened.is_intact && opened.suspects.is_empty());
@@ -353,5 +354,49 @@ fn content_is_removed_or_replaced_only_where_the_record_is_the_one_that_was_mean
         };
         assert_eq!(told.take(), [now], "{what}");
     }
+    stop(&catalog, thread);
+}
+
+#[test]
+fn a_sync_vouches_for_nothing_that_was_put_after_it_began() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.redb");
+    let (mut catalog, mut thread, ..) = start(&path);
+    wait(catalog.write(vec![blob(false)], true)).unwrap();
+    let until = catalog.moment();
+    // Fetched again, while the disk is being synced.
+    wait(catalog.write(vec![blob(false)], true)).unwrap();
+    for (until, suspects) in [(Some(until), 1), (None, 0)] {
+        let until = until.unwrap_or_else(|| catalog.moment());
+        wait(catalog.write(vec![Write::Synced { digest: digest(), until }], true)).unwrap();
+        // Without an order, as after a power cut.
+        catalog.close(false);
+        thread.join().unwrap();
+        database::tests::pretend_another_boot(&path);
+        let opened;
+        (catalog, thread, _, opened) = start(&path);
+        assert_eq!(opened.suspects.len(), suspects);
+    }
+    stop(&catalog, thread);
+}
+
+#[test]
+fn what_an_older_version_left_unsynced_is_suspect_after_a_power_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.redb");
+    let (catalog, thread, ..) = start(&path);
+    stop(&catalog, thread);
+    database::tests::tamper(&path, |transaction| {
+        let old = redb::TableDefinition::<&str, ()>::new("unsynced.v1");
+        transaction.open_table(old).unwrap().insert(digest().to_string().as_str(), ()).unwrap();
+    });
+    database::tests::pretend_another_boot(&path);
+    let (catalog, thread, _, opened) = start(&path);
+    assert_eq!(opened.suspects, [digest()]);
+    wait(catalog.write(vec![Write::Synced { digest: digest(), until: catalog.moment() }], true))
+        .unwrap();
+    stop(&catalog, thread);
+    let (catalog, thread, _, opened) = start(&path);
+    assert_eq!(opened.suspects, []);
     stop(&catalog, thread);
 }

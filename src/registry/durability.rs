@@ -57,9 +57,12 @@ impl Syncer {
 /// Syncs the pools that got something, and clears the notes of what they got. A pool that fails
 /// is read-only from then on; what it got stays noted.
 fn sync(store: &Store, catalog: &Catalog, batch: &[(Digest, u8)]) {
+    // What is committed from now on may miss the sync.
+    let until = catalog.moment();
     for pool in store.pools() {
         let of_pool = batch.iter().filter(|(_, number)| *number == pool.number());
-        let writes: Vec<Write> = of_pool.map(|(digest, _)| Write::Synced(*digest)).collect();
+        let synced = |(digest, _): &(Digest, u8)| Write::Synced { digest: *digest, until };
+        let writes: Vec<Write> = of_pool.map(synced).collect();
         if writes.is_empty() {
             continue;
         }

@@ -195,7 +195,7 @@ impl IndexFeed {
             }
             Write::RemoveBlob(at) => writer.remove_blob(&at.digest),
             // What the index does not answer for.
-            Write::Synced(_)
+            Write::Synced { .. }
             | Write::HandToCache(_)
             | Write::PutReferrer(_)
             | Write::RemoveReferrer(_)
