@@ -9,6 +9,8 @@ use std::task::{Context, Poll};
 use monoio::io::poll_io::{AsyncRead, AsyncWrite, ReadBuf};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt, IntoPollIo};
 use monoio::net::ListenerOpts;
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
 
 /// One worker's own listening socket. All workers bind the same address with SO_REUSEPORT, and the
 /// kernel spreads connections over them.
@@ -48,15 +50,21 @@ impl TcpListener {
     /// As accept(2), except that nobody waits.
     pub fn accept_waiting(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
         set_nonblocking(self.borrow())?;
-        match rustix::net::acceptfrom_with(self.borrow(), rustix::net::SocketFlags::CLOEXEC) {
-            Ok((socket, _)) => {
-                let stream = std::net::TcpStream::from(socket);
-                let peer = stream.peer_addr()?;
-                let stream = monoio::net::TcpStream::from_std(stream)?;
-                Ok(Some((TcpStream::prepare(stream)?, peer)))
+        loop {
+            let (socket, peer) =
+                match rustix::net::acceptfrom_with(self.borrow(), SocketFlags::CLOEXEC) {
+                    Ok(accepted) => accepted,
+                    Err(Errno::AGAIN) => return Ok(None),
+                    Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                    Err(errno) => return Err(errno.into()),
+                };
+            // One whose client has gone already must not hide those behind it. Its address is
+            // asked of accept: the socket of such a one has none any more.
+            let made = monoio::net::TcpStream::from_std(std::net::TcpStream::from(socket))
+                .and_then(TcpStream::prepare);
+            if let (Ok(stream), Some(Ok(peer))) = (made, peer.map(SocketAddr::try_from)) {
+                return Ok(Some((stream, peer)));
             }
-            Err(rustix::io::Errno::AGAIN) => Ok(None),
-            Err(errno) => Err(errno.into()),
         }
     }
 
@@ -82,7 +90,7 @@ fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// # Errors
 /// As bind(2).
 pub fn probe_address(address: SocketAddr) -> io::Result<SocketAddr> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+    use rustix::net::{AddressFamily, SocketType, sockopt};
     let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let flags = SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;

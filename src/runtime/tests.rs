@@ -142,3 +142,21 @@ fn calls_that_take_long_hold_up_no_others() {
         assert_eq!(ended, vec![Ok(true); 8]);
     });
 }
+
+#[test]
+fn a_client_that_has_gone_hides_no_other_that_waits() {
+    on_workers(1, Driver::Epoll, |_| async {
+        let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let gone = std::net::TcpStream::connect(address).unwrap();
+        // Closed by a reset, which takes its address from the socket on this side.
+        socket2::SockRef::from(&gone).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(gone);
+        let waiting = std::net::TcpStream::connect(address).unwrap();
+        let mut peers = Vec::new();
+        while let Some((_, peer)) = listener.accept_waiting().unwrap() {
+            peers.push(peer);
+        }
+        assert!(peers.contains(&waiting.local_addr().unwrap()), "{peers:?}");
+    });
+}
