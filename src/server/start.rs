@@ -237,7 +237,7 @@ fn start_workers(parts: Parts, driver: Driver) -> Result<(Workers, Arc<Shared>),
         let (parts, listening) = (of_workers.clone(), listening.clone());
         async move {
             // The receiver is gone when another worker failed; then the process is ending.
-            let _ = listening.send(parts.make_worker(&context));
+            let _ = listening.send(make_guarded(async { parts.make_worker(&context) }).await);
             std::future::pending::<()>().await;
         }
     };
@@ -253,6 +253,15 @@ fn start_workers(parts: Parts, driver: Driver) -> Result<(Workers, Arc<Shared>),
     let registry = parts.shared(&workers)?;
     store_metrics::remote_tiers(&parts.metrics, &registry);
     Ok((workers, registry))
+}
+
+/// A panic while a worker is made is a failure to start, not a start that never ends.
+async fn make_guarded(
+    make: impl Future<Output = Result<(), ServeError>>,
+) -> Result<(), ServeError> {
+    runtime::catch_panic(make).await.unwrap_or_else(|message| {
+        Err(ServeError::System { what: "a worker", source: io::Error::other(message) })
+    })
 }
 
 /// Raises the soft limit on descriptors to the hard one and tells when even that is too little.
@@ -282,4 +291,17 @@ fn worker_count(config: &Config) -> usize {
 /// that connected to a listener of ours that goes away again would be reset.
 fn reserve(address: SocketAddr) -> Result<SocketAddr, ServeError> {
     runtime::probe_address(address).map_err(|source| ServeError::Listen { address, source })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_while_a_worker_is_made_is_told() {
+        assert!(pollster::block_on(make_guarded(async { Ok(()) })).is_ok());
+        let error = pollster::block_on(make_guarded(async { panic!("a bug") })).unwrap_err();
+        assert!(error.to_string().contains("a bug"), "{error}");
+    }
 }
