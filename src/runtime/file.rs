@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::RenameFlags;
+use rustix::fs::{OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::blocking::blocking;
@@ -24,15 +24,29 @@ impl File {
     /// Opens an existing file for reading and tells its length in bytes.
     ///
     /// # Errors
-    /// As open(2) and fstat(2); a symbolic link as last path component is refused.
+    /// As open(2) and fstat(2); a symbolic link as last path component is refused. EISDIR for
+    /// whatever else is no regular file.
     pub async fn open(path: PathBuf) -> io::Result<(Arc<std::fs::File>, u64)> {
         blocking(move || {
-            let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-            let file = OpenOptions::new().read(true).custom_flags(nofollow).open(path)?;
-            let length = file.metadata()?.len();
+            let (file, length) = Self::open_regular(&path)?;
             Ok((Arc::new(file), length))
         })
         .await?
+    }
+
+    /// The same from a thread that may wait.
+    ///
+    /// # Errors
+    /// As [`File::open`].
+    pub fn open_regular(path: &Path) -> io::Result<(std::fs::File, u64)> {
+        // Without waiting: a FIFO that somebody put there must not hold us up for ever.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(Errno::ISDIR.into());
+        }
+        Ok((file, metadata.len()))
     }
 
     /// Creates a file that must not exist yet, for writing and reading, mode 0600.

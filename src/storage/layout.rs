@@ -2,7 +2,6 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -214,8 +213,7 @@ impl Store {
     ) -> io::Result<Option<Bytes>> {
         let (path, digest) = (self.pool(pool)?.blob_path(digest), *digest);
         let read = blocking(move || {
-            let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-            let file = OpenOptions::new().read(true).custom_flags(nofollow).open(path)?;
+            let (file, _) = File::open_regular(&path)?;
             let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
             // One byte more would show that it has grown.
             io::Read::read_to_end(&mut io::Read::take(file, size.saturating_add(1)), &mut content)?;

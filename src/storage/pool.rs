@@ -166,7 +166,12 @@ pub(super) fn is_disk_fault(error: &io::Error) -> bool {
 fn sweep(staging: &Path) -> io::Result<usize> {
     let mut swept = 0;
     for entry in std::fs::read_dir(staging)? {
-        std::fs::remove_file(entry?.path())?;
+        let entry = entry?;
+        // Nothing of ours, but no reason not to start either.
+        match entry.file_type()?.is_dir() {
+            true => std::fs::remove_dir_all(entry.path())?,
+            false => std::fs::remove_file(entry.path())?,
+        }
         swept += 1;
     }
     Ok(swept)

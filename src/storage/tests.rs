@@ -110,9 +110,10 @@ fn a_store_is_opened_once_and_swept_at_the_next_start() {
     let refused = Store::open(folder.path()).err().unwrap();
     assert!(matches!(refused, StoreError::Locked { .. }), "{refused}");
     std::fs::write(folder.path().join("staging/left-over"), b"half").unwrap();
+    std::fs::create_dir_all(folder.path().join("staging/lost/found")).unwrap();
     drop(store);
     let (_store, swept) = Store::open(folder.path()).unwrap();
-    assert_eq!(swept, 1);
+    assert_eq!(swept, 2);
     assert_eq!(files_below(&folder.path().join("staging")), 0);
 }
 
@@ -272,4 +273,26 @@ fn what_is_not_the_pool_is_refused_in_so_many_words() {
     let wanted = WantedPool { number: 2, name: "b", path: &path, is_made: true };
     let held = other.open_pool(&STORE, wanted).unwrap_err();
     assert!(matches!(held, StoreError::Locked { .. }), "{held}");
+}
+
+#[test]
+fn what_is_no_file_is_no_content_and_holds_up_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(folder.path()).unwrap();
+    let digest = Digest::of(Algorithm::Sha256, b"");
+    let path = store.pool(ROOT_POOL).unwrap().blob_path(&digest);
+    let mode = rustix::fs::Mode::RWXU;
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let store = Arc::new(store);
+    on_workers(1, crate::runtime::Driver::Epoll, move |_| {
+        let store = store.clone();
+        async move {
+            let opened = store.open_blob(ROOT_POOL, &digest, 0);
+            let opened = crate::runtime::timeout(std::time::Duration::from_secs(10), opened).await;
+            assert!(opened.unwrap().unwrap().is_none());
+            let read = store.read_small(ROOT_POOL, &digest, 0);
+            let read = crate::runtime::timeout(std::time::Duration::from_secs(10), read).await;
+            assert!(read.unwrap().unwrap().is_none());
+        }
+    });
 }

@@ -1,7 +1,6 @@
 //! Finding out what the tags of a hosted repository lead to.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io::{self, Read};
 
 use super::{Collection, PIECE};
@@ -9,6 +8,7 @@ use crate::catalog::{BlobRecord, CatalogError, LinkRecord};
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::oci::{Digest, Manifest, Scope};
 use crate::registry::upkeep::Upkeep;
+use crate::runtime::File;
 
 /// One repository, as gc sees it.
 #[derive(Default)]
@@ -109,7 +109,8 @@ impl Upkeep {
         let path = self.store.pool(record.pool)?.blob_path(&record.digest);
         let mut bytes = Vec::new();
         // One more than allowed, to notice what is too large.
-        File::open(path)?.take(MANIFEST_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        let (file, _) = File::open_regular(&path)?;
+        file.take(MANIFEST_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 }
