@@ -101,6 +101,13 @@ pub struct TombstoneRecord {
 }
 
 impl ReferrerRecord {
+    /// A record for [`Write::RemoveReferrer`](super::Write::RemoveReferrer), of which only the key
+    /// counts.
+    pub fn key(scope: Scope, subject: Digest, referrer: Digest) -> Self {
+        let (media_type, annotations) = (String::new(), Bytes::new());
+        Self { scope, subject, referrer, artifact_type: None, size: 0, media_type, annotations }
+    }
+
     /// Whether the catalog can keep it.
     pub(super) fn check(&self) -> Result<(), CatalogError> {
         let artifact_type = self.artifact_type.as_deref().unwrap_or("");

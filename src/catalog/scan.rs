@@ -8,7 +8,7 @@ use redb::{ReadTransaction, ReadableDatabase, TableDefinition, Value};
 
 use super::record::{BLOBS, LINKS, ScopedKey, TAGS};
 use super::{BlobRecord, Catalog, CatalogError, LinkRecord, TagRecord, failed};
-use crate::oci::{Digest, Scope};
+use crate::oci::{Digest, Scope, Tag};
 
 /// A piece of a walk.
 #[derive(Debug)]
@@ -65,6 +65,18 @@ impl Catalog {
         self.scan_scoped(LINKS, Some(scope), after, max, LinkRecord::read)
     }
 
+    /// The next `max` tags, hosted ones first, ordered by upstream, repository and name. Blocks.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn scan_tags(
+        &self,
+        after: Option<&Mark>,
+        max: usize,
+    ) -> Result<Piece<TagRecord>, CatalogError> {
+        self.scan_scoped(TAGS, None, after, max, TagRecord::read)
+    }
+
     /// The next `max` tags of one repository, ordered by name. Blocks.
     ///
     /// # Errors
@@ -93,6 +105,18 @@ impl Catalog {
         let key = (scope.upstream_str(), scope.repository.as_str(), digest.as_str());
         let found = table.get(key).map_err(failed)?;
         found.map(|value| LinkRecord::read(key, value.value())).transpose()
+    }
+
+    /// What a tag is bound to, as [`Catalog::find_tag`]. Blocks.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn tag_now(&self, scope: &Scope, tag: &Tag) -> Result<Option<TagRecord>, CatalogError> {
+        let transaction = self.snapshot()?;
+        let table = transaction.open_table(TAGS).map_err(failed)?;
+        let key = (scope.upstream_str(), scope.repository.as_str(), tag.as_str());
+        let found = table.get(key).map_err(failed)?;
+        found.map(|value| TagRecord::read(key, value.value())).transpose()
     }
 
     /// Whether this content is in the store, as [`Catalog::find_blob`]. Blocks.

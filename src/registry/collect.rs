@@ -7,17 +7,20 @@
 //! keeps its whole repository: what it refers to is not known.
 
 mod mark;
+mod prune;
 mod sweep;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+pub use prune::Pruned;
+
 use super::lists::LIST_SECONDS_MAX;
 use super::scrub::CATALOG_LOST;
 use super::upkeep::{Problems, Progress, Upkeep};
-use crate::catalog::{CatalogError, LinkRecord, Mark, Write};
+use crate::catalog::{CatalogError, LinkRecord, Mark, ReferrerRecord, Write};
 use crate::oci::{Digest, Scope};
 use crate::runtime::clock;
 use crate::storage::Pool;
@@ -172,32 +175,48 @@ impl Collection<'_> {
         let mut after = None;
         loop {
             let piece = self.upkeep.catalog.scan_links(after.as_ref(), PIECE)?;
+            let is_over = piece.records.last().is_none_or(|link| link.scope.upstream.is_some());
             let mut gone = Vec::new();
             for link in piece.records {
                 // A hosted manifest is not forgotten with its content: a push can bring it back,
                 // and until then its repository is kept whole.
-                let is_needed = link.scope.upstream.is_none() && link.media_type.is_some();
-                if self.is_old(link.linked_at)
-                    && !is_needed
+                if link.scope.upstream.is_none()
+                    && link.media_type.is_none()
+                    && self.is_old(link.linked_at)
                     && self.upkeep.catalog.blob_now(&link.digest)?.is_none()
                 {
                     self.report.dangling_links.add(0);
                     gone.push(link);
                 }
             }
-            self.remove_links(gone, &HashSet::new())?;
+            if !gone.is_empty() {
+                let upkeep = self.upkeep;
+                // A push that finds such a link makes it anew, and brings the content.
+                let _removing = (!self.report.dry_run).then(|| upkeep.gate.removing());
+                self.remove_links(gone, &HashSet::new(), &HashMap::new())?;
+            }
             after = piece.next;
-            if after.is_none() || self.progress.is_stopped() {
+            if self.progress.is_stopped() {
                 return Ok(());
             }
+            // Hosted links come before all others.
+            if after.is_none() || is_over {
+                break;
+            }
         }
+        let go_on = || !self.progress.is_stopped();
+        let pruned = self.upkeep.prune(self.began, self.report.dry_run, go_on)?;
+        self.report.dangling_links.count += pruned.links;
+        Ok(())
     }
 
     /// Removes links, except those made anew since they were found and those to `spared` content.
+    /// `subjects` tells which manifests refer to which: that goes with the link.
     fn remove_links(
         &mut self,
         links: Vec<LinkRecord>,
         spared: &HashSet<Digest>,
+        subjects: &HashMap<Digest, Digest>,
     ) -> Result<(), CatalogError> {
         if self.report.dry_run || links.is_empty() {
             return Ok(());
@@ -207,6 +226,11 @@ impl Collection<'_> {
         for link in links.into_iter().filter(|link| !spared.contains(&link.digest)) {
             let now = catalog.link_now(&link.scope, &link.digest)?;
             if now.is_some_and(|now| now.linked_at == link.linked_at) {
+                let subject = subjects.get(&link.digest);
+                writes.extend(subject.map(|subject| {
+                    let key = ReferrerRecord::key(link.scope.clone(), *subject, link.digest);
+                    Write::RemoveReferrer(key)
+                }));
                 writes.push(Write::RemoveLink(link));
             }
         }

@@ -64,7 +64,7 @@ mod tier_write;
 mod tiers;
 mod upkeep;
 
-pub use collect::{Freed, GRACE_SECONDS, GcReport, QUARANTINE_SECONDS};
+pub use collect::{Freed, GRACE_SECONDS, GcReport, Pruned, QUARANTINE_SECONDS};
 pub use error::PullError;
 pub use fill::Fill;
 pub use freshness::{Freshness, immutable_by};

@@ -13,11 +13,16 @@ use super::maintenance_runs::{RunStatus, Runs};
 use super::start::ServeError;
 use crate::catalog::CatalogError;
 use crate::config::Storage;
-use crate::registry::{GcReport, Progress, Shared, Upkeep, VerifyReport};
+use crate::registry::{GcReport, Progress, Pruned, Shared, Upkeep, VerifyReport};
 use crate::runtime::clock;
 
 /// How often it is looked whether the background scrub is due.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// When links and tags whose content has gone are pruned: first after the start, and then again.
+const PRUNE_DELAY: Duration = Duration::from_secs(3600);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(6 * 3600);
+/// After each thousand of them, so that the thread of the catalog and its disk have others to serve.
+const PRUNE_PAUSE: Duration = Duration::from_millis(10);
 
 /// The sending side, for all workers.
 pub(super) struct Maintenance {
@@ -62,6 +67,7 @@ impl Maintenance {
             interval: storage.verify_interval,
             bytes_per_second: storage.verify_rate,
             last_verify: clock::now(),
+            next_prune: clock::now() + PRUNE_DELAY,
         };
         let handle = std::thread::Builder::new()
             .name("maintenance".into())
@@ -167,23 +173,25 @@ struct Thread {
     interval: Option<Duration>,
     bytes_per_second: u64,
     last_verify: Instant,
+    next_prune: Instant,
 }
 
 impl Thread {
     fn run(mut self, queue: &crossbeam_channel::Receiver<Job>) {
         loop {
-            let job = match self.interval {
-                None => queue.recv().unwrap_or(Job::Stop),
-                Some(_) => match queue.recv_timeout(LOOK_INTERVAL) {
-                    Ok(job) => job,
-                    Err(crossbeam_channel::RecvTimeoutError::Disconnected) => Job::Stop,
-                    Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
-                        if !self.is_verify_due() || self.board.begin(VERIFY).is_err() {
-                            continue;
-                        }
-                        Job::Verify { bytes_per_second: self.bytes_per_second }
+            let job = match queue.recv_timeout(LOOK_INTERVAL) {
+                Ok(job) => job,
+                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => Job::Stop,
+                Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
+                    if clock::now() >= self.next_prune {
+                        self.prune();
+                        self.next_prune = clock::now() + PRUNE_INTERVAL;
                     }
-                },
+                    if !self.is_verify_due() || self.board.begin(VERIFY).is_err() {
+                        continue;
+                    }
+                    Job::Verify { bytes_per_second: self.bytes_per_second }
+                }
             };
             match job {
                 Job::Stop => return,
@@ -227,6 +235,18 @@ impl Thread {
         }
         let mut runs = self.board.runs();
         runs.verify = runs.end(result);
+    }
+
+    /// Names that nothing is served by any more.
+    fn prune(&self) {
+        let go_on = || {
+            std::thread::sleep(PRUNE_PAUSE);
+            !self.board.runs().is_stopping
+        };
+        match guarded(|| self.upkeep.prune(clock::unix_seconds(), false, go_on)) {
+            Ok(Pruned { links, tags }) => tracing::info!(links, tags, "names were pruned"),
+            Err(error) => tracing::error!(%error, "names could not be pruned"),
+        }
     }
 
     fn collect(&self, dry_run: bool) {

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use super::{Collection, PIECE};
 use crate::catalog::{BlobRecord, CatalogError, LinkRecord};
 use crate::limits::MANIFEST_BYTES_MAX;
-use crate::oci::{Digest, Manifest, Scope};
+use crate::oci::{Digest, Manifest, Scope, media_type};
 use crate::registry::upkeep::Upkeep;
 use crate::runtime::File;
 
@@ -55,6 +55,8 @@ impl Collection<'_> {
         for link in links {
             let Some(media_type) = &link.media_type else { continue };
             match self.upkeep.read_manifest(&link.digest, media_type) {
+                Ok(manifest) if media_type::is_schema1_type(&manifest.media_type) => unknown
+                    .push(format!("manifest {}: schema 1 does not tell its layers", link.digest)),
                 Ok(manifest) => {
                     let found = manifest.descriptors.iter().map(|descriptor| descriptor.digest);
                     children.insert(link.digest, found.collect());
@@ -74,6 +76,12 @@ impl Collection<'_> {
 }
 
 impl Repository {
+    /// What each manifest that refers to one refers to.
+    pub(super) fn subjects(&self) -> HashMap<Digest, Digest> {
+        let all = self.referrers.iter();
+        all.flat_map(|(subject, all)| all.iter().map(|referrer| (*referrer, *subject))).collect()
+    }
+
     /// All that the tags lead to, and all that was linked at `recent` or later, with what that
     /// leads to.
     pub(super) fn reached(&self, recent: u64) -> HashSet<Digest> {

@@ -15,6 +15,7 @@ impl Collection<'_> {
             return self.keep_whole(scope);
         };
         let reached = repository.reached(grace);
+        let subjects = repository.subjects();
         let (kept, unreached): (Vec<LinkRecord>, Vec<LinkRecord>) =
             repository.links.into_iter().partition(|link| reached.contains(&link.digest));
         self.kept.extend(kept.iter().map(|link| link.digest));
@@ -34,7 +35,7 @@ impl Collection<'_> {
             self.report.unreachable_links.add(0);
             self.released.insert(link.digest);
         }
-        self.remove_links(unreached, &spared)
+        self.remove_links(unreached, &spared, &subjects)
     }
 
     /// Nothing of a repository goes.
@@ -86,9 +87,12 @@ impl Collection<'_> {
 
     fn remove_blobs(&mut self, unlinked: Vec<BlobRecord>) -> Result<(), CatalogError> {
         let upkeep = self.upkeep;
-        let _removing = (!self.report.dry_run).then(|| upkeep.gate.removing());
         let candidates: HashSet<Digest> = unlinked.iter().map(|blob| blob.digest).collect();
-        let Linked { hosted, cached } = self.linked(&candidates)?;
+        // Before the pushes have to wait: of these there may be millions, and what an upstream's
+        // repository links from now on can be fetched again.
+        let cached = self.linked(&candidates, false)?;
+        let _removing = (!self.report.dry_run).then(|| upkeep.gate.removing());
+        let hosted = self.linked(&candidates, true)?;
         let mut writes = Vec::new();
         for blob in unlinked.into_iter().filter(|blob| !hosted.contains(&blob.digest)) {
             if cached.contains(&blob.digest) {
@@ -125,17 +129,25 @@ impl Collection<'_> {
     }
 
     /// Which of these contents are linked now: in hosted repositories, as far as their links
-    /// were not to go, and in those of upstreams.
-    fn linked(&self, candidates: &HashSet<Digest>) -> Result<Linked, CatalogError> {
-        let mut linked = Linked::default();
+    /// were not to go, or in those of upstreams.
+    fn linked(
+        &self,
+        candidates: &HashSet<Digest>,
+        is_hosted: bool,
+    ) -> Result<HashSet<Digest>, CatalogError> {
+        let mut linked = HashSet::new();
         let mut after = None;
         loop {
             let piece = self.upkeep.catalog.scan_links(after.as_ref(), PIECE)?;
-            for link in piece.records.iter().filter(|link| candidates.contains(&link.digest)) {
-                if link.scope.upstream.is_some() {
-                    linked.cached.insert(link.digest);
-                } else if !self.report.dry_run || link.linked_at >= self.began {
-                    linked.hosted.insert(link.digest);
+            for link in &piece.records {
+                let is_ours = link.scope.upstream.is_none();
+                if is_hosted && !is_ours {
+                    // Hosted links come before all others.
+                    return Ok(linked);
+                }
+                let was_to_go = is_ours && self.report.dry_run && link.linked_at < self.began;
+                if is_ours == is_hosted && !was_to_go && candidates.contains(&link.digest) {
+                    linked.insert(link.digest);
                 }
             }
             after = piece.next;
@@ -144,10 +156,4 @@ impl Collection<'_> {
             }
         }
     }
-}
-
-#[derive(Default)]
-struct Linked {
-    hosted: HashSet<Digest>,
-    cached: HashSet<Digest>,
 }

@@ -278,3 +278,102 @@ fn a_file_without_a_name_goes_after_a_day_although_this_process_made_it() {
     );
     assert_eq!((at(25), scratch.has_file(&left)), (1, false));
 }
+
+#[test]
+fn cached_names_without_content_are_pruned_after_their_grace() {
+    let scratch = Scratch::new();
+    let (app, ours) = (cached("library/app"), hosted("app"));
+    let now = clock::unix_seconds();
+    let stored = scratch.blob(b"stored", false);
+    let gone = |text: &str| Digest::of(crate::oci::Algorithm::Sha256, text.as_bytes());
+    let (old, fresh, lost) = (gone("evicted"), gone("evicted just now"), gone("lost"));
+    for (scope, digest, linked_at) in
+        [(&app, stored, OLD), (&app, old, OLD), (&app, fresh, now), (&ours, lost, OLD)]
+    {
+        link_at(&scratch, scope, digest, Some(IMAGE), linked_at);
+    }
+    let tag = |scope: &Scope, name: &str, digest: Digest, checked_at: u64| {
+        let tag = crate::oci::Tag::parse(name).unwrap();
+        let record = crate::catalog::TagRecord { scope: scope.clone(), tag, digest, checked_at };
+        scratch.write(vec![Write::PutTag(record)]);
+    };
+    tag(&app, "stored", stored, OLD);
+    tag(&app, "old", old, OLD);
+    tag(&app, "fresh", old, now);
+    tag(&ours, "ours", lost, OLD);
+    let prune = |dry_run| scratch.upkeep.prune(now, dry_run, || true).unwrap();
+    assert_eq!(prune(true), Pruned { links: 1, tags: 1 });
+    assert_eq!(prune(false), Pruned { links: 1, tags: 1 });
+    assert_eq!(prune(false), Pruned::default());
+    for (scope, digest, is_kept) in
+        [(&app, stored, true), (&app, old, false), (&app, fresh, true), (&ours, lost, true)]
+    {
+        assert_eq!(is_linked(&scratch, scope, &digest), is_kept, "{digest}");
+    }
+    for (scope, name, is_kept) in
+        [(&app, "stored", true), (&app, "old", false), (&app, "fresh", true), (&ours, "ours", true)]
+    {
+        let tag = crate::oci::Tag::parse(name).unwrap();
+        let found = scratch.upkeep.catalog.tag_now(scope, &tag).unwrap();
+        assert_eq!(found.is_some(), is_kept, "{name}");
+    }
+}
+
+#[test]
+fn a_referrer_that_goes_is_listed_no_more() {
+    let scratch = Scratch::new();
+    let app = hosted("app");
+    let image = manifest(&scratch, &app, &[], None);
+    let signature = manifest(&scratch, &app, &[], Some(image));
+    let record = ReferrerRecord::key(app.clone(), image, signature);
+    let record = ReferrerRecord { media_type: IMAGE.to_owned(), ..record };
+    scratch.write(vec![Write::PutReferrer(record)]);
+    let listed = || scratch.upkeep.catalog.referrers_now(&app, &image, None, 9).unwrap().records;
+    scratch.tag(&app, "latest", image);
+    collect(&scratch, false);
+    assert_eq!(listed().len(), 1);
+    let tag = crate::oci::Tag::parse("latest").unwrap();
+    let record = scratch.upkeep.catalog.tag_now(&app, &tag).unwrap().unwrap();
+    scratch.write(vec![Write::RemoveTag(record)]);
+    collect(&scratch, false);
+    assert!(!is_linked(&scratch, &app, &signature));
+    assert_eq!(listed(), []);
+}
+
+#[test]
+fn a_repository_with_an_image_of_schema_1_is_kept_whole() {
+    const SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+json";
+    let scratch = Scratch::new();
+    let app = hosted("app");
+    let lower = layer(&scratch, &app, "layer");
+    let document = json!({"schemaVersion": 1, "fsLayers": [{"blobSum": lower.to_string()}]});
+    let image = scratch.blob(document.to_string().as_bytes(), true);
+    link_at(&scratch, &app, image, Some(SCHEMA_1), OLD);
+    scratch.tag(&app, "ancient", image);
+    let report = collect(&scratch, false);
+    assert!(report.problems.told[0].contains("schema 1"), "{report:?}");
+    assert!(scratch.has_file(&lower) && is_linked(&scratch, &app, &lower));
+}
+
+#[test]
+fn a_link_that_dangles_is_not_taken_from_a_push() {
+    let scratch = Arc::new(Scratch::new());
+    let app = hosted("app");
+    let kept = layer(&scratch, &app, "kept");
+    let image = manifest(&scratch, &app, &[kept], None);
+    scratch.tag(&app, "latest", image);
+    let record = scratch.upkeep.catalog.blob_now(&kept).unwrap().unwrap();
+    scratch.write(vec![Write::RemoveBlob(record.at())]);
+    fs::remove_file(scratch.path(&kept)).unwrap();
+    let pushing = pollster::block_on(scratch.upkeep.gate.pushing());
+    let collecting = scratch.clone();
+    let thread = std::thread::spawn(move || collect(&collecting, false));
+    // It has found the link, or will; it cannot remove it.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(!thread.is_finished(), "it waits for the push");
+    scratch.blob(b"kept", true);
+    link_at(&scratch, &app, kept, None, clock::unix_seconds());
+    drop(pushing);
+    thread.join().unwrap();
+    assert!(is_linked(&scratch, &app, &kept) && scratch.has_file(&kept));
+}
