@@ -9,6 +9,8 @@
 //! **Invariant:** nothing is promised that would bring `held` over the limit, and a byte is counted
 //! in at least one of the three from before it is on the disk until after it has left. What is
 //! counted twice for a moment (content is named before its promise ends) only makes others wait.
+//! Not counted are files without a name, what is in quarantine, and, while an index that was lost is
+//! filled, what it has not been told yet: for so long there may be more than the limit.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

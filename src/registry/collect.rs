@@ -94,7 +94,7 @@ struct Collection<'a> {
     kept: HashSet<Digest>,
     /// What lost a link in this collection, and so is known to be out of its grace.
     released: HashSet<Digest>,
-    /// Every hosted link could be read.
+    /// No link that was read was damaged: all hosted ones, and those read along with the last.
     knows_all_links: bool,
     report: GcReport,
 }

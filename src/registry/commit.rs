@@ -159,8 +159,9 @@ pub(super) async fn forget_tag(shared: &Shared, scope: &Scope, tag: &Tag, known:
 }
 
 /// Writes names of cached content, and by that makes them visible. That the catalog cannot keep
-/// them must not fail a pull of content that is right: they are then visible until the process
-/// ends, and fetched again after it. Returns what became of each, nothing when that is not known.
+/// them must not fail a pull of content that is right: they are then visible as long as the index
+/// keeps them, at most until the process ends, and fetched again after that. A catalog that is
+/// closed makes nothing visible. Returns what became of each, nothing when that is not known.
 async fn remember(shared: &Shared, writes: Vec<Write>) -> Vec<Effect> {
     shared.catalog.write_told(writes, false).await.unwrap_or_else(|error| {
         tracing::error!(%error, "names of cached content will be forgotten at the next start");

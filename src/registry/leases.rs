@@ -1,5 +1,5 @@
-//! Which stored content is being read at this moment: its file's bytes would not be freed by
-//! removing it, so it is never evicted.
+//! Which stored content is being read at this moment: removing its file would free nothing yet, so
+//! eviction chooses something else.
 //!
 //! A [`Lease`] is counted by what holds it: an answer in progress from before its file is opened
 //! until its last byte was sent or its client has left, and a download for as long as somebody may

@@ -38,7 +38,8 @@ impl StoppedStore {
         &self.upkeep
     }
 
-    /// Checks what a power cut has made doubtful: the next start will not know of it any more.
+    /// Checks what a power cut has made doubtful, before anybody reads it. What is right stays
+    /// doubtful in the catalog, and is looked at once more after the next start.
     ///
     /// # Errors
     /// The catalog cannot be read or written.

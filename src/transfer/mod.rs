@@ -2,10 +2,11 @@
 //!
 //! May import: `limits`, `runtime`.
 //!
-//! **Invariant:** a body goes from the page cache to the socket by sendfile(2); user memory holds
-//! the head only. [`Outlet::bytes`] is for heads and documents, never for stored content.
+//! **Invariant:** a body in a file goes from the page cache to the socket by sendfile(2); user memory
+//! holds its head only. [`Outlet::bytes`] is for what is in memory anyway: heads, documents, small
+//! contents, and what passes by the store.
 //! **Invariant:** sendfile is only called on pages that are in memory; cold ones are read ahead
-//! through the ring first, because a page fault would block the worker.
+//! on the blocking pool first, because a page fault would block the worker.
 //! **Invariant:** after each window the connection queues behind the ring again, so that one
 //! large body never starves the small requests of its worker.
 //!
