@@ -47,7 +47,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::keeping::Keeping;
-use crate::oci::{Algorithm, Digest};
+use crate::oci::Digest;
 
 pub use reader::Index;
 pub use writer::IndexWriter;
@@ -159,11 +159,6 @@ impl<T> Lookup<T> {
         }
     }
 
-    /// Whether the catalog has to be asked.
-    pub const fn is_unsure(&self) -> bool {
-        matches!(self, Self::Unsure)
-    }
-
     /// The same of another kind.
     pub fn map<U>(self, to: impl FnOnce(T) -> U) -> Lookup<U> {
         match self {
@@ -236,8 +231,6 @@ pub struct IndexCounts {
 /// A blob chosen at random, for eviction to judge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// Which hash it goes by.
-    pub algorithm: Algorithm,
     /// The first 32 bytes of its digest.
     pub prefix: [u8; 32],
     /// Its digest, where 32 bytes are the whole of it. A SHA-512 is found in the catalog by its

@@ -8,7 +8,7 @@ use super::generation::Generation;
 use super::layout::{Key, Kind, Value};
 use super::small::Small;
 use super::{BlobEntry, IndexCounts, LinkEntry, Lookup, Sample, TagEntry, media};
-use crate::oci::{Algorithm, Digest, Scope, Tag};
+use crate::oci::{Digest, Scope, Tag};
 
 /// The reading side of the index, shared by all workers. See the module for what it promises.
 pub struct Index {
@@ -150,7 +150,6 @@ fn sampled(current: &Generation, number: usize, key: &Key, value: &Value) -> Opt
     let access = current.access(number);
     let prefix = bytes_of(key.words);
     Some(Sample {
-        algorithm: if key.is_sha512 { Algorithm::Sha512 } else { Algorithm::Sha256 },
         prefix,
         digest: (!key.is_sha512).then(|| Digest::from_sha256(prefix)),
         entry,

@@ -89,7 +89,8 @@ impl Leases {
     }
 
     /// Content that is being read.
-    pub fn count(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
         self.entries.pin().len()
     }
 }

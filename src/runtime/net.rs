@@ -1,7 +1,7 @@
 //! Sockets: listener, client-facing stream (ring reads and writes), upstream-facing poll stream.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -167,21 +167,13 @@ impl TcpStream {
 pub async fn connect(address: SocketAddr) -> io::Result<PollStream> {
     let stream = monoio::net::TcpStream::connect_addr(address).await?;
     let _ = stream.set_nodelay(true);
-    Ok(PollStream { stream: stream.into_poll_io()?, peer: address.ip() })
+    Ok(PollStream { stream: stream.into_poll_io()? })
 }
 
 /// A poll-style stream (tokio's traits), for libraries that bring their own state machine: TLS and
 /// the upstream HTTP client.
 pub struct PollStream {
     stream: monoio::net::tcp::stream_poll::TcpStreamPoll,
-    peer: IpAddr,
-}
-
-impl PollStream {
-    /// The address this stream is connected to.
-    pub fn peer(&self) -> IpAddr {
-        self.peer
-    }
 }
 
 impl AsyncRead for PollStream {
