@@ -17,7 +17,9 @@
 //! May import: `oci`, `runtime`.
 //!
 //! **Invariant:** a path below `blobs` is only ever made of a parsed [`crate::oci::Digest`], and a file gets
-//! there only by [`Staged::commit`], which has compared the digest.
+//! there only by [`Staged::commit`], which has compared the digest and replaces nothing.
+//! **Invariant:** who puts content in place and names it, or takes away its name and then its file,
+//! has the turn of that content for as long ([`Store::turn`]).
 //! **Invariant:** a pool is opened only where its mark was found (`mark`): an empty mount point or
 //! another's disk gets nothing. A pool that fails takes nothing with it but itself.
 //! **Invariant:** staging lies on the same file system, so the move is one rename; what is not
