@@ -169,9 +169,11 @@ fn one_run_at_a_time_at_the_rate_that_was_asked_for_and_a_stop_ends_it() {
         let busy = post(&rig.server, target, &[]);
         assert_eq!(busy.status(), 409, "{}", busy.text());
     }
-    let running = http::get(rig.server.admin, "/verify").json();
-    assert_eq!((&running["state"], &running["report"]), (&"running".into(), &Value::Null));
-    assert_eq!(running["progress"]["bytes_total"], 3 << 20);
+    wait_until("it to have counted what there is", secs(10), || {
+        let running = http::get(rig.server.admin, "/verify").json();
+        assert_eq!((&running["state"], &running["report"]), (&"running".into(), &Value::Null));
+        running["progress"]["bytes_total"] == 3 << 20
+    });
     // 3 MiB at 1 KiB/s would be most of an hour.
     let status = rig.server.terminate(secs(10)).expect("an end within 10 s");
     assert!(status.success(), "{}", rig.server.log_text());
