@@ -94,7 +94,12 @@ impl Collection<'_> {
         let _removing = (!self.report.dry_run).then(|| upkeep.gate.removing());
         let hosted = self.linked(&candidates, true)?;
         let mut writes = Vec::new();
-        for blob in unlinked.into_iter().filter(|blob| !hosted.contains(&blob.digest)) {
+        // What is just being committed anew is left to the next run.
+        let mut turns = upkeep.store.turns();
+        for blob in unlinked
+            .into_iter()
+            .filter(|blob| !hosted.contains(&blob.digest) && turns.try_take(&blob.digest))
+        {
             if cached.contains(&blob.digest) {
                 self.report.handed_to_cache.add(blob.size);
                 writes.push(Write::HandToCache(blob.at()));

@@ -377,3 +377,19 @@ fn a_link_that_dangles_is_not_taken_from_a_push() {
     thread.join().unwrap();
     assert!(is_linked(&scratch, &app, &kept) && scratch.has_file(&kept));
 }
+
+#[test]
+fn what_is_just_being_committed_is_left_to_the_next_run() {
+    let scratch = Scratch::new();
+    scratch.blob(b"content", false);
+    let (unlinked, orphan) = (layer(&scratch, &hosted("app"), "layer"), scratch.file(b"orphan"));
+    let mut turns = scratch.upkeep.store.turns();
+    assert!(turns.try_take(&unlinked) && turns.try_take(&orphan));
+    collect(&scratch, false);
+    assert!(scratch.has_file(&unlinked) && scratch.has_file(&orphan));
+    drop(turns);
+    // Its link has gone, so that a day has to pass.
+    let later = clock::unix_seconds() + 2 * GRACE_SECONDS;
+    scratch.upkeep.collect_at(later, false, &Progress::default()).unwrap();
+    assert!(!scratch.has_file(&unlinked) && !scratch.has_file(&orphan));
+}

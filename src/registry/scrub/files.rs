@@ -100,6 +100,11 @@ impl Upkeep {
     ) -> io::Result<bool> {
         let Some(digest) = file.digest else { return Ok(false) };
         let _removing = self.gate.removing();
+        let mut turns = self.store.turns();
+        if !turns.try_take(&digest) {
+            // It is just getting one.
+            return Ok(false);
+        }
         if !self.is_orphan(file, &digest).map_err(io::Error::other)? {
             return Ok(false);
         }
