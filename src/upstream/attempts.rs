@@ -64,12 +64,14 @@ pub(super) async fn exchange_as(
             }
         }
         let Some((index, outcome)) = attempts.next().await else { continue };
-        attempts
-            .note(index, outcome.as_ref().map_or_else(UpstreamError::finding, |_| Finding::Well));
+        attempts.note(index, |endpoint| match &outcome {
+            Ok(_) => Finding::Well,
+            Err(error) => error.finding(endpoint),
+        });
         match outcome {
             Ok(response) => {
                 for late in std::mem::take(&mut attempts.asked) {
-                    attempts.note(late, Finding::Trouble);
+                    attempts.note(late, |_| Finding::Trouble);
                 }
                 return Ok(response);
             }
@@ -128,9 +130,9 @@ impl<'a> Attempts<'a> {
         Some(outcome)
     }
 
-    fn note(&self, index: usize, finding: Finding) {
+    fn note(&self, index: usize, finding: impl FnOnce(&str) -> Finding) {
         if let Some(name) = self.upstream.endpoint_names().nth(index) {
-            self.inner.shared.health.note(name, finding);
+            self.inner.shared.health.note(name, finding(name));
         }
     }
 

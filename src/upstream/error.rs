@@ -223,15 +223,27 @@ impl UpstreamError {
         self.is_failure_of_upstream() && !matches!(self, Self::RateLimited { .. })
     }
 
-    /// What this says about the endpoint it came from.
-    pub(super) fn finding(&self) -> Finding {
+    /// What this says about `endpoint`, which led to it: that nobody takes the connections of a
+    /// token service, or of a host it redirects to, is not for want of a connection to itself.
+    pub(super) fn finding(&self, endpoint: &str) -> Finding {
         match self {
-            Self::Unreachable { .. } | Self::Tls { .. } => Finding::Unconnected,
             Self::Timeout { phase: Phase::FirstByte, .. } => Finding::Trouble,
-            Self::Timeout { .. } => Finding::Unconnected,
+            Self::Unreachable { at, .. } | Self::Tls { at, .. } | Self::Timeout { at, .. } => {
+                match at.is_below(endpoint) {
+                    true => Finding::Unconnected,
+                    false => Finding::Trouble,
+                }
+            }
             _ if self.is_worth_next_endpoint() => Finding::Trouble,
             _ => Finding::Well,
         }
+    }
+}
+
+impl Site {
+    fn is_below(&self, endpoint: &str) -> bool {
+        let below = self.address.strip_prefix(endpoint.trim_end_matches('/'));
+        below.is_some_and(|path| path.is_empty() || path.starts_with('/'))
     }
 }
 

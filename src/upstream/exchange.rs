@@ -309,7 +309,8 @@ fn address_of(
     Url::new(endpoint.origin.clone(), &target).map_err(|error| refused(&error.to_string()))
 }
 
-fn failed(upstream: &Upstream, url: &Url, error: &hyper::Error) -> UpstreamError {
+/// What hyper's error says of an exchange.
+pub(super) fn failed(upstream: &Upstream, url: &Url, error: &hyper::Error) -> UpstreamError {
     match error.is_parse() {
         true => protocol(upstream, url, ("a well-formed HTTP/1.1 response", with_causes(error))),
         // A body of ours that could not be read.

@@ -12,9 +12,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::body::{Body, Lease};
 use super::connection::Reply;
 use super::credentials::sensitive;
-use super::dial::{dial, timed_out, unreachable, with_causes};
+use super::dial::{dial, timed_out};
 use super::error::{Phase, UpstreamError};
-use super::exchange::USER_AGENT_VALUE;
+use super::exchange::{USER_AGENT_VALUE, failed};
 use super::outgoing::Outgoing;
 use super::pool::PoolKey;
 use super::set::Upstream;
@@ -200,7 +200,7 @@ impl Fetch {
         let limit = upstream.timeouts.first_byte;
         let reply: Reply = match timeout(limit, sender.send_request(request)).await {
             Ok(Ok(reply)) => reply,
-            Ok(Err(error)) => return Err(unreachable(upstream, &url, &with_causes(&error))),
+            Ok(Err(error)) => return Err(failed(upstream, &url, &error)),
             Err(_) => return Err(timed_out(upstream, &url, Phase::FirstByte, limit)),
         };
         let (head, incoming) = reply.into_parts();

@@ -54,6 +54,33 @@ fn an_answer_is_an_answer() {
 }
 
 #[test]
+fn whom_an_endpoint_sends_us_to_says_nothing_about_connections_to_itself() {
+    let (nobody, tokens) = (dead(), Origin::start(|_| Answer::Close));
+    let challenge = |realm: &str| {
+        status("401 Unauthorized", &format!("WWW-Authenticate: Bearer realm=\"{realm}/token\"\r\n"))
+    };
+    let (refusing, closing) = (nobody.clone(), tokens.url(""));
+    let origin = Origin::start(move |seen| match seen.path().rsplit_once('/') {
+        Some((_, "redirect")) => super::origin::redirect(&format!("{refusing}/x")),
+        Some((_, "realm")) => challenge(&refusing),
+        Some((_, "other-realm")) => challenge(&closing),
+        _ => ok(b"well"),
+    });
+    let authority = |url: &str| url.trim_start_matches("http://").to_owned();
+    let realms = [authority(&nobody), authority(&tokens.url(""))];
+    let keys = format!("endpoints = [\"{}\"]\ntoken_realms = {realms:?}", origin.url(""));
+    World::new(&keys).run(|client| async move {
+        for _ in 0..4 {
+            for path in ["redirect", "realm", "other-realm"] {
+                let error = failure(get(&client, &format!("/v2/team/app/blobs/{path}")).await);
+                assert!(error.is_failure_of_upstream(), "{error}");
+            }
+        }
+        assert_eq!(fetch(&client, "/v2/team/app/blobs/x").await.expect("a body"), "well");
+    });
+}
+
+#[test]
 fn a_dead_endpoint_is_asked_last() {
     let silent = Origin::start(|_| Answer::Silence(Vec::new()));
     let second = Origin::start(|_| ok(b"2"));
