@@ -61,7 +61,7 @@ impl Registry {
                 held_bytes: 0,
             }),
             (404, _) => Err(self.shared().note_absent_blob(scope, digest)),
-            (200, None) => Err(PullError::Storage(format!(
+            (200, None) => Err(PullError::NoRoom(format!(
                 "{scope}@{digest}: the store is full, and a body without a length cannot be \
                  passed through; free some space"
             ))),
