@@ -70,8 +70,8 @@ fn whom_an_endpoint_sends_us_to_says_nothing_about_connections_to_itself() {
     let realms = [authority(&nobody), authority(&tokens.url(""))];
     let keys = format!("endpoints = [\"{}\"]\ntoken_realms = {realms:?}", origin.url(""));
     World::new(&keys).run(|client| async move {
-        for _ in 0..4 {
-            for path in ["redirect", "realm", "other-realm"] {
+        for path in ["redirect", "realm", "other-realm"] {
+            for _ in 0..4 {
                 let error = failure(get(&client, &format!("/v2/team/app/blobs/{path}")).await);
                 assert!(error.is_failure_of_upstream(), "{error}");
             }

@@ -13,20 +13,42 @@ use super::origin::{Origin, ok, redirect};
 use super::world::{World, failure, fetch, file, get, only};
 use crate::upstream::UpstreamError;
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
     }
 
+    pub(super) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
     fn issue(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+        self.issue_with(name, |_| {})
+    }
+
+    fn issue_with(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+        change(&mut params);
         (params.signed_by(&key, &self.0).expect("a certificate"), key)
+    }
+
+    /// A TLS server whose certificate for `name` was changed before it was signed.
+    pub(super) fn serve_changed(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Origin {
+        self.serve_as(self.issue_with(name, change), None, |_| ok(b""))
     }
 
     fn roots(&self) -> RootCertStore {
@@ -40,13 +62,21 @@ impl Authority {
         self.serve_with(name, clients, move |_| ok(body))
     }
 
-    fn serve_with(
+    pub(super) fn serve_with(
         &self,
         name: &str,
         clients: Option<&Authority>,
         script: impl Fn(&super::origin::Seen) -> super::origin::Answer + Send + Sync + 'static,
     ) -> Origin {
-        let (certificate, key) = self.issue(name);
+        self.serve_as(self.issue(name), clients, script)
+    }
+
+    fn serve_as(
+        &self,
+        (certificate, key): (rcgen::Certificate, KeyPair),
+        clients: Option<&Authority>,
+        script: impl Fn(&super::origin::Seen) -> super::origin::Answer + Send + Sync + 'static,
+    ) -> Origin {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
