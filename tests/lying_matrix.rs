@@ -100,6 +100,7 @@ fn nothing_that_an_upstream_does_is_completed_wrong_or_kept() {
     support::wait_until("the descriptors of all that to be closed", secs(30), || {
         server.descriptors() <= before + 16
     });
+    tell(&format!("{} MiB in the end", server.rss_bytes() >> 20));
     assert!(server.terminate(secs(40)).is_some_and(|status| status.success()));
 }
 
