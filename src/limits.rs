@@ -85,6 +85,8 @@ pub const HOLD_BACK_BYTES: u64 = 64 * KIB as u64;
 pub const TIER_HELD_BYTES_MAX: u64 = 8 * MIB as u64;
 /// Largest piece of an upstream body handed on at once, in bytes.
 pub const FRAME_BYTES_MAX: usize = 256 * KIB;
+/// Mirrors and proxies that a request may have come through before it is taken for a loop.
+pub const VIA_HOPS_MAX: usize = 8;
 /// Redirects followed for one upstream exchange.
 pub const REDIRECTS_MAX: usize = 5;
 /// Tries of one fill: the first request and the resumptions that brought no new byte.

@@ -8,6 +8,7 @@ use crate::plugin::{ResolveError, ResolveStatus};
 use crate::registry::PullError;
 use crate::runtime::clock;
 use crate::telemetry::CacheResult;
+use crate::upstream::Loop;
 
 /// Why a request is answered with an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +95,13 @@ impl From<Arc<ResolveError>> for Refusal {
     }
 }
 
+impl From<Loop> for Refusal {
+    /// Loop Detected (RFC 5842 §7.2): asking again is of no use, so there is no `Retry-After`.
+    fn from(error: Loop) -> Self {
+        Self::new(508, ErrorCode::Unavailable, error.to_string())
+    }
+}
+
 impl From<PullError> for Refusal {
     fn from(error: PullError) -> Self {
         let (status, code) = match &error {
@@ -107,6 +115,7 @@ impl From<PullError> for Refusal {
             PullError::RateLimited { .. } => (429, ErrorCode::TooManyRequests),
             PullError::UpstreamTimeout(_) => (504, ErrorCode::Unavailable),
             PullError::UpstreamFailed(_) => (502, ErrorCode::Unavailable),
+            PullError::Loop(_) => (508, ErrorCode::Unavailable),
             PullError::Busy(_) | PullError::NoRoom(_) => (503, ErrorCode::Unavailable),
             PullError::Storage(_) | PullError::Internal(_) => (500, ErrorCode::Unknown),
         };

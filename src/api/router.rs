@@ -15,6 +15,7 @@ use crate::plugin::{
 };
 use crate::registry::Registry;
 use crate::telemetry::{RouteKind, WorkerMetrics};
+use crate::upstream::Hops;
 
 /// The API as one worker serves it.
 pub struct Api {
@@ -63,7 +64,16 @@ impl Api {
 
     /// Answers a request of a client. Never fails: every error is an answer too.
     pub async fn answer(&self, head: &RequestHead, client: IpAddr) -> Answer {
-        let answer = self.route(head, client).await;
+        let answer = match head.via().map(|via| Hops::read(&via)) {
+            None => self.route(head, client).await,
+            // Boxed: so that the future of every connection is not larger for this rare case.
+            Some(Ok(hops)) => Box::pin(hops.carry(self.route(head, client))).await,
+            Some(Err(error)) => {
+                self.counters.loop_refused();
+                tracing::warn!(%client, %error, "refused");
+                Refusal::from(error).answer(Facts::of(RouteKind::Other))
+            }
+        };
         let answer = answer.header("Docker-Distribution-Api-Version", "registry/2.0");
         if head.method == Method::Head { answer.without_body() } else { answer }
     }

@@ -45,6 +45,9 @@ pub enum PullError {
     /// The upstream failed or sent what cannot be right.
     #[error("{0}")]
     UpstreamFailed(String),
+    /// What was asked for came back to a mirror that it had come from.
+    #[error("{0}")]
+    Loop(String),
     /// This mirror is busy with as many downloads as it may make.
     #[error("{0}")]
     Busy(String),
@@ -64,7 +67,10 @@ impl PullError {
     pub fn is_upstream_failure(&self) -> bool {
         matches!(
             self,
-            Self::RateLimited { .. } | Self::UpstreamTimeout(_) | Self::UpstreamFailed(_)
+            Self::RateLimited { .. }
+                | Self::UpstreamTimeout(_)
+                | Self::UpstreamFailed(_)
+                | Self::Loop(_)
         )
     }
 
@@ -118,6 +124,7 @@ impl From<&UpstreamError> for PullError {
                 message,
                 retry_after: retry_after.map_or(RETRY_AFTER_DEFAULT, |wait| wait.as_secs().max(1)),
             },
+            UpstreamError::Failed { status: 508, .. } => Self::Loop(message),
             UpstreamError::Denied { .. } => Self::Denied(message),
             UpstreamError::Undeclared { .. } => Self::NameUnknown(message),
             UpstreamError::Request { .. } | UpstreamError::Internal { .. } => {

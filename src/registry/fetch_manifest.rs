@@ -15,7 +15,7 @@ use crate::oci::{Algorithm, Digest, Manifest, Reference, Scope, Tag, media_type}
 use crate::plugin::RemoteRequest;
 use crate::runtime::clock;
 use crate::telemetry::Revalidation;
-use crate::upstream::{Accept, Method, Request, Response};
+use crate::upstream::{Accept, Hops, Method, Request, Response};
 
 /// What is asked for, as one key of the fetches in flight.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -50,8 +50,8 @@ impl Registry {
     ) -> FetchOutcome {
         let key = FetchKey { scope: scope.clone(), reference, placing };
         let work = key.clone();
-        let fetches = &self.shared().fetches;
-        fetches.run(key, move || async move { fetch(work, reads).await }).await?
+        let (fetches, hops) = (&self.shared().fetches, Hops::current());
+        fetches.run(key, move || hops.carry(async move { fetch(work, reads).await })).await?
     }
 }
 

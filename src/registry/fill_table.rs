@@ -8,6 +8,7 @@ use super::state::Registry;
 use super::{Decided, Fill, PullError, fill_download};
 use crate::oci::{Digest, Namespace, Scope};
 use crate::runtime::{Workers, catch_panic, spawn};
+use crate::upstream::Hops;
 
 /// A download: the same content from two upstreams is two fills, because until the digest has been
 /// compared one upstream must not speak for the other.
@@ -62,9 +63,9 @@ pub(super) async fn join_or_start(
 ) -> Result<Joined, PullError> {
     let key = FillKey { upstream: scope.upstream.clone(), digest };
     let owner = workers.owner_of(&key);
-    let scopes = (scope, others.to_vec());
+    let (scopes, hops) = ((scope, others.to_vec()), Hops::current());
     workers
-        .call(owner, move || async move { start_here(owner, key, scopes, decided) })
+        .call(owner, move || async move { start_here(owner, key, scopes, decided, hops) })
         .await
         .map_err(|error| PullError::Internal(error.to_string()))?
 }
@@ -76,6 +77,7 @@ fn start_here(
     key: FillKey,
     scopes: (Scope, Vec<Scope>),
     decided: Decided,
+    hops: Hops,
 ) -> Result<Joined, PullError> {
     let registry = Registry::current()?;
     let shared = registry.shared().clone();
@@ -95,7 +97,7 @@ fn start_here(
     drop(running);
     shared.fills.active.fetch_add(1, Ordering::Relaxed);
     let task = fill.clone();
-    spawn(async move {
+    spawn(hops.carry(async move {
         let work = async {
             let _turn = place.turn().await?;
             fill_download::run(&registry, &task).await;
@@ -114,6 +116,6 @@ fn start_here(
         }
         shared.fills.active.fetch_sub(1, Ordering::Relaxed);
         task.ended();
-    });
+    }));
     Ok(Joined::Fill(fill))
 }

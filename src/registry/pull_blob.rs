@@ -13,7 +13,7 @@ use crate::limits::HOLD_BACK_BYTES;
 use crate::oci::{Digest, Scope};
 use crate::runtime::{clock, spawn};
 use crate::telemetry::CacheResult;
-use crate::upstream::{Method, Request};
+use crate::upstream::{Hops, Method, Request};
 
 /// Looks at store and fills before giving up.
 const LOOKS_MAX: usize = 3;
@@ -320,8 +320,9 @@ impl Registry {
     async fn prove(&self, scope: &Scope, digest: &Digest) -> Result<u64, PullError> {
         self.expect_not_absent(scope, || scope.blob_key(digest))?;
         let key = ProofKey { scope: scope.clone(), digest: *digest };
-        let proof = key.clone();
-        self.shared().proofs.run(key, move || async move { ask_size(proof).await }).await?
+        let (proof, hops) = (key.clone(), Hops::current());
+        let proofs = &self.shared().proofs;
+        proofs.run(key, move || hops.carry(async move { ask_size(proof).await })).await?
     }
 }
 

@@ -304,6 +304,11 @@ impl WorkerMetrics {
     pub fn route_conflict(&self) {
         self.cells.route_conflicts.add(1);
     }
+
+    /// A request was refused because it came through this mirror before, or through too many.
+    pub fn loop_refused(&self) {
+        self.cells.loops.add(1);
+    }
 }
 
 /// An open connection; dropping it is its end.

@@ -104,7 +104,7 @@ pub enum UpstreamError {
         retry_after: Option<Duration>,
     },
     /// 5xx or 408.
-    #[error("{at}: answered with status {status}")]
+    #[error("{at}: answered with status {status}{}", meaning_of(status))]
     Failed {
         /// Where.
         at: Box<Site>,
@@ -264,6 +264,14 @@ impl fmt::Display for Phase {
             Self::Tls => "the TLS handshake",
             Self::FirstByte => "waiting for the response",
         })
+    }
+}
+
+/// What an operator may not know about a status.
+fn meaning_of(status: &u16) -> &'static str {
+    match status {
+        508 => ", a loop: what it asks for comes back to this mirror; look at its `endpoints`",
+        _ => "",
     }
 }
 

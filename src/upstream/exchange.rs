@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HOST, HeaderValue, IF_NONE_MATCH, LOCATION, RANGE,
-    USER_AGENT,
+    USER_AGENT, VIA,
 };
 use hyper::http::response::Parts;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -23,6 +23,7 @@ use super::reply::{self, Mismatch};
 use super::set::{Endpoint, Upstream};
 use super::sign_in::{Place, Proof};
 use super::url::Url;
+use super::via::Hops;
 use crate::limits::REDIRECTS_MAX;
 use crate::oci::media_type::MANIFEST_ACCEPT;
 use crate::runtime::clock;
@@ -85,8 +86,9 @@ impl Inner {
         proof: &Proof,
     ) -> Result<Arrived, UpstreamError> {
         let mut chain = Chain::new(url.clone());
+        let via = Hops::current().field(upstream.forward_ns.is_some());
         loop {
-            let make = || message(&chain, request, proof);
+            let make = || message(&chain, request, proof, &via);
             let progress = Progress::within(upstream.timeouts.first_byte);
             let sent = self.send(upstream, &chain.url, &progress, make).await;
             let status = sent.as_ref().ok().map(|(reply, _)| reply.status().as_u16());
@@ -243,6 +245,7 @@ fn message(
     chain: &Chain,
     request: &Request,
     proof: &Proof,
+    via: &str,
 ) -> Result<hyper::Request<Outgoing>, hyper::http::Error> {
     let accept = match request.accept {
         Accept::Manifests => MANIFEST_ACCEPT,
@@ -253,6 +256,7 @@ fn message(
         .uri(chain.url.target().as_str())
         .header(HOST, chain.url.origin.authority())
         .header(USER_AGENT, USER_AGENT_VALUE)
+        .header(VIA, via)
         .header(ACCEPT, accept)
         .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     if let Some(range) = request.range {

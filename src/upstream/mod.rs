@@ -54,6 +54,7 @@ mod tls;
 mod token;
 mod token_reply;
 mod url;
+mod via;
 
 #[cfg(test)]
 mod tests;
@@ -70,3 +71,4 @@ pub use outgoing::Upload;
 pub use set::{Upstream, UpstreamSet, UpstreamSetError};
 pub use shared::{Lasting, Shared};
 pub use tier::{TierReply, TierRequest};
+pub use via::{Hops, Loop};

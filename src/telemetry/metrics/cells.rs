@@ -100,6 +100,7 @@ pub(super) struct Cells {
     pub panics: Cell,
     pub tls_probes: Cell,
     pub route_conflicts: Cell,
+    pub loops: Cell,
 }
 
 impl Cells {
@@ -119,6 +120,7 @@ impl Cells {
             panics: Cell::default(),
             tls_probes: Cell::default(),
             route_conflicts: Cell::default(),
+            loops: Cell::default(),
         }
     }
 

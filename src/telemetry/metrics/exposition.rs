@@ -39,6 +39,12 @@ const SUMS: &[Sum] = &[
         "Requests whose header, ns and path named different upstreams",
         |c| &c.route_conflicts,
     ),
+    (
+        "ringport_loops",
+        None,
+        "Requests refused because they came through this mirror before, or through too many",
+        |c| &c.loops,
+    ),
     ("ringport_fill_resumes", None, "Fills continued by Range after a break", |c| &c.fill_resumes),
 ];
 

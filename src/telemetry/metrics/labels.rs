@@ -159,7 +159,7 @@ impl Revalidation {
 }
 
 /// The status codes that are counted one by one, in order; any other is counted as "other".
-pub(super) const STATUSES: [(u16, &str); 32] = [
+pub(super) const STATUSES: [(u16, &str); 33] = [
     (200, "200"),
     (201, "201"),
     (202, "202"),
@@ -192,6 +192,7 @@ pub(super) const STATUSES: [(u16, &str); 32] = [
     (504, "504"),
     (505, "505"),
     (507, "507"),
+    (508, "508"),
 ];
 
 /// Places for the statuses above, for "other", and for "no answer at all".

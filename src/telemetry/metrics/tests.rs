@@ -151,6 +151,7 @@ fn facts_and_what_is_attached_are_shown() {
     other.panicked();
     other.tls_probe();
     other.route_conflict();
+    other.loop_refused();
     other.copied(3);
     let version = format!("ringport_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
     assert_shown(
@@ -163,6 +164,7 @@ fn facts_and_what_is_attached_are_shown() {
             "ringport_panics_total 1",
             "ringport_tls_probes_total 1",
             "ringport_route_conflicts_total 1",
+            "ringport_loops_total 1",
             "ringport_copied_bytes_total 3",
         ],
     );
