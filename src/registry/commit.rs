@@ -79,12 +79,13 @@ pub(super) async fn link(shared: &Shared, scope: &Scope, digest: &Digest) -> Res
     Ok(())
 }
 
-/// Commits a manifest, links it, and binds `tag` to it if there is one.
+/// Commits a manifest, links it, and binds `tag` to it if there is one: as its registry vouched for
+/// at that time, in Unix seconds.
 pub(super) async fn manifest(
     shared: &Shared,
     scope: &Scope,
     content: &ManifestContent,
-    tag: Option<&Tag>,
+    tag: Option<(&Tag, u64)>,
     placing: &Placing,
 ) -> Result<(), PullError> {
     let ManifestContent { digest, media_type, bytes, children, .. } = content;
@@ -105,17 +106,16 @@ pub(super) async fn manifest(
         stored = Some((pool, turn));
     }
     writes.push(link_write(shared, scope, digest, Some(media_type)).await?);
-    let now = clock::unix_seconds();
-    if let Some(tag) = tag {
-        writes.push(Write::PutTag(tag_record(scope, tag, digest)));
+    if let Some((tag, checked_at)) = tag {
+        writes.push(Write::PutTag(tag_record(scope, tag, digest, checked_at)));
         let ttl = Freshness::of(shared, scope).tag_ttl;
-        shared.needs.bound(digest, children.clone(), now, ttl);
+        shared.needs.bound(digest, children.clone(), checked_at, ttl);
     } else {
-        shared.needs.named(digest, children.clone(), now);
+        shared.needs.named(digest, children.clone(), clock::unix_seconds());
     }
     let effects = remember(shared, writes).await;
     shared.is_content_present(scope, digest);
-    if let Some(tag) = tag {
+    if let Some((tag, _)) = tag {
         shared.is_present(&scope.tag_key(tag));
     }
     drop(place);
@@ -138,15 +138,16 @@ fn no_place(scope: &Scope, digest: &Digest, why: NoPlace) -> PullError {
     }
 }
 
-/// Records that the upstream has just confirmed a tag's binding.
+/// Records that the upstream has confirmed a tag's binding, at that time in Unix seconds.
 pub(super) async fn confirm_tag(
     shared: &Shared,
     scope: &Scope,
     tag: &Tag,
     known: TagEntry,
+    checked_at: u64,
 ) -> TagEntry {
-    let record = tag_record(scope, tag, &known.digest);
-    let entry = TagEntry { checked_at: record.checked_at, ..known };
+    let record = tag_record(scope, tag, &known.digest, checked_at);
+    let entry = TagEntry { checked_at, ..known };
     let ttl = Freshness::of(shared, scope).tag_ttl;
     shared.needs.confirmed(&entry.digest, entry.checked_at, ttl);
     remember(shared, vec![Write::PutTag(record)]).await;
@@ -155,7 +156,11 @@ pub(super) async fn confirm_tag(
 
 /// Forgets a tag that the upstream says does not exist.
 pub(super) async fn forget_tag(shared: &Shared, scope: &Scope, tag: &Tag, known: &TagEntry) {
-    remember(shared, vec![Write::RemoveTag(tag_record(scope, tag, &known.digest))]).await;
+    remember(
+        shared,
+        vec![Write::RemoveTag(tag_record(scope, tag, &known.digest, known.checked_at))],
+    )
+    .await;
 }
 
 /// Writes names of cached content, and by that makes them visible. That the catalog cannot keep
@@ -202,11 +207,6 @@ async fn link_write(
     }))
 }
 
-fn tag_record(scope: &Scope, tag: &Tag, digest: &Digest) -> TagRecord {
-    TagRecord {
-        scope: scope.clone(),
-        tag: tag.clone(),
-        digest: *digest,
-        checked_at: clock::unix_seconds(),
-    }
+fn tag_record(scope: &Scope, tag: &Tag, digest: &Digest, checked_at: u64) -> TagRecord {
+    TagRecord { scope: scope.clone(), tag: tag.clone(), digest: *digest, checked_at }
 }

@@ -34,8 +34,9 @@ const JUST_CONFIRMED: u64 = 1;
 pub(super) enum Fetched {
     /// The upstream confirmed the binding we have.
     Confirmed(TagEntry),
-    /// A manifest came, and was kept where it is to be.
-    New(ManifestContent),
+    /// A manifest came, and was kept where it is to be. Its upstream, if that is a cache, had it from
+    /// its own so many seconds ago.
+    New(ManifestContent, u64),
 }
 
 pub(super) type FetchOutcome = Result<Fetched, PullError>;
@@ -70,7 +71,7 @@ async fn fetch(
             }
             if let Some(content) = registry.manifest_from_tiers(&scope, digest, &reads).await {
                 let content = registry.keep(&scope, content, None, placing, true).await;
-                return Ok(Fetched::New(content));
+                return Ok(Fetched::New(content, 0));
             }
             registry.fetch_new(&scope, &reference, Some(digest), placing).await
         }
@@ -117,7 +118,12 @@ impl Registry {
         };
         let stored = self.shared().find_blob(scope, &known.digest).await?.is_some();
         if told == Some(known.digest) && stored {
-            let entry = commit::confirm_tag(self.shared(), scope, tag, known).await;
+            let now = clock::unix_seconds();
+            // What a cache of an earlier time confirms is no younger than that time, and what we
+            // were told since then is not forgotten.
+            let told_at = now.saturating_sub(response.age());
+            let checked_at = told_at.max(known.checked_at.min(now));
+            let entry = commit::confirm_tag(self.shared(), scope, tag, known, checked_at).await;
             return Ok(Fetched::Confirmed(entry));
         }
         self.fetch_new(scope, &reference, None, placing).await
@@ -157,12 +163,15 @@ impl Registry {
             }
             status => return Err(unexpected(scope, reference, status)),
         }
-        let content = receive(scope, reference, expected, response).await?;
-        let tag = match reference {
-            Reference::Tag(tag) => Some(tag),
-            Reference::Digest(_) => None,
+        // Content is right whatever its age; only what a tag points at may be old news.
+        let (tag, age) = match reference {
+            Reference::Tag(tag) => (Some(tag), response.age()),
+            Reference::Digest(_) => (None, 0),
         };
-        Ok(Fetched::New(self.keep(scope, content, tag, placing, false).await))
+        let checked_at = clock::unix_seconds().saturating_sub(age);
+        let content = receive(scope, reference, expected, response).await?;
+        let tag = tag.map(|tag| (tag, checked_at));
+        Ok(Fetched::New(self.keep(scope, content, tag, placing, false).await, age))
     }
 
     /// Keeps a manifest where it is to be kept; gives it back, with whether it was.
@@ -170,7 +179,7 @@ impl Registry {
         &self,
         scope: &Scope,
         mut content: ManifestContent,
-        tag: Option<&Tag>,
+        tag: Option<(&Tag, u64)>,
         placing: Placing,
         is_from_tier: bool,
     ) -> ManifestContent {
@@ -227,8 +236,8 @@ fn came(known: &TagEntry, outcome: &FetchOutcome) -> Revalidation {
     match outcome {
         Ok(Fetched::Confirmed(_)) => Revalidation::Confirmed,
         // Fetched again because it had left the store.
-        Ok(Fetched::New(content)) if content.digest == known.digest => Revalidation::Confirmed,
-        Ok(Fetched::New(_)) => Revalidation::Changed,
+        Ok(Fetched::New(content, _)) if content.digest == known.digest => Revalidation::Confirmed,
+        Ok(Fetched::New(..)) => Revalidation::Changed,
         Err(PullError::ManifestUnknown(_)) => Revalidation::Gone,
         Err(_) => Revalidation::Failed,
     }

@@ -232,19 +232,21 @@ async fn fetch(ListKey { scope, ask }: ListKey) -> ListOutcome {
     if let Some(known) = &known {
         registry.count_revalidation(&scope, came(known, &asked));
     }
-    let checked_at = clock::unix_seconds();
+    let now = clock::unix_seconds();
     match (asked, known) {
-        (Ok(Asked::Same), Some(known)) => {
+        (Ok(Asked::Same { age }), Some(known)) => {
+            // As for a tag: no younger than what was confirmed, no older than what we knew.
+            let checked_at = now.saturating_sub(age).max(known.checked_at.min(now));
             let record = ListRecord { checked_at, ..known };
             registry.keep_list(&record, None).await;
             Ok((Arc::new(record), CacheResult::Revalidated))
         }
-        (Ok(Asked::Same), None) => {
+        (Ok(Asked::Same { .. }), None) => {
             let message = format!("{scope} {ask}: 304, though nothing was known of it");
             Err(PullError::UpstreamFailed(message))
         }
-        (Ok(Asked::Document { body, next, etag }), known) => {
-            let name = ask.to_string();
+        (Ok(Asked::Document { body, next, etag, age }), known) => {
+            let (name, checked_at) = (ask.to_string(), now.saturating_sub(age));
             let record = ListRecord { scope: scope.clone(), name, checked_at, etag, next, body };
             registry.keep_list(&record, known.as_ref()).await;
             registry.shared().is_present(&key);
@@ -268,7 +270,7 @@ async fn fetch(ListKey { scope, ask }: ListKey) -> ListOutcome {
 /// What asking whether a list still holds came to.
 fn came(known: &ListRecord, asked: &Result<Asked, PullError>) -> Revalidation {
     match asked {
-        Ok(Asked::Same) => Revalidation::Confirmed,
+        Ok(Asked::Same { .. }) => Revalidation::Confirmed,
         Ok(Asked::Document { body, .. }) if *body == known.body => Revalidation::Confirmed,
         Ok(Asked::Document { .. }) => Revalidation::Changed,
         Err(PullError::NameUnknown(_)) => Revalidation::Gone,

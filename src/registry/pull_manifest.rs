@@ -90,7 +90,7 @@ impl Registry {
         }
         self.expect_not_absent(scope, || scope.link_key(digest))?;
         match self.fetch_manifest(scope, Reference::Digest(*digest), place()).await? {
-            Fetched::New(content) => Ok(arrived(content)),
+            Fetched::New(content, age) => Ok(arrived(content, age)),
             Fetched::Confirmed(_) => Err(PullError::Internal(format!(
                 "{scope}@{digest}: a digest was revalidated, which never happens"
             ))),
@@ -121,11 +121,12 @@ impl Registry {
         }
         let has_stale = known.is_some_and(|entry| may_be_stale(&entry));
         let error = match self.fetch_tag(scope, tag, has_stale, place()).await {
-            Ok(Fetched::New(content)) => return Ok(arrived(content)),
+            Ok(Fetched::New(content, age)) => return Ok(arrived(content, age)),
             Ok(Fetched::Confirmed(entry)) => {
                 let confirmed = CacheResult::Revalidated;
+                let age = freshness::age(entry.checked_at, clock::unix_seconds());
                 let digest = &entry.digest;
-                return match self.stored_manifest(scope, digest, confirmed, 0).await? {
+                return match self.stored_manifest(scope, digest, confirmed, age).await? {
                     Some(pull) => Ok(pull),
                     // Its file has gone; the upstream has just said that it has it.
                     None => self.manifest_by_digest(scope, digest, place).await,
@@ -262,7 +263,7 @@ impl Registry {
     }
 }
 
-fn arrived(content: ManifestContent) -> Pull {
+fn arrived(content: ManifestContent, age: u64) -> Pull {
     let ManifestContent { digest, media_type, bytes, is_kept, .. } = content;
     Pull {
         digest,
@@ -270,7 +271,7 @@ fn arrived(content: ManifestContent) -> Pull {
         size: bytes.len() as u64,
         content: if is_kept { Content::Memory(bytes) } else { Content::Unkept(bytes) },
         cache: CacheResult::Miss,
-        age: 0,
+        age,
         overdue: 0,
         warning: None,
     }

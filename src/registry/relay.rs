@@ -19,7 +19,10 @@ const ETAG_BYTES_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) enum Asked {
     /// It is still as the entity tag says.
-    Same,
+    Same {
+        /// Seconds since a cache between us and the registry was told so.
+        age: u64,
+    },
     /// This, checked to be JSON.
     Document {
         body: Bytes,
@@ -27,6 +30,8 @@ pub(super) enum Asked {
         next: Option<String>,
         /// What it calls this state of it.
         etag: Option<String>,
+        /// Seconds that it has spent in caches on its way here.
+        age: u64,
     },
 }
 
@@ -74,10 +79,11 @@ impl Registry {
         match response.status {
             200 => {
                 let (next, etag) = (next_query(&response), entity_tag(&response));
+                let age = response.age();
                 let body = json_body(scope, "tags/list", &mut response).await?;
-                Ok(Asked::Document { body, next, etag })
+                Ok(Asked::Document { body, next, etag, age })
             }
-            304 => Ok(Asked::Same),
+            304 => Ok(Asked::Same { age: response.age() }),
             404 => Err(PullError::NameUnknown(format!("{scope} does not exist"))),
             status => Err(PullError::UpstreamFailed(format!(
                 "{scope} tags/list: unexpected status {status}"

@@ -24,13 +24,14 @@ impl Registry {
     ) -> Result<Asked, PullError> {
         let path = format!("/v2/{}/referrers/{digest}", scope.repository);
         let mut response = self.ask_relay(scope, path, (query, etag), Accept::Any).await?;
+        let age = response.age();
         let (document, next, etag) = match response.status {
             200 => {
                 let (next, etag) = (next_query(&response), entity_tag(&response));
                 let body = json_body(scope, "referrers", &mut response).await?;
                 (parse_index(scope, digest, &body)?, next, etag)
             }
-            304 => return Ok(Asked::Same),
+            304 => return Ok(Asked::Same { age: response.age() }),
             // No referrers API there: the list may be kept under a tag made of the digest.
             404 | 405 | 400 => (self.referrers_by_tag(scope, digest).await?, None, None),
             status => {
@@ -39,7 +40,7 @@ impl Registry {
                 )));
             }
         };
-        Ok(Asked::Document { body: filtered(document, artifact_type), next, etag })
+        Ok(Asked::Document { body: filtered(document, artifact_type), next, etag, age })
     }
 
     async fn referrers_by_tag(&self, scope: &Scope, digest: &Digest) -> Result<Value, PullError> {

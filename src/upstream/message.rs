@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hyper::HeaderMap;
 
 use super::body::Body;
+use super::reply;
 use crate::oci::RepositoryName;
 
 /// Mirrors only read.
@@ -111,6 +112,11 @@ pub struct Response {
 }
 
 impl Response {
+    /// Seconds that the answer has spent in caches on its way here, by its `Age`; at most a year.
+    pub fn age(&self) -> u64 {
+        reply::age(&self.headers)
+    }
+
     /// A header's value, if it is there and printable ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()

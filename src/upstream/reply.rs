@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use hyper::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderName, RETRY_AFTER, TRANSFER_ENCODING,
+    AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderName, RETRY_AFTER,
+    TRANSFER_ENCODING,
 };
 use hyper::{HeaderMap, Version};
 
@@ -12,6 +13,9 @@ use crate::limits::CONTENT_LENGTH_MAX;
 
 /// Longest wait an upstream can impose on us.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Oldest answer that a cache is believed to give, in seconds: a year. It only has to be more than
+/// any `tag_ttl` and `stale_max` together.
+const AGE_MAX: u64 = 365 * 24 * 60 * 60;
 /// How much of an upstream's text goes into an error.
 const SHOWN_BYTES_MAX: usize = 100;
 
@@ -122,6 +126,18 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(wait.min(RETRY_AFTER_MAX))
 }
 
+/// `Age` (RFC 9111 §5.1): for how many seconds the answer has been in caches between us and who
+/// vouches for it, at most a year. One that is not a number says nothing.
+pub(super) fn age(headers: &HeaderMap) -> u64 {
+    let mut ages = headers.get_all(AGE).iter();
+    let (Some(age), None) = (ages.next(), ages.next()) else { return 0 };
+    let digits = age.to_str().ok().filter(|text| {
+        !text.is_empty() && text.len() <= 20 && text.bytes().all(|b| b.is_ascii_digit())
+    });
+    // More than fits a number is still a number, and a large one.
+    digits.map_or(0, |text| text.parse().unwrap_or(u64::MAX)).min(AGE_MAX)
+}
+
 /// All values of a header, shortened, with nothing in it that could break a log line.
 fn shown(headers: &HeaderMap, name: &HeaderName) -> String {
     let values: Vec<_> = headers
@@ -147,6 +163,29 @@ mod tests {
             map.append(*name, value.parse().expect("a value"));
         }
         map
+    }
+
+    #[test]
+    fn an_age_is_a_number_or_none() {
+        let cases = [
+            ("0", 0),
+            ("240", 240),
+            ("0240", 240),
+            ("99999999999999999999", AGE_MAX),
+            ("31536001", AGE_MAX),
+            ("-1", 0),
+            ("+5", 0),
+            ("5, 6", 0),
+            ("5s", 0),
+            ("1.5", 0),
+            ("", 0),
+            ("000000000000000000000000000007", 0),
+        ];
+        for (text, seconds) in cases {
+            assert_eq!(age(&headers(&[("age", text)])), seconds, "{text}");
+        }
+        assert_eq!(age(&headers(&[])), 0);
+        assert_eq!(age(&headers(&[("age", "7"), ("age", "7")])), 0);
     }
 
     #[test]

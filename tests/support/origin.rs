@@ -40,10 +40,25 @@ impl Origin {
     /// Starts one over a storage folder; several may share a folder as long as one alone
     /// writes. `None` when docker-registry is missing and that is allowed.
     pub fn start(scratch: &Scratch, storage: &Path, access: &Access<'_>) -> Option<Origin> {
+        Origin::start_with(scratch, storage, access, |text| text)
+    }
+
+    /// The same with a line in its log for each request.
+    pub fn start_logged(scratch: &Scratch, storage: &Path, access: &Access<'_>) -> Option<Origin> {
+        let off = "  accesslog:\n    disabled: true\n";
+        Origin::start_with(scratch, storage, access, |text| text.replace(off, ""))
+    }
+
+    fn start_with(
+        scratch: &Scratch,
+        storage: &Path,
+        access: &Access<'_>,
+        change: impl FnOnce(String) -> String,
+    ) -> Option<Origin> {
         require(Client::DockerRegistry)?;
         let addr = ports::free();
         let name = format!("origin-{}", addr.port());
-        let text = config_text(scratch, storage, addr, access)?;
+        let text = change(config_text(scratch, storage, addr, access)?);
         let config = scratch.file(&format!("{name}.yml"), text);
         let log = scratch.path().join(format!("{name}.log"));
         let https = matches!(access, Access::Tls(_));

@@ -1,5 +1,6 @@
 //! A temporary folder of one test, removed with it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// A folder that is removed on drop, unless `RINGPORT_TEST_KEEP=1` is set.
@@ -38,6 +39,13 @@ impl Scratch {
             std::fs::create_dir_all(parent).expect("a folder in the scratch folder");
         }
         std::fs::write(&path, contents).expect("a file in the scratch folder");
+        path
+    }
+
+    /// The same with a file that is closed to others, as secrets are.
+    pub fn secret(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.file(name, contents);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("a mode");
         path
     }
 }
