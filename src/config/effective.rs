@@ -8,7 +8,8 @@ use super::schema::{
 };
 use super::text::{AdminAddress, As, Interval, RealmHost, Size};
 use super::{
-    Config, CredentialConfig, Log, PluginConfig, Routing, Server, Storage, UpstreamConfig,
+    Config, CredentialConfig, Log, PluginConfig, ProxyConfig, Routing, Server, Storage,
+    UpstreamConfig,
 };
 use crate::oci::Namespace;
 
@@ -99,6 +100,9 @@ fn upstream(upstream: &UpstreamConfig) -> UpstreamTable {
         client_key: upstream.client_key.clone().and_then(value),
         allow_private: texts(upstream.allow_private.iter().copied()),
         forward_ns: value(upstream.forward_ns),
+        proxy: Some(upstream.proxy.clone()).filter(is_written).and_then(text),
+        proxy_username: upstream.proxy_username.clone().and_then(value),
+        proxy_password_file: upstream.proxy_password_file.clone().and_then(value),
         token_realms: texts(realms.filter_map(|host| Namespace::parse(host).ok()).map(RealmHost)),
         connect_timeout: text(upstream.connect_timeout),
         tls_timeout: text(upstream.tls_timeout),
@@ -109,6 +113,11 @@ fn upstream(upstream: &UpstreamConfig) -> UpstreamTable {
         max_size: upstream.max_size.map(Size).and_then(text),
         credential: upstream.credentials.iter().map(|one| placed(credential(one))).collect(),
     }
+}
+
+/// The environment's proxies are used when the key is left out, and only then.
+fn is_written(proxy: &ProxyConfig) -> bool {
+    *proxy != ProxyConfig::Environment
 }
 
 fn credential(credential: &CredentialConfig) -> CredentialTable {

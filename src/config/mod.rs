@@ -25,6 +25,7 @@ mod error;
 mod files;
 mod model;
 mod parse;
+mod proxy;
 mod schema;
 mod text;
 mod units;
@@ -38,6 +39,7 @@ pub use model::{
     AccessTarget, Config, CredentialConfig, Driver, Log, LogFormat, LogLevel, PluginConfig, Pool,
     Routing, Server, Storage, UpstreamConfig,
 };
+pub use proxy::ProxyConfig;
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 
 /// What the pool that is `storage.root` itself is called, in placements and metrics.

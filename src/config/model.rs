@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::EndpointUrl;
+use super::{EndpointUrl, ProxyConfig};
 use crate::oci::Namespace;
 
 /// A whole configuration; see the module's invariants.
@@ -137,6 +137,12 @@ pub struct UpstreamConfig {
     pub allow_private: Vec<IpNet>,
     /// Add `ns=<namespace>` to every request: the endpoint is a mirror itself.
     pub forward_ns: bool,
+    /// Through what it is reached.
+    pub proxy: ProxyConfig,
+    /// Of the proxy; present together with `proxy_password_file`.
+    pub proxy_username: Option<String>,
+    /// Present together with `proxy_username`.
+    pub proxy_password_file: Option<PathBuf>,
     /// Hosts (`host` or `host:port`) that may be asked for tokens besides the endpoint's own.
     pub token_realms: Vec<String>,
     /// For the name and the connection, each.

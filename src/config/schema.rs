@@ -11,9 +11,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::EndpointUrl;
 use super::model::{AccessTarget, Driver, LogFormat, LogLevel};
 use super::text::{AdminAddress, As, Interval, RealmHost, Size};
+use super::{EndpointUrl, ProxyConfig};
 use crate::oci::Namespace;
 
 pub(super) type Value<T> = Option<Spanned<T>>;
@@ -102,6 +102,9 @@ pub(super) struct UpstreamTable {
     pub client_key: Value<PathBuf>,
     pub allow_private: Values<As<IpNet>>,
     pub forward_ns: Value<bool>,
+    pub proxy: Value<As<ProxyConfig>>,
+    pub proxy_username: Value<String>,
+    pub proxy_password_file: Value<PathBuf>,
     pub token_realms: Values<As<RealmHost>>,
     pub connect_timeout: Value<As<Duration>>,
     pub tls_timeout: Value<As<Duration>>,

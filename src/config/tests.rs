@@ -290,6 +290,19 @@ fn checks_of_one_upstream() {
         ("username = \"ci\"", "username", "add `password_file`"),
         ("password_file = \"p\"", "password_file", "add `username`"),
         ("username = \"a:b\"\npassword_file = \"p\"", "username", "colons"),
+        ("proxy = \"http://u:p@a\"", "proxy", "proxy_password_file"),
+        ("proxy_username = \"u\"", "proxy_username", "`proxy_password_file` beside it"),
+        ("proxy_password_file = \"p\"", "proxy_password_file", "add `proxy_username`"),
+        (
+            "proxy = \"none\"\nproxy_username = \"u\"\nproxy_password_file = \"p\"",
+            "proxy_username",
+            "`proxy` with a URL",
+        ),
+        (
+            "proxy = \"http://a\"\nendpoints = [\"http://127.0.0.1\"]\ntoken_file = \"t\"",
+            "proxy",
+            "https://",
+        ),
         ("token_file = \"t\"\nusername = \"c\"\npassword_file = \"p\"", "token_file", "both"),
         ("client_cert = \"c\"", "client_cert", "add `client_key`"),
         ("client_key = \"c\"", "client_key", "add `client_cert`"),
@@ -435,12 +448,15 @@ fn full() -> Config {
     });
     upstream.username = Some("u".into());
     upstream.max_size = Some(1 << 30);
+    upstream.proxy = ProxyConfig::Direct;
+    upstream.proxy_username = Some("u".into());
     for path in [
         &mut upstream.password_file,
         &mut upstream.token_file,
         &mut upstream.ca_file,
         &mut upstream.client_cert,
         &mut upstream.client_key,
+        &mut upstream.proxy_password_file,
     ] {
         *path = Some("/f".into());
     }

@@ -1,6 +1,7 @@
 //! Values with a textual form of their own: read and checked where serde meets them, so that the
 //! error knows the place, and written back in the same form.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
@@ -74,11 +75,22 @@ impl<T: Text> Visitor<'_> for TextVisitor<T> {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<As<T>, E> {
         T::read(text).map(As).map_err(|reason| {
-            let expected = T::EXPECTED;
+            let (expected, text) = (T::EXPECTED, without_login(text));
             E::custom(format!(
                 "invalid value: string {text:?}, expected {expected}{REASON}{reason}"
             ))
         })
+    }
+}
+
+/// A text that is shown because it was refused: a URL without the login that it should not have had.
+fn without_login(text: &str) -> Cow<'_, str> {
+    match (text.find("://"), text.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            let (kept, _) = text.split_at(scheme + 3);
+            Cow::Owned(format!("{kept}[redacted]{}", text.get(at..).unwrap_or_default()))
+        }
+        _ => Cow::Borrowed(text),
     }
 }
 

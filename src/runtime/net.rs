@@ -1,5 +1,6 @@
 //! Sockets: listener, client-facing stream (ring reads and writes), upstream-facing poll stream.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -174,6 +175,33 @@ pub async fn connect(address: SocketAddr) -> io::Result<PollStream> {
 /// the upstream HTTP client.
 pub struct PollStream {
     stream: monoio::net::tcp::stream_poll::TcpStreamPoll,
+}
+
+impl PollStream {
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// The other side has gone.
+    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = poll_fn(|cx| Pin::new(&mut *self).poll_write(cx, bytes)).await?;
+            bytes = match bytes.get(written..) {
+                Some(rest) if written > 0 => rest,
+                _ => return Err(io::ErrorKind::WriteZero.into()),
+            };
+        }
+        poll_fn(|cx| Pin::new(&mut *self).poll_flush(cx)).await
+    }
+
+    /// Reads what there is into the front of `buffer`; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut buffer = ReadBuf::new(buffer);
+        poll_fn(|cx| Pin::new(&mut *self).poll_read(cx, &mut buffer)).await?;
+        Ok(buffer.filled().len())
+    }
 }
 
 impl AsyncRead for PollStream {

@@ -10,10 +10,11 @@ use tokio_rustls::rustls;
 
 use super::connection::{Sender, start};
 use super::error::{Phase, UpstreamError};
+use super::proxy::{self, Proxy};
 use super::set::Upstream;
 use super::shared::Shared;
 use super::tls::server_name;
-use super::url::{Host, Url};
+use super::url::{Host, Origin, Url};
 use crate::runtime::{PollStream, clock, connect, timeout};
 
 /// Addresses tried of one name.
@@ -28,9 +29,14 @@ pub(super) async fn dial(
     upstream: &Upstream,
     url: &Url,
 ) -> Result<Sender, UpstreamError> {
-    let addresses = resolve(shared, upstream, url).await?;
-    let addresses = permitted(upstream, url, &addresses)?;
-    let stream = connect_any(upstream, url, &addresses).await?;
+    let stream = match upstream.proxies.proxy_for(&url.origin) {
+        Some(proxy) => connect_through(shared, upstream, url, proxy).await?,
+        None => {
+            let addresses = resolve(shared, upstream, (url, &url.origin)).await?;
+            let addresses = permitted(upstream, url, &addresses)?;
+            connect_any(upstream, url, &addresses).await?
+        }
+    };
     let started = if url.origin.https {
         start(TokioIo::new(secure(upstream, url, stream).await?)).await
     } else {
@@ -39,12 +45,34 @@ pub(super) async fn dial(
     started.map_err(|error| unreachable(upstream, url, &error))
 }
 
-async fn resolve(
+/// A connection to the proxy, and for https through it. Where the proxy is is the operator's word,
+/// so only what is asked of it is checked, as far as that can be seen from here.
+async fn connect_through(
     shared: &Shared,
     upstream: &Upstream,
     url: &Url,
+    proxy: &Proxy,
+) -> Result<PollStream, UpstreamError> {
+    if let Some(address) = proxy::literal(&url.origin.host) {
+        permitted(upstream, url, &[address])?;
+    }
+    let addresses = resolve(shared, upstream, (url, &proxy.url.origin)).await?;
+    let port = proxy.url.origin.port;
+    let addresses: Vec<_> = addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+    let stream = connect_any(upstream, url, &addresses).await?;
+    match url.origin.https {
+        true => proxy::tunnel(upstream, url, proxy, stream).await,
+        false => Ok(stream),
+    }
+}
+
+/// The addresses of `origin`, which is that of `url` or of its proxy.
+async fn resolve(
+    shared: &Shared,
+    upstream: &Upstream,
+    (url, origin): (&Url, &Origin),
 ) -> Result<Vec<IpAddr>, UpstreamError> {
-    let name = match &url.origin.host {
+    let name = match &origin.host {
         Host::Address(address) => return Ok(vec![*address]),
         Host::Name(name) => name,
     };

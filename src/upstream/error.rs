@@ -27,6 +27,8 @@ pub enum Phase {
     Connect,
     /// TLS handshake (`tls_timeout`).
     Tls,
+    /// Waiting for a proxy's answer to CONNECT (`connect_timeout`).
+    Proxy,
     /// Waiting for the response's head (`first_byte_timeout`).
     FirstByte,
 }
@@ -262,6 +264,7 @@ impl fmt::Display for Phase {
             Self::Resolve => "resolving the name",
             Self::Connect => "connecting",
             Self::Tls => "the TLS handshake",
+            Self::Proxy => "waiting for the proxy's connection",
             Self::FirstByte => "waiting for the response",
         })
     }
@@ -270,6 +273,7 @@ impl fmt::Display for Phase {
 /// What an operator may not know about a status.
 fn meaning_of(status: &u16) -> &'static str {
     match status {
+        407 => ", the proxy wants a login; set `proxy_username` and `proxy_password_file`",
         508 => ", a loop: what it asks for comes back to this mirror; look at its `endpoints`",
         _ => "",
     }

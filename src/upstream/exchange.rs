@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HOST, HeaderValue, IF_NONE_MATCH, LOCATION, RANGE,
-    USER_AGENT, VIA,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HOST, HeaderValue, IF_NONE_MATCH, LOCATION,
+    PROXY_AUTHORIZATION, RANGE, USER_AGENT, VIA,
 };
 use hyper::http::response::Parts;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -18,6 +18,7 @@ use super::error::{Phase, UpstreamError};
 use super::message::{Accept, ContentRange, Method, Request, Response};
 use super::outgoing::{Outgoing, Progress};
 use super::pool::PoolKey;
+use super::proxy::Form;
 use super::redirect::{Chain, is_redirect};
 use super::reply::{self, Mismatch};
 use super::set::{Endpoint, Upstream};
@@ -88,7 +89,8 @@ impl Inner {
         let mut chain = Chain::new(url.clone());
         let via = Hops::current().field(upstream.forward_ns.is_some());
         loop {
-            let make = || message(&chain, request, proof, &via);
+            let form = Form::of(upstream, &chain.url).await?;
+            let make = || message((&chain, &form), request, proof, &via);
             let progress = Progress::within(upstream.timeouts.first_byte);
             let sent = self.send(upstream, &chain.url, &progress, make).await;
             let status = sent.as_ref().ok().map(|(reply, _)| reply.status().as_u16());
@@ -231,6 +233,8 @@ fn judge(
             let reason = "the credentials in use, or none, do not open it".to_owned();
             Err(UpstreamError::Denied { at, status, reason })
         }
+        // Only a proxy says so, and what it says is no answer of the upstream.
+        status @ 407 => Err(UpstreamError::Failed { at, status, retry_after: None }),
         429 => Err(UpstreamError::RateLimited { at, retry_after: retry_after() }),
         status @ (408 | 500..=599) => {
             Err(UpstreamError::Failed { at, status, retry_after: retry_after() })
@@ -242,7 +246,7 @@ fn judge(
 
 /// The request as it goes on the wire.
 fn message(
-    chain: &Chain,
+    (chain, form): (&Chain, &Form),
     request: &Request,
     proof: &Proof,
     via: &str,
@@ -253,7 +257,7 @@ fn message(
     };
     let mut message = hyper::Request::builder()
         .method(request.method.as_str())
-        .uri(chain.url.target().as_str())
+        .uri(form.target.as_str())
         .header(HOST, chain.url.origin.authority())
         .header(USER_AGENT, USER_AGENT_VALUE)
         .header(VIA, via)
@@ -262,6 +266,9 @@ fn message(
     if let Some(range) = request.range {
         let last = range.last.map(|last| last.to_string()).unwrap_or_default();
         message = message.header(RANGE, format!("bytes={}-{last}", range.first));
+    }
+    if let Some(login) = &form.authorization {
+        message = message.header(PROXY_AUTHORIZATION, login);
     }
     if chain.is_home {
         if let Some(tag) = &request.if_none_match {

@@ -9,7 +9,8 @@
 //!
 //! **Invariant:** a closed world. Only a declared upstream can be asked, only its endpoints, the
 //! realms it may name and the targets it redirects to are dialled, and every connection goes to an
-//! address that [`AddressPolicy`] passed: the address checked is the address connected to.
+//! address that [`AddressPolicy`] passed: the address checked is the address connected to. A proxy
+//! that the operator named is the exception; what it is asked for is checked as far as it can be.
 //! **Invariant:** `Authorization` is sent to the endpoint's own (scheme, host, port) or to a realm
 //! that `realm::check` passed, and to nobody after a redirect has once left the endpoint.
 //! **Invariant:** https never leads to http, neither by a redirect nor by a realm.
@@ -20,7 +21,7 @@
 //! nothing of an upstream's, and follows no redirect.
 //! **Invariant:** no error, log line or `Debug` holds a query string, a token or a password.
 //!
-//! Deliberately absent: HTTP/2 (one blob fills a connection), proxies, cookies, decompression,
+//! Deliberately absent: HTTP/2 (one blob fills a connection), SOCKS, cookies, decompression,
 //! caching of responses, and any decision about what a 404 means to a client.
 
 mod address;
@@ -41,6 +42,8 @@ mod message;
 mod observer;
 mod outgoing;
 mod pool;
+mod proxy;
+mod proxy_environment;
 mod ratelimit;
 mod realm;
 mod redirect;

@@ -11,9 +11,11 @@ use tokio_rustls::rustls::RootCertStore;
 use super::address::AddressPolicy;
 use super::credentials::Credentials;
 use super::error::{Site, UpstreamError};
+use super::proxy::{Proxies, Proxy};
+use super::proxy_environment::Environment;
 use super::tls::{TlsContexts, TlsError, system_roots};
 use super::url::{Host, Origin, Url};
-use crate::config::{Config, CredentialConfig, EndpointUrl, UpstreamConfig};
+use crate::config::{Config, CredentialConfig, EndpointUrl, ProxyConfig, UpstreamConfig};
 use crate::oci::Namespace;
 
 /// All upstreams, by canonical namespace and alias. Immutable; a reload builds another.
@@ -41,6 +43,7 @@ pub struct Upstream {
     pub(super) timeouts: Timeouts,
     /// How long the first endpoint may be silent before a second one is asked too.
     pub(super) hedge_after: Option<Duration>,
+    pub(super) proxies: Proxies,
     pub(super) tls: TlsContexts,
     /// A remote tier, and no registry.
     pub(super) is_tier: bool,
@@ -101,6 +104,9 @@ pub enum UpstreamSetError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A proxy of the environment.
+    #[error("{0}")]
+    Environment(String),
     /// Two upstreams claim one name.
     #[error("two upstreams claim the namespace {namespace}; give it to one of them")]
     Duplicate {
@@ -124,8 +130,9 @@ impl UpstreamSet {
         let tier = |tier| Upstream::of_tier(tier, allow_private, &roots).map(Arc::new);
         let tiers = config.storage.remote_tiers.iter().map(tier).collect::<Result<_, _>>()?;
         let mut set = Self { upstreams: Vec::new(), by_name: HashMap::new(), tiers };
+        let environment = environment_for(config)?;
         for declared in &config.upstreams {
-            let upstream = Upstream::build(declared, &roots)?;
+            let upstream = Upstream::build(declared, &roots, &environment)?;
             for scoped in upstream.scoped(declared, config)? {
                 set.by_name.insert(scoped.namespace.clone(), set.upstreams.len());
                 set.upstreams.push(Arc::new(scoped));
@@ -182,6 +189,7 @@ impl Upstream {
     fn build(
         config: &UpstreamConfig,
         roots: &Arc<RootCertStore>,
+        environment: &Arc<Environment>,
     ) -> Result<Self, UpstreamSetError> {
         let namespace = config.namespace.clone();
         let client = config.client_cert.as_deref().zip(config.client_key.as_deref());
@@ -207,6 +215,7 @@ impl Upstream {
                 first_byte: config.first_byte_timeout,
                 stall: config.stall_timeout,
             },
+            proxies: proxies(config, environment)?,
             hedge_after: Some(config.hedge_after).filter(|after| !after.is_zero()),
             tls,
             is_tier: false,
@@ -250,6 +259,7 @@ impl Upstream {
                     forward_ns: forward_ns.cloned().or_else(|| self.forward_ns.clone()),
                     timeouts: self.timeouts,
                     hedge_after: self.hedge_after,
+                    proxies: self.proxies.clone(),
                     tls: self.tls.clone(),
                     is_tier: false,
                 });
@@ -278,15 +288,51 @@ impl Upstream {
 
     /// For errors about `url`.
     pub(super) fn site(&self, url: &Url) -> Box<Site> {
+        let address = match self.proxies.proxy_for(&url.origin) {
+            None => url.to_string(),
+            Some(proxy) => format!("{url} through the proxy {}", proxy.name()),
+        };
         Box::new(Site {
             upstream: self.namespace.clone(),
-            address: url.to_string().into(),
+            address: address.into(),
             is_tier: self.is_tier,
         })
     }
 
     pub(super) fn internal(&self, reason: impl ToString) -> UpstreamError {
         UpstreamError::Internal { upstream: self.namespace.clone(), reason: reason.to_string() }
+    }
+}
+
+/// The environment's proxies, if any upstream is to be reached through them.
+fn environment_for(config: &Config) -> Result<Arc<Environment>, UpstreamSetError> {
+    let is_used = config.upstreams.iter().any(|u| u.proxy == ProxyConfig::Environment);
+    let variable = |name: &str| std::env::var(name).ok().filter(|_| is_used);
+    let environment = Environment::read(variable);
+    let environment =
+        environment.map_err(|error| UpstreamSetError::Environment(error.to_string()))?;
+    environment.log();
+    Ok(Arc::new(environment))
+}
+
+fn proxies(
+    config: &UpstreamConfig,
+    environment: &Arc<Environment>,
+) -> Result<Proxies, UpstreamSetError> {
+    let namespace = &config.namespace;
+    match &config.proxy {
+        ProxyConfig::Environment => Ok(Proxies::Environment(environment.clone())),
+        ProxyConfig::Direct => Ok(Proxies::Direct),
+        ProxyConfig::Through(url) => {
+            let login = (&config.proxy_username, &config.proxy_password_file, &None);
+            let login = checked_login(namespace, login)?;
+            let url = Url::parse(&url.to_string()).map_err(|error| UpstreamSetError::Endpoint {
+                namespace: namespace.clone(),
+                endpoint: url.to_string(),
+                reason: error.to_string(),
+            })?;
+            Ok(Proxies::Through(Arc::new(Proxy::with_login(url, login))))
+        }
     }
 }
 

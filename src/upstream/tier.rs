@@ -22,6 +22,7 @@ use super::exchange::{USER_AGENT_VALUE, protocol};
 use super::message::Response;
 use super::outgoing::{Outgoing, Progress, Upload};
 use super::reply;
+use super::proxy::Proxies;
 use super::set::{Endpoint, Timeouts, Upstream, UpstreamSetError};
 use super::tls::TlsContexts;
 use super::url::Url;
@@ -77,6 +78,7 @@ impl Upstream {
             forward_ns: None,
             timeouts: TIMEOUTS,
             hedge_after: None,
+            proxies: Proxies::Direct,
             tls,
             is_tier: true,
             namespace,

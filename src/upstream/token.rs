@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HOST, HeaderValue, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HOST, HeaderValue, PROXY_AUTHORIZATION,
+    USER_AGENT,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -17,6 +18,7 @@ use super::error::{Phase, UpstreamError};
 use super::exchange::{USER_AGENT_VALUE, failed};
 use super::outgoing::Outgoing;
 use super::pool::PoolKey;
+use super::proxy::Form;
 use super::set::Upstream;
 use super::shards::{Perishable, Shards};
 use super::shared::Shared;
@@ -186,12 +188,16 @@ impl Fetch {
             upstream: upstream.namespace.clone(),
             reason: error.to_string(),
         })?;
-        let mut request = hyper::Request::get(url.target().as_str())
+        let form = Form::of(upstream, &url).await?;
+        let mut request = hyper::Request::get(form.target.as_str())
             .header(HOST, url.origin.authority())
             .header(USER_AGENT, USER_AGENT_VALUE)
             .header(ACCEPT, "application/json")
             .header(ACCEPT_ENCODING, "identity")
             .header(CONNECTION, "close");
+        if let Some(login) = form.authorization {
+            request = request.header(PROXY_AUTHORIZATION, login);
+        }
         if let Some(secret) = secret {
             request = request.header(AUTHORIZATION, secret);
         }

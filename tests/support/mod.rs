@@ -34,6 +34,7 @@ pub mod mounts;
 pub mod origin;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 pub mod rig;
 pub mod scratch;
 pub mod server;

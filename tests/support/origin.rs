@@ -13,6 +13,8 @@ use std::process::Command;
 /// The one account of the guarded origins.
 pub const USER: &str = "robot";
 pub const PASSWORD: &str = "canary-f41d7a2c";
+/// A name that the certificates of those by TLS are good for, and that only a proxy knows.
+pub const TLS_NAME: &str = "origin.test";
 
 /// How an origin is guarded.
 pub enum Access<'a> {
@@ -24,6 +26,10 @@ pub enum Access<'a> {
     Token(&'a TokenServer),
     /// By nothing, but over TLS.
     Tls(&'a PrivateCa),
+    /// By `USER` and `PASSWORD`, over TLS.
+    TlsBasic(&'a PrivateCa),
+    /// By TLS with a client certificate of the second authority.
+    TlsClients(&'a PrivateCa, &'a PrivateCa),
 }
 
 /// A running docker-registry.
@@ -61,7 +67,7 @@ impl Origin {
         let text = change(config_text(scratch, storage, addr, access)?);
         let config = scratch.file(&format!("{name}.yml"), text);
         let log = scratch.path().join(format!("{name}.log"));
-        let https = matches!(access, Access::Tls(_));
+        let https = !matches!(access, Access::Open | Access::Basic | Access::Token(_));
         let storage = storage.to_path_buf();
         let mut origin = Origin { addr, storage, config, log, https, process: None };
         origin.start_again();
@@ -147,25 +153,17 @@ fn config_text(
     );
     match access {
         Access::Open => {}
-        Access::Tls(ca) => {
-            let (certificate, key) = ca.issue(scratch, &["localhost", "127.0.0.1"]);
-            text.push_str(&format!(
-                "  tls:\n    certificate: {}\n    key: {}\n",
-                certificate.display(),
-                key.display()
-            ));
+        Access::Tls(ca) => text.push_str(&tls_text(scratch, ca)),
+        Access::TlsClients(ca, clients) => {
+            let clients = clients.write(scratch);
+            text.push_str(&tls_text(scratch, ca));
+            text.push_str(&format!("    clientcas:\n      - {}\n", clients.display()));
         }
-        Access::Basic => {
-            require(Client::Htpasswd)?;
-            let mut command = Command::new("htpasswd");
-            command.args(["-Bbn", "-C", "4", USER, PASSWORD]);
-            let line = super::process::run(command, secs(10)).expect_ok();
-            let file = scratch.file("htpasswd", line);
-            text.push_str(&format!(
-                "auth:\n  htpasswd:\n    realm: tests\n    path: {}\n",
-                file.display()
-            ));
+        Access::TlsBasic(ca) => {
+            text.push_str(&tls_text(scratch, ca));
+            text.push_str(&basic_text(scratch)?);
         }
+        Access::Basic => text.push_str(&basic_text(scratch)?),
         Access::Token(server) => {
             let bundle = scratch.file("token-root.pem", server.certificate_pem());
             text.push_str(&format!(
@@ -177,6 +175,22 @@ fn config_text(
         }
     }
     Some(text)
+}
+
+/// Of `http`, which stands last.
+fn tls_text(scratch: &Scratch, ca: &PrivateCa) -> String {
+    let (certificate, key) = ca.issue(scratch, &["localhost", "127.0.0.1", TLS_NAME]);
+    let (certificate, key) = (certificate.display(), key.display());
+    format!("  tls:\n    certificate: {certificate}\n    key: {key}\n")
+}
+
+fn basic_text(scratch: &Scratch) -> Option<String> {
+    require(Client::Htpasswd)?;
+    let mut command = Command::new("htpasswd");
+    command.args(["-Bbn", "-C", "4", USER, PASSWORD]);
+    let line = super::process::run(command, secs(10)).expect_ok();
+    let file = scratch.file("htpasswd", line);
+    Some(format!("auth:\n  htpasswd:\n    realm: tests\n    path: {}\n", file.display()))
 }
 
 /// A certificate authority of the test's own.

@@ -46,6 +46,7 @@ pub struct Setup {
     root: Option<PathBuf>,
     addr: Option<SocketAddr>,
     wrapper: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -61,6 +62,7 @@ impl Setup {
             root: None,
             addr: None,
             wrapper: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -117,6 +119,12 @@ impl Setup {
         self
     }
 
+    /// A variable of its environment, which otherwise is the test's without any proxy.
+    pub fn environment(mut self, name: &str, value: &str) -> Setup {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Starts it and waits until `/readyz` is 200.
     pub fn start(self) -> Server {
         let mut server = self.prepare();
@@ -131,8 +139,8 @@ impl Setup {
         let root = self.root.clone().unwrap_or_else(|| self.scratch.path().join("store"));
         let config = self.scratch.file("ringport.toml", self.text(addr, admin, &root));
         let log = self.scratch.path().join("ringport.log");
-        let Setup { scratch, wrapper, .. } = self;
-        Server { addr, admin, root, config, log, wrapper, process: None, scratch }
+        let Setup { scratch, wrapper, environment, .. } = self;
+        Server { addr, admin, root, config, log, wrapper, environment, process: None, scratch }
     }
 
     fn text(&self, addr: SocketAddr, admin: SocketAddr, root: &Path) -> String {
@@ -173,6 +181,7 @@ pub struct Server {
     config: PathBuf,
     log: PathBuf,
     wrapper: Vec<String>,
+    environment: Vec<(String, String)>,
     // Before `scratch`: the process ends before its files go.
     process: Option<Process>,
     scratch: Scratch,
@@ -283,6 +292,10 @@ impl Server {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).arg("serve").arg("--config").arg(&self.config);
         command.env("RUST_BACKTRACE", "1");
+        for proxy in ["http_proxy", "https_proxy", "no_proxy"] {
+            command.env_remove(proxy).env_remove(proxy.to_ascii_uppercase());
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.process = Some(Process::spawn(command, "ringport", &self.log));
     }
 

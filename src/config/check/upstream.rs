@@ -75,6 +75,7 @@ impl Checker<'_> {
         self.login(&table.username, &table.password_file, &table.token_file);
         self.expect_safe_endpoints(&table);
         self.client_certificate(&table);
+        let proxy = self.proxy(&table);
         let token_realms = match table.token_realms {
             Some(list) => {
                 list.into_inner().into_iter().map(|r| r.into_inner().0.0.to_string()).collect()
@@ -105,6 +106,9 @@ impl Checker<'_> {
                 .map(|n| n.into_inner().0)
                 .collect(),
             forward_ns: flag(table.forward_ns, false),
+            proxy,
+            proxy_username: table.proxy_username.map(Spanned::into_inner),
+            proxy_password_file: self.file(table.proxy_password_file, true),
             token_realms,
             connect_timeout: self.limit(table.connect_timeout, CONNECT_TIMEOUT),
             tls_timeout: self.limit(table.tls_timeout, TLS_TIMEOUT),
@@ -250,7 +254,7 @@ impl Checker<'_> {
     }
 
     /// RFC 7617 §2: a user-id holds no colon and no control characters.
-    fn username(&mut self, username: &Spanned<String>) {
+    pub(super) fn username(&mut self, username: &Spanned<String>) {
         let name = username.get_ref();
         if name.is_empty() || name.contains(':') || name.chars().any(char::is_control) {
             let expected = "a user name without colons and control characters";

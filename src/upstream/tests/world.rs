@@ -58,7 +58,7 @@ impl World {
     /// As [`new`](Self::new), with a resolver of the test's.
     pub(super) fn with_names(keys: &str, look_up: fn() -> Box<LookUp>) -> Arc<Self> {
         let text = format!(
-            "[[upstream]]\nnamespace = \"r.test\"\nallow_private = [\"127.0.0.1/32\"]\n{keys}\n"
+            "[[upstream]]\nproxy = \"none\"\nnamespace = \"r.test\"\nallow_private = [\"127.0.0.1/32\"]\n{keys}\n"
         );
         let config = Config::parse(&text, "test.toml").expect("a valid configuration");
         let set = Arc::new(UpstreamSet::build(&config).expect("usable upstreams"));
