@@ -1,5 +1,6 @@
 //! From the schema to a [`Config`]: defaults, ranges, and the checks that need two keys at once.
 
+mod credential_command;
 mod proxy;
 mod routing;
 mod server;

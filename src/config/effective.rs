@@ -95,6 +95,7 @@ fn upstream(upstream: &UpstreamConfig) -> UpstreamTable {
         username: upstream.username.clone().and_then(value),
         password_file: upstream.password_file.clone().and_then(value),
         token_file: upstream.token_file.clone().and_then(value),
+        credential_command: words(&upstream.credential_command),
         ca_file: upstream.ca_file.clone().and_then(value),
         client_cert: upstream.client_cert.clone().and_then(value),
         client_key: upstream.client_key.clone().and_then(value),
@@ -127,6 +128,7 @@ fn credential(credential: &CredentialConfig) -> CredentialTable {
         username: credential.username.clone().and_then(value),
         password_file: credential.password_file.clone().and_then(value),
         token_file: credential.token_file.clone().and_then(value),
+        credential_command: words(&credential.credential_command),
     }
 }
 
@@ -172,6 +174,10 @@ fn value<T>(value: T) -> Value<T> {
 
 fn text<T>(value: T) -> Value<As<T>> {
     Some(placed(As(value)))
+}
+
+fn words(list: &Option<Vec<String>>) -> Values<String> {
+    list.as_ref().and_then(|list| values(list.iter().cloned()))
 }
 
 fn count(number: usize) -> Value<u64> {

@@ -1,11 +1,14 @@
 //! The files that a configuration names: present, readable, and secrets closed to others.
 
 use std::fs::File;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 /// Permission bits a secret file must not have: write for the group, anything for others.
 const OPEN_TO_OTHERS: u32 = 0o027;
+
+/// Permission bits a program must not have: write for anybody but the owner.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// Why a file can't be used, in the words of a `Problem`.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +34,50 @@ pub(super) fn secret(path: &Path) -> Result<(), Refusal> {
         expected: "a secret file with mode 0600 or 0640",
         found: format!("{shown} with mode {mode:04o}"),
         remedy: format!("run: chmod 600 {shown}"),
+    })
+}
+
+/// A program that nobody but root and us may exchange for another.
+pub(super) fn program(path: &Path) -> Result<(), Refusal> {
+    let shown = path.display();
+    let refused = |found: String, remedy: String| Refusal {
+        expected: "a program that belongs to root or to the user we run as, and that only its owner \
+                   can write",
+        found,
+        remedy,
+    };
+    let metadata = std::fs::metadata(path)
+        .map_err(|error| refused(format!("{shown}: {error}"), String::new()))?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if !metadata.is_file() {
+        return Err(refused(format!("{shown}, which is no regular file"), String::new()));
+    }
+    if mode & 0o111 == 0 {
+        let found = format!("{shown} with mode {mode:04o}, which can't be run");
+        return Err(refused(found, format!("run: chmod 755 {shown}")));
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if metadata.uid() != 0 && metadata.uid() != own {
+        let found = format!("{shown}, which belongs to the user {}", metadata.uid());
+        return Err(refused(found, format!("run: chown root {shown}")));
+    }
+    match mode & WRITABLE_BY_OTHERS {
+        0 => Ok(()),
+        _ => {
+            let found = format!("{shown} with mode {mode:04o}");
+            Err(refused(found, format!("run: chmod go-w {shown}")))
+        }
+    }
+}
+
+/// Whether a configured program may still be run: an absolute path, a file that belongs to root or
+/// to us, that can be run, and that nobody else can write.
+///
+/// # Errors
+/// What was expected and found, and the way out, in one sentence.
+pub fn check_program(path: &Path) -> Result<(), String> {
+    program(path).map_err(|Refusal { expected, found, remedy }| {
+        format!("expected {expected}, found {found}; {remedy}").trim_end_matches("; ").to_owned()
     })
 }
 

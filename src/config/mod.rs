@@ -5,8 +5,9 @@
 //! `effective` writes a `Config` back as TOML. `config/ringport.toml` documents every key and is
 //! parsed by this module's tests.
 //!
-//! May import: `oci`, `limits` and serde/toml. Reading the file and the permissions of the secret
-//! files it names ([`Config::load`]) is the only I/O, done once, before any worker starts.
+//! May import: `oci`, `limits` and serde/toml. Reading the file and the permissions of the
+//! secret files and programs it names ([`Config::load`]) is the only I/O, done before any worker
+//! starts; [`check_program`] looks at a program again before it is run.
 //!
 //! **Invariant:** a `Config` exists only if every check passed; nothing checks it again later.
 //! **Invariant:** a refused file is answered with all its problems, each naming file, line,
@@ -35,6 +36,7 @@ mod tests;
 
 pub use endpoint_url::EndpointUrl;
 pub use error::{ConfigError, Problem};
+pub use files::check_program;
 pub use model::{
     AccessTarget, Config, CredentialConfig, Driver, Log, LogFormat, LogLevel, PluginConfig, Pool,
     Routing, Server, Storage, UpstreamConfig,

@@ -127,6 +127,8 @@ pub struct UpstreamConfig {
     pub password_file: Option<PathBuf>,
     /// A ready bearer token; excludes `username`.
     pub token_file: Option<PathBuf>,
+    /// A program and its arguments that print a login; excludes the others.
+    pub credential_command: Option<Vec<String>>,
     /// Authorities (PEM) trusted besides the system's.
     pub ca_file: Option<PathBuf>,
     /// Present together with `client_key`.
@@ -164,7 +166,8 @@ pub struct UpstreamConfig {
     pub credentials: Vec<CredentialConfig>,
 }
 
-/// `[[upstream.credential]]`: `username` and `password_file`, or `token_file`.
+/// `[[upstream.credential]]`: `username` and `password_file`, or `token_file`, or
+/// `credential_command`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialConfig {
     /// What plugins call it.
@@ -177,6 +180,8 @@ pub struct CredentialConfig {
     pub password_file: Option<PathBuf>,
     /// A ready bearer token; excludes `username`.
     pub token_file: Option<PathBuf>,
+    /// A program and its arguments that print a login; excludes the others.
+    pub credential_command: Option<Vec<String>>,
 }
 
 /// `[[plugin]]`
@@ -263,7 +268,10 @@ impl Config {
 impl UpstreamConfig {
     /// Whether a secret of ours is sent to this upstream.
     pub fn has_credentials(&self) -> bool {
-        self.password_file.is_some() || self.token_file.is_some() || !self.credentials.is_empty()
+        self.password_file.is_some()
+            || self.token_file.is_some()
+            || self.credential_command.is_some()
+            || !self.credentials.is_empty()
     }
 }
 

@@ -97,6 +97,7 @@ pub(super) struct UpstreamTable {
     pub username: Value<String>,
     pub password_file: Value<PathBuf>,
     pub token_file: Value<PathBuf>,
+    pub credential_command: Values<String>,
     pub ca_file: Value<PathBuf>,
     pub client_cert: Value<PathBuf>,
     pub client_key: Value<PathBuf>,
@@ -125,6 +126,7 @@ pub(super) struct CredentialTable {
     pub username: Value<String>,
     pub password_file: Value<PathBuf>,
     pub token_file: Value<PathBuf>,
+    pub credential_command: Values<String>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]

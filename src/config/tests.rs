@@ -290,6 +290,18 @@ fn checks_of_one_upstream() {
         ("username = \"ci\"", "username", "add `password_file`"),
         ("password_file = \"p\"", "password_file", "add `username`"),
         ("username = \"a:b\"\npassword_file = \"p\"", "username", "colons"),
+        ("credential_command = []", "credential_command", "absolute path"),
+        ("credential_command = [\"helper\", \"get\"]", "credential_command", "without a shell"),
+        (
+            "token_file = \"t\"\ncredential_command = [\"/h\"]",
+            "credential_command",
+            "remove the others",
+        ),
+        (
+            "endpoints = [\"http://a\"]\ncredential_command = [\"/h\"]",
+            "endpoints",
+            "https:// endpoint",
+        ),
         ("proxy = \"http://u:p@a\"", "proxy", "proxy_password_file"),
         ("proxy_username = \"u\"", "proxy_username", "`proxy_password_file` beside it"),
         ("proxy_password_file = \"p\"", "proxy_password_file", "add `proxy_username`"),
@@ -445,9 +457,11 @@ fn full() -> Config {
         username: Some("u".into()),
         password_file: Some("/f".into()),
         token_file: Some("/f".into()),
+        credential_command: Some(vec!["/f".into()]),
     });
     upstream.username = Some("u".into());
     upstream.max_size = Some(1 << 30);
+    upstream.credential_command = Some(vec!["/f".into()]);
     upstream.proxy = ProxyConfig::Direct;
     upstream.proxy_username = Some("u".into());
     for path in [
@@ -480,11 +494,12 @@ fn the_reference_shows_the_defaults() {
     let reference = parse(REFERENCE);
     let implied = parse("[[upstream]]\nnamespace = \"docker.io\"");
     assert_eq!(reference, implied);
-    // With all keys on, `token_file` and `username` exclude each other: the only problem, there
-    // with each of the two places that a login has.
+    // With all keys on, the kinds of login exclude each other: the only problems, there with each
+    // of the two places that a login has.
     let problems = problems(&reference_with_all_keys());
-    assert_eq!(problems.len(), 2, "{problems:#?}");
-    assert!(problems.iter().all(|problem| problem.to_string().contains("token_file")));
+    assert_eq!(problems.len(), 4, "{problems:#?}");
+    let of = |key: &str| problems.iter().filter(|p| p.key.ends_with(key)).count();
+    assert_eq!((of("token_file"), of("credential_command")), (2, 2), "{problems:#?}");
 }
 
 #[test]
@@ -512,7 +527,7 @@ fn named_credentials_and_remote_tiers_are_checked() {
     let clear = "[[upstream]]\nnamespace = \"a.example\"\nendpoints = [\"http://a.example\"]\n\
                  [[upstream.credential]]\nname = \"c\"\ntoken_file = \"/t\"";
     let cases = [
-        (named("name = \"c\""), "expected `username` with `password_file`, or `token_file`"),
+        (named("name = \"c\""), "expected `username` with `password_file`, `token_file`, or"),
         (named("name = \"c\"\nusername = \"u\""), "expected `password_file` beside it"),
         (named("name = \"C\"\ntoken_file = \"/t\""), "found \"C\""),
         (twice, "found \"c\" twice"),

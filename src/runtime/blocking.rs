@@ -23,6 +23,9 @@ pub enum BlockingError {
     /// The pool is gone or was never attached to this thread.
     #[error("the blocking pool is not running")]
     Stopped,
+    /// The operating system refused a thread.
+    #[error("the operating system refused a thread: {0}")]
+    NoThread(String),
     /// More calls are waiting than the pool accepts.
     #[error("the blocking pool is full: {0} calls are waiting")]
     Full(usize),
@@ -123,6 +126,30 @@ where
     F: FnOnce() -> R + Send + 'static,
 {
     run(|pool| &pool.long, call).await
+}
+
+/// The same for a call that waits for somebody else for seconds, on a thread of its own: a few of
+/// them would hold up all others on the pool. How many there may be is for the caller to bound.
+///
+/// # Errors
+/// The thread was refused, or the call panicked.
+pub async fn blocking_alone<R, F>(call: F) -> Result<R, BlockingError>
+where
+    R: Send + 'static,
+    F: FnOnce() -> R + Send + 'static,
+{
+    let (answer, result) = oneshot::channel();
+    let work = move || {
+        let outcome = catch_unwind(AssertUnwindSafe(call))
+            .map_err(|payload| BlockingError::Panicked(panic_message(payload.as_ref())));
+        // The caller may have gone; then nobody needs the result.
+        let _ = answer.send(outcome);
+    };
+    std::thread::Builder::new()
+        .name("alone".into())
+        .spawn(work)
+        .map_err(|error| BlockingError::NoThread(error.to_string()))?;
+    result.await.unwrap_or(Err(BlockingError::Stopped))
 }
 
 async fn run<R, F>(

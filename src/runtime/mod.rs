@@ -27,7 +27,9 @@ mod single_flight;
 mod task;
 mod worker;
 
-pub use blocking::{BlockingError, BlockingPool, blocking, blocking_long, blocking_names};
+pub use blocking::{
+    BlockingError, BlockingPool, blocking, blocking_alone, blocking_long, blocking_names,
+};
 pub use file::File;
 pub use mailbox::{WorkerGone, Workers};
 pub use net::{PollStream, TcpListener, TcpStream, connect, probe_address};

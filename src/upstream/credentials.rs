@@ -10,6 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use hyper::header::HeaderValue;
 use zeroize::Zeroizing;
 
+use super::error::UpstreamError;
+use super::issued::{self, Issued};
+use super::set::Upstream;
+use super::shared::Shared;
 use crate::runtime::blocking;
 
 /// Largest secret file. ECR's passwords are about 2 KiB, JSON keys of GCR about 3.
@@ -24,6 +28,28 @@ pub(super) enum Credentials {
     Password { username: Arc<str>, file: PathBuf },
     /// `token_file`: a ready bearer token.
     Token { file: PathBuf },
+    /// `credential_command`: a program that prints one or the other.
+    Command { argv: Arc<[String]> },
+}
+
+/// What we have to let us in with, as far as a file or a command is read for it.
+#[derive(Default)]
+pub(super) struct Login {
+    /// `Authorization: Basic`.
+    pub(super) basic: Option<HeaderValue>,
+    /// `Authorization: Bearer` with a ready token.
+    pub(super) bearer: Option<HeaderValue>,
+    /// Where a command gave it.
+    pub(super) issued: Option<Arc<Issued>>,
+}
+
+/// What kind of login there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    Nothing,
+    /// The user whose password it is.
+    Password(Arc<str>),
+    Token,
 }
 
 /// A value that is wiped when dropped and never shown.
@@ -38,18 +64,56 @@ pub(super) struct SecretError {
 }
 
 impl Credentials {
-    /// Whose tokens are whose: part of the cache key of tokens.
-    pub(super) fn identity(&self) -> Option<Arc<str>> {
-        match self {
-            Self::Password { username, .. } => Some(username.clone()),
-            Self::Anonymous | Self::Token { .. } => None,
+    /// What it will be. For a command that means to run it, unless it was.
+    ///
+    /// # Errors
+    /// `Credentials`, of a command.
+    pub(super) async fn kind(
+        &self,
+        shared: &Arc<Shared>,
+        upstream: &Upstream,
+    ) -> Result<Kind, UpstreamError> {
+        Ok(match self {
+            Self::Anonymous => Kind::Nothing,
+            Self::Password { username, .. } => Kind::Password(username.clone()),
+            Self::Token { .. } => Kind::Token,
+            Self::Command { argv } => {
+                let issued = issued::obtain(shared, upstream, argv, None).await?;
+                issued.username.clone().map_or(Kind::Token, Kind::Password)
+            }
+        })
+    }
+
+    /// What to let us in with now. A login of a command that is `rejected` is not given again.
+    ///
+    /// # Errors
+    /// `Credentials`: the file can't be read, the command failed.
+    pub(super) async fn login(
+        &self,
+        shared: &Arc<Shared>,
+        upstream: &Upstream,
+        rejected: Option<&Arc<Issued>>,
+    ) -> Result<Login, UpstreamError> {
+        if let Self::Command { argv } = self {
+            let issued = issued::obtain(shared, upstream, argv, rejected).await?;
+            let (basic, bearer) = (issued.basic.clone(), issued.bearer.clone());
+            return Ok(Login { basic, bearer, issued: Some(issued) });
         }
+        let read = async {
+            let (basic, bearer) = (self.basic().await?, self.token().await?);
+            Ok(Login { basic, bearer, issued: None })
+        };
+        read.await.map_err(|error: SecretError| UpstreamError::Credentials {
+            upstream: upstream.namespace.clone(),
+            reason: error.to_string(),
+        })
     }
 
     /// Reads the secret once, to find mistakes at start. Blocks.
     pub(super) fn check(&self) -> Result<(), SecretError> {
         match self {
-            Self::Anonymous => Ok(()),
+            // Commands talk to clouds: they are run when they are needed.
+            Self::Anonymous | Self::Command { .. } => Ok(()),
             Self::Password { file, .. } | Self::Token { file } => read_secret(file).map(|_| ()),
         }
     }
@@ -64,7 +128,7 @@ impl Credentials {
     }
 
     /// `Authorization: Bearer` with the configured token, if there is one.
-    pub(super) async fn token(&self) -> Result<Option<HeaderValue>, SecretError> {
+    async fn token(&self) -> Result<Option<HeaderValue>, SecretError> {
         let Self::Token { file } = self else { return Ok(None) };
         let token = load(file.clone()).await?;
         let text = Zeroizing::new(format!("Bearer {}", token.0.as_str()));

@@ -196,7 +196,7 @@ impl Upstream {
         let tls = TlsContexts::build(roots, config.ca_file.as_deref(), client)
             .map_err(|source| UpstreamSetError::Tls { namespace: namespace.clone(), source })?;
         let login = (&config.username, &config.password_file, &config.token_file);
-        let credentials = checked_login(&namespace, login)?;
+        let credentials = checked_login(&namespace, login, &config.credential_command)?;
         let turning = config.credentials.iter().filter(|credential| credential.rotate);
         let turns = turning.map(|credential| namespace.scoped(Some(&credential.name), None));
         let endpoints: Result<_, _> =
@@ -234,7 +234,8 @@ impl Upstream {
         for credential in &declared.credentials {
             let CredentialConfig { name, username, password_file, token_file, .. } = credential;
             let namespace = self.namespace.scoped(Some(name), None);
-            let login = checked_login(&namespace, (username, password_file, token_file))?;
+            let files = (username, password_file, token_file);
+            let login = checked_login(&namespace, files, &credential.credential_command)?;
             logins.push((Some(name.as_str()), login));
         }
         let forwarded = config.namespaces().filter(|_| declared.forward_ns).map(Some);
@@ -325,7 +326,7 @@ fn proxies(
         ProxyConfig::Direct => Ok(Proxies::Direct),
         ProxyConfig::Through(url) => {
             let login = (&config.proxy_username, &config.proxy_password_file, &None);
-            let login = checked_login(namespace, login)?;
+            let login = checked_login(namespace, login, &None)?;
             let url = Url::parse(&url.to_string()).map_err(|error| UpstreamSetError::Endpoint {
                 namespace: namespace.clone(),
                 endpoint: url.to_string(),
@@ -336,17 +337,21 @@ fn proxies(
     }
 }
 
-/// `username`, `password_file` and `token_file`, whose files are read once to find mistakes.
+/// A login of the configuration. Files are read once to find mistakes.
 fn checked_login(
     namespace: &Namespace,
     login: (&Option<String>, &Option<PathBuf>, &Option<PathBuf>),
+    command: &Option<Vec<String>>,
 ) -> Result<Credentials, UpstreamSetError> {
     let credentials = match login {
         (Some(username), Some(file), _) => {
             Credentials::Password { username: username.as_str().into(), file: file.clone() }
         }
         (_, _, Some(file)) => Credentials::Token { file: file.clone() },
-        _ => Credentials::Anonymous,
+        _ => match command {
+            Some(argv) => Credentials::Command { argv: argv.as_slice().into() },
+            None => Credentials::Anonymous,
+        },
     };
     credentials.check().map_err(|error| UpstreamSetError::Secret {
         namespace: namespace.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::dns::{Dns, LookUp, system_look_up};
 use super::governor::Governor;
 use super::health::Health;
+use super::issued::IssuedStore;
 use super::observer::Observer;
 use super::token::TokenStore;
 use crate::runtime::Workers;
@@ -23,6 +24,7 @@ pub struct Lasting {
 pub struct Shared {
     pub(super) dns: Arc<Dns>,
     pub(super) tokens: TokenStore,
+    pub(super) issued: IssuedStore,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) governor: Arc<Governor>,
     pub(super) health: Arc<Health>,
@@ -45,6 +47,7 @@ impl Shared {
         Self {
             dns: Arc::new(Dns::new(workers, look_up)),
             tokens: TokenStore::new(workers),
+            issued: IssuedStore::new(workers),
             observer,
             governor: Arc::default(),
             health: Arc::default(),

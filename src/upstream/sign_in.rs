@@ -9,8 +9,9 @@ use hyper::HeaderMap;
 use hyper::header::{HeaderValue, WWW_AUTHENTICATE};
 
 use super::challenge::{self, Challenge};
-use super::credentials::{Credentials, SecretError};
+use super::credentials::Kind;
 use super::error::UpstreamError;
+use super::issued::Issued;
 use super::realm;
 use super::set::{Endpoint, Upstream};
 use super::shared::Shared;
@@ -31,8 +32,15 @@ pub(super) enum Proof {
     None,
     /// A token of the realm's.
     Token(Arc<Token>),
-    /// Password or ready token from a file.
-    Secret(HeaderValue),
+    /// Password or ready token, from a file or a command.
+    Secret(HeaderValue, Option<Arc<Issued>>),
+}
+
+/// What a 401 has shown to be of no use any more.
+#[derive(Default, Clone, Copy)]
+struct Rejected<'a> {
+    token: Option<&'a Arc<Token>>,
+    issued: Option<&'a Arc<Issued>>,
 }
 
 /// Whom a proof is for.
@@ -66,7 +74,7 @@ impl Proof {
         match self {
             Self::None => None,
             Self::Token(token) => Some(&token.header),
-            Self::Secret(header) => Some(header),
+            Self::Secret(header, _) => Some(header),
         }
     }
 }
@@ -80,7 +88,7 @@ impl SignIns {
     ) -> Result<Proof, UpstreamError> {
         let way = self.ways.borrow().get(&place.key()).cloned();
         let Some(way) = way else { return Ok(Proof::None) };
-        let proof = place.prove(shared, &way, None).await;
+        let proof = place.prove(shared, &way, Rejected::default()).await;
         if proof.is_err() {
             // The place may have changed its mind: the next request asks it again.
             self.ways.borrow_mut().remove(&place.key());
@@ -102,15 +110,22 @@ impl SignIns {
         began: Instant,
     ) -> Result<Proof, UpstreamError> {
         let rejected = match sent {
-            Proof::None => None,
-            Proof::Token(token) if token.fetched < began => Some(token),
+            Proof::None => Rejected::default(),
+            Proof::Token(token) if token.fetched < began => {
+                Rejected { token: Some(token), ..Rejected::default() }
+            }
             Proof::Token(_) => return Err(place.denied("a fresh token is not enough for it")),
-            Proof::Secret(_) => return Err(place.denied("it does not take our credentials")),
+            // A command may know better by now.
+            Proof::Secret(_, Some(issued)) if issued.fetched < began => {
+                Rejected { issued: Some(issued), ..Rejected::default() }
+            }
+            Proof::Secret(..) => return Err(place.denied("it does not take our credentials")),
         };
         let fields = headers.get_all(WWW_AUTHENTICATE).iter();
         let challenges = challenge::parse_all(fields.filter_map(|value| value.to_str().ok()))
             .map_err(|error| place.denied(&format!("its challenge is not readable: {error}")))?;
-        let way = place.way(&challenges)?;
+        let kind = place.upstream.credentials.kind(shared, place.upstream).await?;
+        let way = place.way(&challenges, &kind)?;
         let proof = place.prove(shared, &way, rejected).await?;
         let mut ways = self.ways.borrow_mut();
         if ways.len() >= REMEMBERED_MAX {
@@ -127,13 +142,12 @@ impl Place<'_> {
     }
 
     /// The best of the offered ways for which we have the means: bearer before basic.
-    fn way(&self, challenges: &[Challenge]) -> Result<Way, UpstreamError> {
+    fn way(&self, challenges: &[Challenge], kind: &Kind) -> Result<Way, UpstreamError> {
         let offered = |scheme: &str| challenges.iter().find(|c| c.scheme == scheme);
-        let credentials = &self.upstream.credentials;
-        match (offered("bearer"), offered("basic"), credentials) {
-            (Some(_), _, Credentials::Token { .. }) => Ok(Way::ReadyToken),
-            (Some(bearer), _, _) => self.bearer(bearer),
-            (None, Some(_), Credentials::Password { .. }) => Ok(Way::Basic),
+        match (offered("bearer"), offered("basic"), kind) {
+            (Some(_), _, Kind::Token) => Ok(Way::ReadyToken),
+            (Some(bearer), _, _) => self.bearer(bearer, kind),
+            (None, Some(_), Kind::Password(_)) => Ok(Way::Basic),
             (None, Some(_), _) => Err(self.denied("it wants `username` and `password_file`")),
             (None, None, _) if challenges.is_empty() => {
                 Err(self.denied("it does not say how to sign in"))
@@ -145,7 +159,7 @@ impl Place<'_> {
         }
     }
 
-    fn bearer(&self, challenge: &Challenge) -> Result<Way, UpstreamError> {
+    fn bearer(&self, challenge: &Challenge, kind: &Kind) -> Result<Way, UpstreamError> {
         let refused = |reason: String| UpstreamError::Token { at: self.site(), reason };
         let realm = challenge
             .parameter("realm")
@@ -153,7 +167,7 @@ impl Place<'_> {
         let url = realm::check(&self.endpoint.origin, realm, &self.upstream.token_realms)
             .map_err(refused)?;
         let in_clear = !url.origin.https && !self.is_near(&url.origin.host);
-        if in_clear && matches!(self.upstream.credentials, Credentials::Password { .. }) {
+        if in_clear && matches!(kind, Kind::Password(_)) {
             return Err(refused(format!("the password would go to {url} in clear text")));
         }
         let scope = match challenge.parameter("scope").filter(|scope| !scope.is_empty()) {
@@ -165,7 +179,10 @@ impl Place<'_> {
         };
         let key = TokenKey {
             upstream: self.upstream.namespace.clone(),
-            identity: self.upstream.credentials.identity(),
+            identity: match kind {
+                Kind::Password(username) => Some(username.clone()),
+                Kind::Nothing | Kind::Token => None,
+            },
             realm: realm.into(),
             service: challenge.parameter("service").map(Into::into),
             scope: scope.into(),
@@ -187,23 +204,17 @@ impl Place<'_> {
         &self,
         shared: &Arc<Shared>,
         way: &Way,
-        rejected: Option<&Arc<Token>>,
+        rejected: Rejected<'_>,
     ) -> Result<Proof, UpstreamError> {
-        let credentials = &self.upstream.credentials;
-        let secret = match way {
-            Way::Bearer { key, realm } => {
-                let token = token::obtain(shared, self.upstream, key, realm, rejected).await?;
-                return Ok(Proof::Token(token));
-            }
-            Way::Basic => credentials.basic().await,
-            Way::ReadyToken => credentials.token().await,
-        };
-        let unreadable = |error: SecretError| UpstreamError::Credentials {
-            upstream: self.upstream.namespace.clone(),
-            reason: error.to_string(),
-        };
-        let header = secret.map_err(unreadable)?;
-        header.map(Proof::Secret).ok_or_else(|| self.denied("there are no credentials for it"))
+        let Rejected { token, issued } = rejected;
+        if let Way::Bearer { key, realm } = way {
+            let token = token::obtain(shared, self.upstream, key, realm, token).await?;
+            return Ok(Proof::Token(token));
+        }
+        let login = self.upstream.credentials.login(shared, self.upstream, issued).await?;
+        let header = if matches!(way, Way::Basic) { login.basic } else { login.bearer };
+        let header = header.ok_or_else(|| self.denied("there are no credentials for it"))?;
+        Ok(Proof::Secret(header, login.issued))
     }
 
     pub(super) fn denied(&self, reason: &str) -> UpstreamError {

@@ -8,6 +8,7 @@ use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HOST, HeaderValue, PROXY_AUTHORIZATION,
     USER_AGENT,
 };
+use hyper::http::response::Parts;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::body::{Body, Lease};
@@ -16,6 +17,7 @@ use super::credentials::sensitive;
 use super::dial::{dial, timed_out};
 use super::error::{Phase, UpstreamError};
 use super::exchange::{USER_AGENT_VALUE, failed};
+use super::issued::Issued;
 use super::outgoing::Outgoing;
 use super::pool::PoolKey;
 use super::proxy::Form;
@@ -58,6 +60,9 @@ pub(super) struct Token {
     pub(super) fetched: Instant,
     renew_at: Instant,
 }
+
+/// What a token service answers, before it is read.
+type TokenReply = (Parts, Body);
 
 type TokenResult = Result<Arc<Token>, UpstreamError>;
 
@@ -162,10 +167,14 @@ impl Fetch {
 
     async fn fetch(&self) -> TokenResult {
         let fetched = clock::now();
-        let reply = self.ask().await;
-        let status = reply.as_ref().ok().map(|(head, _)| head.status.as_u16());
-        self.shared.observer.token_request(&self.upstream.namespace, status);
-        let (head, mut body) = reply?;
+        let (head, mut body) = match self.ask_as(None).await? {
+            // A command may know better by now.
+            ((head, body), Some(issued)) if is_denied(&head) && issued.fetched < fetched => {
+                body.drain().await;
+                self.ask_as(Some(&issued)).await?.0
+            }
+            (reply, _) => reply,
+        };
         self.check_status(&head)?;
         let limit = self.upstream.timeouts.first_byte;
         let text = timeout(limit, body.collect(TOKEN_BYTES_MAX))
@@ -179,15 +188,23 @@ impl Fetch {
         Ok(Arc::new(Token { header, fetched, renew_at: fetched + granted.lifetime - ahead }))
     }
 
+    /// Asks with the login that there is, but with none that is `rejected`.
+    async fn ask_as(
+        &self,
+        rejected: Option<&Arc<Issued>>,
+    ) -> Result<(TokenReply, Option<Arc<Issued>>), UpstreamError> {
+        let (upstream, credentials) = (&self.upstream, &self.upstream.credentials);
+        let login = credentials.login(&self.shared, upstream, rejected).await?;
+        let reply = self.ask(login.basic).await;
+        let status = reply.as_ref().ok().map(|(head, _)| head.status.as_u16());
+        self.shared.observer.token_request(&upstream.namespace, status);
+        Ok((reply?, login.issued))
+    }
+
     /// Sends the request on a connection of its own: tokens are rare, and so no worker needs
     /// another's pool.
-    async fn ask(&self) -> Result<(hyper::http::response::Parts, Body), UpstreamError> {
+    async fn ask(&self, secret: Option<HeaderValue>) -> Result<TokenReply, UpstreamError> {
         let (upstream, url) = (&self.upstream, self.url()?);
-        let credentials = &upstream.credentials;
-        let secret = credentials.basic().await.map_err(|error| UpstreamError::Credentials {
-            upstream: upstream.namespace.clone(),
-            reason: error.to_string(),
-        })?;
         let form = Form::of(upstream, &url).await?;
         let mut request = hyper::Request::get(form.target.as_str())
             .header(HOST, url.origin.authority())
@@ -232,7 +249,7 @@ impl Fetch {
         url.map_err(|error| self.failed(&format!("the realm is not usable: {error}")))
     }
 
-    fn check_status(&self, head: &hyper::http::response::Parts) -> Result<(), UpstreamError> {
+    fn check_status(&self, head: &Parts) -> Result<(), UpstreamError> {
         let at = self.upstream.site(&self.realm);
         match head.status.as_u16() {
             200 => Ok(()),
@@ -257,6 +274,10 @@ impl Fetch {
     fn failed(&self, reason: &str) -> UpstreamError {
         UpstreamError::Token { at: self.upstream.site(&self.realm), reason: reason.to_owned() }
     }
+}
+
+fn is_denied(head: &Parts) -> bool {
+    matches!(head.status.as_u16(), 401 | 403)
 }
 
 impl fmt::Debug for Token {

@@ -60,7 +60,7 @@ fn remaining(lifetime: Duration, issued: Option<u64>, now: u64) -> Duration {
 }
 
 /// Seconds since 1970 of `2026-01-02T03:04:05[.678]Z` or with `+01:00`.
-fn parse_rfc3339(text: &str) -> Option<u64> {
+pub(super) fn parse_rfc3339(text: &str) -> Option<u64> {
     let number = |range: std::ops::Range<usize>| {
         let digits = text.get(range)?;
         digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<i64>().ok())?

@@ -1,6 +1,7 @@
 //! `proxy`, `proxy_username` and `proxy_password_file` of an upstream.
 
 use super::Checker;
+use super::upstream::has_secrets;
 use crate::config::ProxyConfig;
 use crate::config::schema::UpstreamTable;
 
@@ -9,8 +10,7 @@ impl Checker<'_> {
         let proxy = table.proxy.as_ref().map(|proxy| proxy.get_ref().0.clone());
         let proxy = proxy.unwrap_or_default();
         self.proxy_login(table, matches!(proxy, ProxyConfig::Through(_)));
-        let has_secrets = table.password_file.is_some() || table.token_file.is_some();
-        let has_secrets = has_secrets || !table.credential.is_empty();
+        let has_secrets = has_secrets(table);
         let endpoints = table.endpoints.iter().flat_map(|list| list.get_ref());
         let plain = endpoints.map(|url| &url.get_ref().0).find(|url| !url.https);
         if let (Some(value), ProxyConfig::Through(_), Some(url), true) =

@@ -76,6 +76,8 @@ impl Checker<'_> {
         self.expect_safe_endpoints(&table);
         self.client_certificate(&table);
         let proxy = self.proxy(&table);
+        let has_login = table.username.is_some() || table.token_file.is_some();
+        let credential_command = self.credential_command(table.credential_command, has_login);
         let token_realms = match table.token_realms {
             Some(list) => {
                 list.into_inner().into_iter().map(|r| r.into_inner().0.0.to_string()).collect()
@@ -98,6 +100,7 @@ impl Checker<'_> {
             username: table.username.map(Spanned::into_inner),
             password_file: self.file(table.password_file, true),
             token_file: self.file(table.token_file, true),
+            credential_command,
             ca_file: self.file(table.ca_file, false),
             client_cert: self.file(table.client_cert, false),
             client_key: self.file(table.client_key, true),
@@ -190,15 +193,18 @@ impl Checker<'_> {
     fn credentials(&mut self, tables: Vec<Spanned<CredentialTable>>) -> Vec<CredentialConfig> {
         let mut credentials: Vec<CredentialConfig> = Vec::new();
         for table in tables {
-            let span = table.span();
-            let CredentialTable { name, rotate, username, password_file, token_file } =
-                table.into_inner();
+            let (span, table) = (table.span(), table.into_inner());
+            let CredentialTable { name, rotate, username, password_file, token_file, .. } = &table;
+            let (name, rotate) = (name.clone(), rotate.clone());
             self.name(&name);
-            self.login(&username, &password_file, &token_file);
-            if username.is_none() && password_file.is_none() && token_file.is_none() {
-                let expected = "`username` with `password_file`, or `token_file`";
-                self.refuse(span, expected, "neither", "");
+            self.login(username, password_file, token_file);
+            let has_files = username.is_some() || password_file.is_some() || token_file.is_some();
+            if !has_files && table.credential_command.is_none() {
+                let expected = "`username` with `password_file`, `token_file`, or \
+                                `credential_command`";
+                self.refuse(span, expected, "none of them", "");
             }
+            let command = self.credential_command(table.credential_command, has_files);
             if credentials.iter().any(|other| other.name == *name.get_ref()) {
                 let found = format!("{:?} twice", name.get_ref());
                 self.refuse(name.span(), "a name of its own within the upstream", found, "");
@@ -206,9 +212,10 @@ impl Checker<'_> {
             credentials.push(CredentialConfig {
                 name: name.into_inner(),
                 rotate: rotate.is_some_and(Spanned::into_inner),
-                username: username.map(Spanned::into_inner),
-                password_file: self.file(password_file, true),
-                token_file: self.file(token_file, true),
+                username: table.username.map(Spanned::into_inner),
+                password_file: self.file(table.password_file, true),
+                token_file: self.file(table.token_file, true),
+                credential_command: command,
             });
         }
         credentials
@@ -239,8 +246,7 @@ impl Checker<'_> {
 
     /// Secrets do not travel in the clear.
     fn expect_safe_endpoints(&mut self, table: &UpstreamTable) {
-        let has_secrets = table.password_file.is_some() || table.token_file.is_some();
-        if !has_secrets && table.credential.is_empty() {
+        if !has_secrets(table) {
             return;
         }
         for endpoint in table.endpoints.iter().flat_map(|list| list.get_ref()) {
@@ -272,6 +278,14 @@ impl Checker<'_> {
         pair(&table.client_cert, table.client_key.is_none(), "client_key");
         pair(&table.client_key, table.client_cert.is_none(), "client_cert");
     }
+}
+
+/// Whether a secret of ours is sent to this upstream.
+pub(super) fn has_secrets(table: &UpstreamTable) -> bool {
+    table.password_file.is_some()
+        || table.token_file.is_some()
+        || table.credential_command.is_some()
+        || !table.credential.is_empty()
 }
 
 /// Docker Hub's other names, as far as no upstream of the file claims them.
