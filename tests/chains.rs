@@ -88,11 +88,17 @@ fn what_came_through_too_many_is_refused_and_the_rest_passed_on() {
     let (plain, mirror) = (LyingUpstream::start(), LyingUpstream::start());
     let server = Setup::new("via")
         .upstream(Upstream::new("plain.example", &plain.url()).set("tag_ttl = \"0s\""))
-        .upstream(Upstream::new("mirror.example", &mirror.url()).set("forward_ns = true"))
+        .upstream(
+            Upstream::new("mirror.example", &mirror.url())
+                .set("forward_ns = true")
+                .set("tag_ttl = \"0s\""),
+        )
         .start();
     let bytes = manifest("via");
     for upstream in [&plain, &mirror] {
         upstream.add_manifest(REPOSITORY, "v1", OCI_MANIFEST, &bytes);
+        let list = format!("/v2/{REPOSITORY}/tags/list");
+        upstream.add(&list, "application/json", br#"{"name":"org/app","tags":["v1"]}"#, None);
     }
     let blobs = [plain.add_blob(REPOSITORY, b"plain"), mirror.add_blob(REPOSITORY, b"mirror")];
     let via = [("Via", "1.0 proxy.corp (squid, 6)"), ("Via", "1.1 ringport-0123abcd")];

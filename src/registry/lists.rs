@@ -15,6 +15,7 @@ use crate::catalog::{ListRecord, Write};
 use crate::oci::{Digest, Scope};
 use crate::runtime::{clock, timeout};
 use crate::telemetry::{CacheResult, Revalidation};
+use crate::upstream::Hops;
 
 /// How old, in seconds, a confirmation may be and still answer somebody who has just found the list
 /// due: another request had it confirmed meanwhile.
@@ -175,8 +176,9 @@ impl Registry {
     /// not keep a client waiting for longer than clients notice.
     async fn ask_for_list(&self, scope: &Scope, ask: &ListAsk, has_stale: bool) -> ListOutcome {
         let key = ListKey { scope: scope.clone(), ask: ask.clone() };
-        let work = key.clone();
-        let asked = self.shared().lists.run(key, move || async move { fetch(work).await });
+        let (work, hops) = (key.clone(), Hops::current());
+        let lists = &self.shared().lists;
+        let asked = lists.run(key, move || hops.carry(async move { fetch(work).await }));
         if !has_stale {
             return asked.await?;
         }

@@ -13,6 +13,7 @@ use super::state::Registry;
 use crate::oci::{Scope, ScopeKey};
 use crate::runtime::{clock, spawn};
 use crate::telemetry::Revalidation;
+use crate::upstream::Hops;
 
 /// Longest rest between two revalidations of one name, whatever `Retry-After` says, in seconds.
 const REST_MAX: u64 = 600;
@@ -99,10 +100,10 @@ impl Registry {
         work: impl Future<Output = ()> + 'static,
     ) {
         match self.shared().background.begin(key) {
-            Ok(running) => spawn(async move {
+            Ok(running) => spawn(Hops::current().carry(async move {
                 work.await;
                 drop(running);
-            }),
+            })),
             Err(NoPlace::Running) => {}
             Err(NoPlace::Full) => self.count_revalidation(scope, Revalidation::PutOff),
         }
