@@ -32,6 +32,6 @@ pub use chunked::{ChunkError, ChunkedDecoder, Step};
 pub use date::DateCache;
 pub use head_error::HeadError;
 pub use method::Method;
-pub use range::RangeOutcome;
+pub use range::{ByteRange, RangeOutcome};
 pub use request::{BodyFraming, Parsed, RequestHead, Version, looks_like_tls};
 pub use response::{CONTINUE, ResponseHead, status_reason};

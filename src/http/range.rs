@@ -1,5 +1,7 @@
 //! Byte ranges (RFC 9110 §14): one range, open-ended or suffix; anything else means the whole.
 
+use std::fmt;
+
 /// What a `Range` field asks of a content of known size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RangeOutcome {
@@ -16,32 +18,74 @@ pub enum RangeOutcome {
     Unsatisfiable,
 }
 
-/// Reads `header` (a `Range` value) against a content of `size` bytes.
-///
-/// Several ranges, another unit and bad syntax are ignored, as §14.2 permits. `bytes=500-0` gives
-/// 416, which §14.2 permits as well and the OCI conformance suite asks for. A content of no bytes
-/// has no range to give: the field is ignored then, so that clients which send `bytes=0-` with
-/// every request (containerd) get their empty blob.
-pub fn parse(header: &str, size: u64) -> RangeOutcome {
-    let Some((first, last)) = single_range(header) else { return RangeOutcome::Whole };
-    let Some(end) = size.checked_sub(1) else { return RangeOutcome::Whole };
-    match (number(first), number(last)) {
-        // `-500`: the last 500 bytes, or all there are.
-        (Number::Absent, Number::Is(0)) => RangeOutcome::Unsatisfiable,
-        (Number::Absent, Number::Is(length)) => {
-            RangeOutcome::Partial { first: size.saturating_sub(length), last: end }
-        }
-        (Number::Is(first), Number::Absent) if first <= end => {
-            RangeOutcome::Partial { first, last: end }
-        }
-        (Number::Is(first), Number::Is(last)) if first <= end && first <= last => {
-            RangeOutcome::Partial { first, last: last.min(end) }
-        }
-        (Number::Is(_), Number::Absent | Number::Is(_)) => RangeOutcome::Unsatisfiable,
-        (Number::Absent, Number::Absent) | (Number::Bad, _) | (_, Number::Bad) => {
-            RangeOutcome::Whole
+/// One range of bytes, of a content whose size need not be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteRange {
+    /// `5-9`, `5-`: from the first to the last one, or to the end.
+    From {
+        /// Offset of the first byte.
+        first: u64,
+        /// Offset of the last byte; `None` is the end, whatever it is.
+        last: Option<u64>,
+    },
+    /// `-5`: so many bytes at the end, or all there are.
+    Last(u64),
+}
+
+impl ByteRange {
+    /// Reads a `Range` value. Several ranges, another unit and bad syntax give `None`: they are
+    /// ignored, as §14.2 permits.
+    pub fn parse(header: &str) -> Option<Self> {
+        let (first, last) = single_range(header)?;
+        match (number(first), number(last)) {
+            (Number::Absent, Number::Is(length)) => Some(Self::Last(length)),
+            (Number::Is(first), Number::Absent) => Some(Self::From { first, last: None }),
+            (Number::Is(first), Number::Is(last)) => Some(Self::From { first, last: Some(last) }),
+            (Number::Absent, Number::Absent) | (Number::Bad, _) | (_, Number::Bad) => None,
         }
     }
+
+    /// What it asks of a content of `size` bytes.
+    ///
+    /// `bytes=500-0` gives 416, which §14.2 permits and the OCI conformance suite asks for. A
+    /// content of no bytes has no range to give: the field is ignored then, so that clients which
+    /// send `bytes=0-` with every request (containerd) get their empty blob.
+    pub fn within(self, size: u64) -> RangeOutcome {
+        let Some(end) = size.checked_sub(1) else { return RangeOutcome::Whole };
+        match self {
+            Self::Last(length) if length > 0 => {
+                RangeOutcome::Partial { first: size.saturating_sub(length), last: end }
+            }
+            Self::From { first, last } if first <= end && last.is_none_or(|last| first <= last) => {
+                RangeOutcome::Partial { first, last: last.map_or(end, |last| last.min(end)) }
+            }
+            Self::Last(_) | Self::From { .. } => RangeOutcome::Unsatisfiable,
+        }
+    }
+
+    /// Whether some content has such a range.
+    pub fn is_sound(self) -> bool {
+        match self {
+            Self::Last(length) => length > 0,
+            Self::From { first, last } => last.is_none_or(|last| first <= last),
+        }
+    }
+}
+
+/// `5-9`, as it follows `bytes=`.
+impl fmt::Display for ByteRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::From { first, last: Some(last) } => write!(f, "{first}-{last}"),
+            Self::From { first, last: None } => write!(f, "{first}-"),
+            Self::Last(length) => write!(f, "-{length}"),
+        }
+    }
+}
+
+/// Reads `header` (a `Range` value) against a content of `size` bytes; see [`ByteRange`].
+pub fn parse(header: &str, size: u64) -> RangeOutcome {
+    ByteRange::parse(header).map_or(RangeOutcome::Whole, |range| range.within(size))
 }
 
 /// The `Content-Range` of a 206.
@@ -141,6 +185,16 @@ mod tests {
         assert_eq!(parse("bytes=1-", 1), Unsatisfiable);
         let last = u64::MAX - 1;
         assert_eq!(parse("bytes=0-99999999999999999999", u64::MAX), Partial { first: 0, last });
+    }
+
+    #[test]
+    fn a_range_is_written_as_it_is_read() {
+        for (text, is_sound) in
+            [("5-9", true), ("5-", true), ("-5", true), ("9-5", false), ("-0", false)]
+        {
+            let range = ByteRange::parse(&format!("bytes={text}")).expect(text);
+            assert_eq!((range.to_string().as_str(), range.is_sound()), (text, is_sound));
+        }
     }
 
     #[test]

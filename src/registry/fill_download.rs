@@ -6,12 +6,13 @@ use super::fill_arriving::{Arriving, Broken, Lost};
 use super::state::Registry;
 use super::tier_write::NewContent;
 use super::{Fill, commit};
+use crate::http::ByteRange;
 use crate::limits::FILL_TRIES_MAX;
 use crate::oci::Scope;
 use crate::runtime::sleep;
 use crate::storage::Staged;
 use crate::telemetry::FillOutcome;
-use crate::upstream::{ByteRange, Method, Request};
+use crate::upstream::{Method, Request};
 
 /// Tries of one fill in all, however much each of them brought.
 const TRIES_TOTAL_MAX: u32 = 64;
@@ -141,7 +142,7 @@ async fn one_try(
         return Err(Broken::Final(Lost::rejected(fill, "hosted content is never filled")));
     };
     let (from, is_opened) = (arriving.received(), arriving.staged.is_some());
-    let range = (from > 0).then_some(ByteRange { first: from, last: None });
+    let range = (from > 0).then_some(ByteRange::From { first: from, last: None });
     let path = format!("/v2/{}/blobs/{}", source.repository, fill.digest);
     let request = Request { range, ..Request::new(Method::Get, path, source.repository.clone()) };
     let response = registry.client().exchange(upstream, request).await.map_err(|error| {

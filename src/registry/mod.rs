@@ -12,7 +12,7 @@
 //! lists          tags/list and referrers: as a tag, from what is kept or from the upstream (relay)
 //! ```
 //!
-//! May import: everything below (`oci`, `config`, `runtime`, `telemetry`, `index`, `catalog`,
+//! May import: everything below (`oci`, `http`, `config`, `runtime`, `telemetry`, `index`, `catalog`,
 //! `storage`, `transfer`, `upstream`, `plugin`), never `api` or `server`.
 //!
 //! **Invariant:** a failing upstream is never turned into "not found", and never into an answer

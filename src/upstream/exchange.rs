@@ -264,8 +264,7 @@ fn message(
         .header(ACCEPT, accept)
         .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     if let Some(range) = request.range {
-        let last = range.last.map(|last| last.to_string()).unwrap_or_default();
-        message = message.header(RANGE, format!("bytes={}-{last}", range.first));
+        message = message.header(RANGE, format!("bytes={range}"));
     }
     if let Some(login) = &form.authorization {
         message = message.header(PROXY_AUTHORIZATION, login);

@@ -6,6 +6,7 @@ use hyper::HeaderMap;
 
 use super::body::Body;
 use super::reply;
+use crate::http::ByteRange;
 use crate::oci::RepositoryName;
 
 /// Mirrors only read.
@@ -34,15 +35,6 @@ pub enum Accept {
     Manifests,
     /// `*/*`
     Any,
-}
-
-/// The bytes from `first` to `last` inclusive, or to the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ByteRange {
-    /// Offset of the first byte.
-    pub first: u64,
-    /// Offset of the last byte; `None` is the end, whatever it is.
-    pub last: Option<u64>,
 }
 
 /// A `Content-Range` of a 206 that fits the range asked for.

@@ -5,7 +5,8 @@
 //! follows redirects by hand and hands back head and body. What the workers share (tokens, resolved
 //! names) is in [`Shared`]; what is configured is in [`UpstreamSet`].
 //!
-//! May import: `oci`, `config`, `limits`, `runtime`. The only door to hyper and to rustls's client.
+//! May import: `oci`, `http` (for the range asked for), `config`, `limits`, `runtime`. The only door to
+//! hyper and to rustls's client.
 //!
 //! **Invariant:** a closed world. Only a declared upstream can be asked, only its endpoints, the
 //! realms it may name and the targets it redirects to are dialled, and every connection goes to an
@@ -71,7 +72,7 @@ pub use client::Client;
 pub use error::{Phase, Site, UpstreamError};
 pub use governor::{Governor, LoginBudget};
 pub use health::Health;
-pub use message::{Accept, ByteRange, ContentRange, Method, Request, Response};
+pub use message::{Accept, ContentRange, Method, Request, Response};
 pub use observer::Observer;
 pub use outgoing::Upload;
 pub use set::{Upstream, UpstreamSet, UpstreamSetError};

@@ -8,7 +8,8 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, Version};
 
-use super::message::{ByteRange, ContentRange};
+use super::message::ContentRange;
+use crate::http::ByteRange;
 use crate::limits::CONTENT_LENGTH_MAX;
 
 /// Longest wait an upstream can impose on us.
@@ -79,14 +80,20 @@ pub(super) fn content_range(
         return Err((FITTING, found()));
     };
     let range = value.to_str().ok().and_then(parse_content_range).ok_or((FITTING, found()))?;
-    let ends_right = match (asked.last, range.total) {
-        (Some(last), _) if range.last == last => true,
-        (Some(last), Some(total)) => range.last < last && range.last + 1 == total,
-        (Some(_), None) => false,
-        (None, Some(total)) => range.last + 1 == total,
-        (None, None) => true,
+    let is_to_end = range.total.is_none_or(|total| range.last + 1 == total);
+    let fits = match (asked, range.total) {
+        (ByteRange::From { first, last: Some(last) }, total) => {
+            let is_cut = total.is_some() && range.last < last && is_to_end;
+            range.first == first && (range.last == last || is_cut)
+        }
+        (ByteRange::From { first, last: None }, _) => range.first == first && is_to_end,
+        (ByteRange::Last(length), Some(total)) => {
+            range.first == total.saturating_sub(length) && is_to_end
+        }
+        // Nobody can tell where the last bytes of an unknown number begin.
+        (ByteRange::Last(_), None) => false,
     };
-    if range.first != asked.first || !ends_right {
+    if !fits {
         return Err((FITTING, found()));
     }
     match length {
@@ -226,8 +233,9 @@ mod tests {
 
     #[test]
     fn a_206_answers_what_was_asked() {
-        let open = |first| Some(ByteRange { first, last: None });
-        let closed = |first, last| Some(ByteRange { first, last: Some(last) });
+        let open = |first| Some(ByteRange::From { first, last: None });
+        let closed = |first, last| Some(ByteRange::From { first, last: Some(last) });
+        let last = |length| Some(ByteRange::Last(length));
         let cases = [
             (open(5), "bytes 5-9/10", Some(5), true),
             (open(5), "bytes 5-9/*", None, true),
@@ -251,6 +259,11 @@ mod tests {
             (closed(5, 7), "bytes 5-6/10", None, false),
             (closed(5, 7), "bytes 5-6/*", None, false),
             (None, "bytes 0-9/10", None, false),
+            (last(3), "bytes 7-9/10", Some(3), true),
+            (last(30), "bytes 0-9/10", Some(10), true),
+            (last(3), "bytes 7-9/*", Some(3), false),
+            (last(3), "bytes 6-9/10", Some(4), false),
+            (last(3), "bytes 7-8/10", Some(2), false),
         ];
         for (asked, value, length, fits) in cases {
             let map = headers(&[("content-range", value)]);

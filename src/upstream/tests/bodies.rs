@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::origin::{Answer, Origin, ok, response, status};
 use super::world::{World, failure, fetch, get, namespace, request};
+use crate::http::ByteRange;
 use crate::oci::media_type::MANIFEST_ACCEPT;
-use crate::upstream::{Accept, ByteRange, Method, Phase, UpstreamError};
+use crate::upstream::{Accept, Method, Phase, UpstreamError};
 
 const FAST: &str = "stall_timeout = \"300ms\"";
 
@@ -357,7 +358,7 @@ fn a_range_is_asked_for_and_checked() {
     world(&origin, "").run(move |client| async move {
         let ask = |path: &str| {
             let mut request = request(Method::Get, &format!("/v2/team/app/blobs/{path}"));
-            request.range = Some(ByteRange { first: 5, last: None });
+            request.range = Some(ByteRange::From { first: 5, last: None });
             request
         };
         let mut right = client.exchange(&namespace(), ask("right")).await.expect("an answer");

@@ -2,7 +2,8 @@
 
 use super::origin::{Answer, Origin, ok, redirect, response};
 use super::world::{CANARY, World, failure, fetch, file, get, namespace, request};
-use crate::upstream::{ByteRange, Method, UpstreamError};
+use crate::http::ByteRange;
+use crate::upstream::{Method, UpstreamError};
 
 fn world(origin: &Origin, more: &str) -> std::sync::Arc<World> {
     World::new(&format!("endpoints = [\"{}\"]\n{more}", origin.url("")))
@@ -29,7 +30,7 @@ fn credentials_and_conditions_stay_with_the_endpoint() {
         let (home, away) = (home.clone(), away.clone());
         async move {
             let mut ask = request(Method::Get, "/v2/team/app/blobs/home");
-            ask.range = Some(ByteRange { first: 1, last: None });
+            ask.range = Some(ByteRange::From { first: 1, last: None });
             let mut response = client.exchange(&namespace(), ask).await.expect("an answer");
             assert_eq!(response.body.collect(9).await.expect("a body"), "bc");
 
