@@ -95,6 +95,16 @@ pub const FILL_TRIES_MAX: u32 = 5;
 /// containerd >= 2.3 gives up after 30 s without headers.
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(25);
 
+/// Blobs that are filled by ranges at a time: each is an open file of full size. Ranges of others
+/// are passed through.
+pub const SPARSE_FILLS_MAX: usize = 512;
+/// Ranges of one of them that are fetched at a time.
+pub const SPARSE_STREAMS_MAX: usize = 8;
+/// Separate extents of one of them; a range that would make more is passed through.
+pub const SPARSE_EXTENTS_MAX: usize = 4096;
+/// Ranges fetched at a time, over all of them, that nobody waits for.
+pub const SPARSE_REST_STREAMS_MAX: usize = 4;
+
 // ---- plugins -------------------------------------------------------------------------------
 
 /// What 99 of 100 calls of a plugin should take at most, unless its `budget` says otherwise; what

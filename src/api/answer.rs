@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::oci::{Namespace, Reference, RepositoryName};
-use crate::registry::{Fill, Lease, Passing};
+use crate::registry::{Fill, Lease, Passing, SparseReader, Tail};
 use crate::telemetry::{CacheResult, Decision, RouteKind};
 
 /// Status, headers and where the body comes from.
@@ -49,6 +49,17 @@ pub enum Body {
     Filling {
         /// The download.
         fill: Arc<Fill>,
+        /// What may be sent of it before it has been verified.
+        tail: Tail,
+        /// First byte to send.
+        first: u64,
+        /// How many.
+        length: u64,
+    },
+    /// In a blob that arrives in parts.
+    Sparse {
+        /// Who reads it.
+        reader: SparseReader,
         /// First byte to send.
         first: u64,
         /// How many.

@@ -152,7 +152,12 @@ impl Api {
                 registry.pull_manifest(scope, reference, bounds, on_failure, &place).await?
             }
             Ask::Blob(digest) => {
-                let wanted = if head.method == Method::Head { Wanted::Head } else { Wanted::Bytes };
+                let range = content::asked_range(head, &digest.to_string());
+                let wanted = match (head.method, range.filter(|range| range.is_sound())) {
+                    (Method::Head, _) => Wanted::Head,
+                    (_, Some(range)) => Wanted::Range(range),
+                    (_, None) => Wanted::Bytes,
+                };
                 let place = || self.placing(scope, ask);
                 registry.pull_blob(scope, digest, wanted, (others, &place)).await?
             }

@@ -5,9 +5,9 @@ use std::cell::RefCell;
 
 use super::answer::{Answer, Body, Facts};
 use super::refusal::{Refusal, warning};
-use crate::http::{Method, RangeOutcome, RequestHead, etag, range};
+use crate::http::{ByteRange, Method, RangeOutcome, RequestHead, etag, range};
 use crate::oci::{ErrorCode, media_type};
-use crate::registry::{Content, Pull};
+use crate::registry::{Content, Found, Pull};
 use crate::telemetry::CacheResult;
 
 /// Answers a GET or HEAD of content that was found.
@@ -41,7 +41,8 @@ pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer
     answer.length = Some(length);
     answer.body = match pull.content {
         Content::Stored(blob, lease) => Body::File { file: blob.file, first, length, lease },
-        Content::Filling(fill) => Body::Filling { fill, first, length },
+        Content::Filling(fill, tail) => Body::Filling { fill, tail, first, length },
+        Content::Sparse(reader) => Body::Sparse { reader, first, length },
         Content::Memory(bytes) | Content::Unkept(bytes) => {
             // A range was computed from this very size, so it lies within.
             let slice = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
@@ -57,13 +58,15 @@ pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer
 }
 
 fn wanted_range(head: &RequestHead, size: u64, digest: &str) -> RangeOutcome {
-    let Some(header) = head.range() else { return RangeOutcome::Whole };
+    asked_range(head, digest).map_or(RangeOutcome::Whole, |range| range.within(size))
+}
+
+/// The range that counts, if there is one.
+pub(super) fn asked_range(head: &RequestHead, digest: &str) -> Option<ByteRange> {
     // Range is defined for GET only; If-Range asks for it only if the content is still this.
     let still_this = head.if_range().is_none_or(|tag| etag::if_range_matches(tag, digest));
-    if head.method != Method::Get || !still_this {
-        return RangeOutcome::Whole;
-    }
-    range::parse(header, size)
+    let header = head.range().filter(|_| head.method == Method::Get && still_this)?;
+    ByteRange::parse(header)
 }
 
 fn out_of_range(size: u64, facts: Facts) -> Answer {
@@ -87,6 +90,16 @@ fn with_validators(answer: Answer, pull: &Pull, digest: &str) -> Answer {
 
 /// RFC 9211 §2.
 fn cache_status(pull: &Pull) -> Cow<'static, str> {
+    if let Content::Sparse(reader) = &pull.content {
+        return match reader.found() {
+            Found::All => "ringport; hit; detail=unverified",
+            Found::Some { is_shared: true } => "ringport; fwd=partial; collapsed",
+            Found::Some { is_shared: false } => "ringport; fwd=partial",
+            Found::None { is_shared: true } => "ringport; fwd=miss; collapsed",
+            Found::None { is_shared: false } => "ringport; fwd=miss",
+        }
+        .into();
+    }
     let is_kept =
         !matches!(pull.content, Content::HeadOnly | Content::Passing(_) | Content::Unkept(_));
     match pull.cache {

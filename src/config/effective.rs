@@ -111,6 +111,9 @@ fn upstream(upstream: &UpstreamConfig) -> UpstreamTable {
         hedge_after: text(upstream.hedge_after),
         stall_timeout: text(upstream.stall_timeout),
         fills_max: count(upstream.fills_max),
+        cold_ranges: text(upstream.cold_ranges),
+        background_fill: value(upstream.background_fill),
+        extents_keep: text(upstream.extents_keep),
         max_size: upstream.max_size.map(Size).and_then(text),
         credential: upstream.credentials.iter().map(|one| placed(credential(one))).collect(),
     }

@@ -38,8 +38,8 @@ pub use endpoint_url::EndpointUrl;
 pub use error::{ConfigError, Problem};
 pub use files::check_program;
 pub use model::{
-    AccessTarget, Config, CredentialConfig, Driver, Log, LogFormat, LogLevel, PluginConfig, Pool,
-    Routing, Server, Storage, UpstreamConfig,
+    AccessTarget, ColdRanges, Config, CredentialConfig, Driver, Log, LogFormat, LogLevel,
+    PluginConfig, Pool, Routing, Server, Storage, UpstreamConfig,
 };
 pub use proxy::ProxyConfig;
 pub use units::{format_duration, format_size, parse_duration, parse_size};

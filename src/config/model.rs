@@ -160,10 +160,25 @@ pub struct UpstreamConfig {
     pub stall_timeout: Duration,
     /// Downloads at a time from this upstream.
     pub fills_max: usize,
+    /// What a range of a blob that is not here is answered from.
+    pub cold_ranges: ColdRanges,
+    /// Whether the rest of a blob is fetched of which ranges were asked.
+    pub background_fill: bool,
+    /// Without `background_fill`: how long the extents of a blob are kept after the last read.
+    pub extents_keep: Duration,
     /// Bytes of cached content that its downloads brought; `None` for no limit of its own.
     pub max_size: Option<u64>,
     /// Logins that a plugin may choose instead of the one above; names are unique.
     pub credentials: Vec<CredentialConfig>,
+}
+
+/// What a range of a blob that is not here is answered from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColdRanges {
+    /// From a fill whose digest has been compared by the time the answer is complete.
+    Verified,
+    /// From the bytes of that range, as the upstream sends them.
+    Unverified,
 }
 
 /// `[[upstream.credential]]`: `username` and `password_file`, or `token_file`, or
@@ -284,6 +299,16 @@ impl LogLevel {
             LogLevel::Info => "info",
             LogLevel::Debug => "debug",
             LogLevel::Trace => "trace",
+        }
+    }
+}
+
+impl ColdRanges {
+    /// The word for it in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ColdRanges::Verified => "verified",
+            ColdRanges::Unverified => "unverified",
         }
     }
 }

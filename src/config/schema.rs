@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::model::{AccessTarget, Driver, LogFormat, LogLevel};
+use super::model::{AccessTarget, ColdRanges, Driver, LogFormat, LogLevel};
 use super::text::{AdminAddress, As, Interval, RealmHost, Size};
 use super::{EndpointUrl, ProxyConfig};
 use crate::oci::Namespace;
@@ -113,6 +113,9 @@ pub(super) struct UpstreamTable {
     pub hedge_after: Value<As<Duration>>,
     pub stall_timeout: Value<As<Duration>>,
     pub fills_max: Value<u64>,
+    pub cold_ranges: Value<As<ColdRanges>>,
+    pub background_fill: Value<bool>,
+    pub extents_keep: Value<As<Duration>>,
     pub max_size: Value<As<Size>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub credential: Vec<Spanned<CredentialTable>>,

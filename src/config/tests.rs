@@ -78,6 +78,8 @@ fn the_example_of_the_design_is_read() {
         tag_ttl = "90s"
         allow_private = ["10.0.0.0/8"]
         forward_ns = true
+        cold_ranges = "unverified"
+        background_fill = false
         max_size = "20GiB"
         [[plugin]]
         name = "corp"
@@ -105,6 +107,8 @@ fn the_example_of_the_design_is_read() {
     assert_eq!(upstream.tag_ttl, Duration::from_secs(90));
     assert_eq!(upstream.allow_private[0].to_string(), "10.0.0.0/8");
     assert!(upstream.forward_ns);
+    assert_eq!(upstream.cold_ranges, ColdRanges::Unverified);
+    assert!(!upstream.background_fill);
     assert_eq!(upstream.max_size, Some(20 << 30));
     assert!(config.plugins[0].config.contains_key("rules"));
     assert_eq!(config.log.access, AccessTarget::File("/var/log/ringport/access.log".into()));

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::model::{AccessTarget, Driver, LogFormat, LogLevel};
+use super::model::{AccessTarget, ColdRanges, Driver, LogFormat, LogLevel};
 use super::{EndpointUrl, parse, units};
 use crate::oci::Namespace;
 
@@ -223,6 +223,18 @@ impl Text for Driver {
 
     fn read(text: &str) -> Result<Self, String> {
         one_of(text, &[Driver::Auto, Driver::IoUring, Driver::Epoll], |driver| driver.as_str())
+    }
+
+    fn write(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+impl Text for ColdRanges {
+    const EXPECTED: &'static str = "\"verified\" or \"unverified\"";
+
+    fn read(text: &str) -> Result<Self, String> {
+        one_of(text, &[ColdRanges::Verified, ColdRanges::Unverified], |ranges| ranges.as_str())
     }
 
     fn write(&self) -> String {

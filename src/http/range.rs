@@ -63,6 +63,11 @@ impl ByteRange {
         }
     }
 
+    /// Whether it goes to the end, wherever that is: `5-`.
+    pub fn is_open_ended(self) -> bool {
+        matches!(self, Self::From { last: None, .. })
+    }
+
     /// Whether some content has such a range.
     pub fn is_sound(self) -> bool {
         match self {
@@ -81,11 +86,6 @@ impl fmt::Display for ByteRange {
             Self::Last(length) => write!(f, "-{length}"),
         }
     }
-}
-
-/// Reads `header` (a `Range` value) against a content of `size` bytes; see [`ByteRange`].
-pub fn parse(header: &str, size: u64) -> RangeOutcome {
-    ByteRange::parse(header).map_or(RangeOutcome::Whole, |range| range.within(size))
 }
 
 /// The `Content-Range` of a 206.
@@ -128,6 +128,10 @@ fn number(text: &str) -> Number {
 mod tests {
     use super::RangeOutcome::{Partial, Unsatisfiable, Whole};
     use super::*;
+
+    fn parse(header: &str, size: u64) -> RangeOutcome {
+        ByteRange::parse(header).map_or(Whole, |range| range.within(size))
+    }
 
     #[test]
     fn ranges_of_2048_bytes() {

@@ -38,6 +38,15 @@ pub struct Fill {
     place: OnceLock<Reservation>,
 }
 
+/// What a follower may have before the digest has been compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tail {
+    /// All but the end of its answer.
+    Held,
+    /// All that may be read: it asked for a part, and its upstream allows that.
+    Open,
+}
+
 struct Opening {
     size: Option<u64>,
     file: Arc<std::fs::File>,
@@ -180,6 +189,11 @@ impl Fill {
             }
         })
         .await
+    }
+
+    /// How many bytes may be read by now.
+    pub(super) fn readable(&self) -> u64 {
+        self.readable.load(Ordering::Acquire)
     }
 
     /// The growing file; `None` before the upstream has answered.

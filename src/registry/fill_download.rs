@@ -18,9 +18,9 @@ use crate::upstream::{Method, Request};
 const TRIES_TOTAL_MAX: u32 = 64;
 /// What a try must bring for the fruitless ones before it to be forgiven: an upstream that drips
 /// must not be able to keep a fill alive for hours.
-const FRUITFUL_BYTES: u64 = 64 * 1024;
+pub(super) const FRUITFUL_BYTES: u64 = 64 * 1024;
 /// Pause before the second try; doubles with each try that brought nothing.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// Downloads the blob, publishes its growth to the followers, commits it.
 pub(super) async fn run(registry: &Registry, fill: &Fill) {

@@ -3,6 +3,7 @@
 //! ```text
 //! pull_blob      hit → stored file; miss → join or start the fill and follow it
 //! pull_manifest  tag: fresh → stored; stale → revalidate; missing → fetch; digest: never again
+//! sparse         a blob of which parts are asked for before the rest is there
 //! fill           one download of one blob, followed by any number of clients on any worker
 //! tier_read      remote tiers are asked before the upstream, and
 //! tier_write     written after the commit, as a plugin signed it
@@ -22,7 +23,8 @@
 //! that repository. Knowing a digest is no permission.
 //! **Invariant:** a fill belongs to no client. It goes on when all of them have left.
 //! **Invariant:** what cannot be verified is never completed: followers get at most all but the
-//! last `HOLD_BACK_BYTES` of it.
+//! last `HOLD_BACK_BYTES` of it. Only parts of a blob that were asked for as such, of an upstream
+//! whose configuration says so, are given out as they come.
 //!
 //! Deliberately absent: HTTP status codes and headers (`api` maps [`PullError`] to them).
 
@@ -57,6 +59,7 @@ mod revalidation;
 mod rooms;
 mod scrub;
 mod space;
+mod sparse;
 mod state;
 mod take_room;
 mod tier_read;
@@ -66,7 +69,7 @@ mod upkeep;
 
 pub use collect::{Freed, GRACE_SECONDS, GcReport, Pruned, QUARANTINE_SECONDS};
 pub use error::PullError;
-pub use fill::Fill;
+pub use fill::{Fill, Tail};
 pub use freshness::{Freshness, immutable_by};
 pub use index_feed::{Due, IndexFeed};
 pub use leases::{Lease, Leases};
@@ -77,6 +80,7 @@ pub use pull_blob::Wanted;
 pub use pull_manifest::OnFailure;
 pub use scrub::VerifyReport;
 pub use space::{RoomRequest, Space, SpaceLimits};
+pub use sparse::{Found, SparseReader};
 pub use state::{Placer, Registry, Shared, SharedParts};
 pub use tiers::TierCount;
 pub use upkeep::{Problems, Progress, ProgressNow, PushGate, Upkeep};
@@ -120,7 +124,9 @@ pub enum Content {
     /// A verified manifest that has just arrived, and is in no store.
     Unkept(Bytes),
     /// A blob that is arriving.
-    Filling(Arc<Fill>),
+    Filling(Arc<Fill>, Tail),
+    /// A part of one that arrives in parts.
+    Sparse(SparseReader),
     /// A blob that the store has no room for, on its way through.
     Passing(Box<Passing>),
     /// Only its size is known (a HEAD answered by the upstream).

@@ -7,11 +7,12 @@ use bytes::Bytes;
 
 use super::PullError;
 use super::state::Registry;
+use crate::http::ByteRange;
 use crate::limits::HOLD_BACK_BYTES;
 use crate::oci::{Digest, Digester, Scope};
-use crate::upstream::{Body, Method, Request};
+use crate::upstream::{Body, ContentRange, Method, Request, Response};
 
-/// A blob that is being received for one client. Gives out the bytes of a range as they come, but
+/// A blob, or a range of one, that is being received for one client. Of a blob it gives out the bytes of a range as they come, but
 /// its last [`HOLD_BACK_BYTES`] only when the digest of the whole blob has been compared: what
 /// cannot be verified is never completed.
 pub struct Passing {
@@ -19,7 +20,7 @@ pub struct Passing {
     digest: Digest,
     size: u64,
     body: Body,
-    digester: Option<Digester>,
+    check: Check,
     received: u64,
     first: u64,
     end: u64,
@@ -27,7 +28,50 @@ pub struct Passing {
     held_bytes: u64,
 }
 
+/// What is compared before the end is given out.
+enum Check {
+    /// The digest of the whole blob.
+    Digest(Box<Digester>),
+    /// The length of a range, which may be had unverified.
+    Length,
+    /// It has been.
+    Done,
+}
+
 impl Registry {
+    /// Asks the upstream for a range of a blob that may be given out unverified. `None`: it does
+    /// not say which bytes of what it would send.
+    ///
+    /// # Errors
+    /// As [`PullError`] says.
+    pub(super) async fn pass_range(
+        &self,
+        scope: &Scope,
+        digest: &Digest,
+        range: ByteRange,
+    ) -> Result<Option<Passing>, PullError> {
+        let response = self.ask_blob(scope, digest, Some(range)).await?;
+        let Some(ContentRange { first, last, total }) = response.content_range else {
+            return match response.status {
+                416 => Ok(None),
+                _ => self.passing_whole(scope, digest, response).map(Some),
+            };
+        };
+        let Some(size) = total else { return Ok(None) };
+        Ok(Some(Passing {
+            scope: scope.clone(),
+            digest: *digest,
+            size,
+            body: response.body,
+            check: Check::Length,
+            received: first,
+            first,
+            end: last + 1,
+            held: VecDeque::new(),
+            held_bytes: 0,
+        }))
+    }
+
     /// Asks the upstream for a blob that is not to be stored.
     ///
     /// # Errors
@@ -37,23 +81,38 @@ impl Registry {
         scope: &Scope,
         digest: &Digest,
     ) -> Result<Passing, PullError> {
+        let response = self.ask_blob(scope, digest, None).await?;
+        self.passing_whole(scope, digest, response)
+    }
+
+    async fn ask_blob(
+        &self,
+        scope: &Scope,
+        digest: &Digest,
+        range: Option<ByteRange>,
+    ) -> Result<Response, PullError> {
         let Some(upstream) = &scope.upstream else {
             return Err(PullError::BlobUnknown(format!("{scope} has no blob {digest}")));
         };
-        let request = Request::new(
-            Method::Get,
-            format!("/v2/{}/blobs/{digest}", scope.repository),
-            scope.repository.clone(),
-        );
-        let response =
-            self.client().exchange(upstream, request).await.map_err(|e| PullError::from(&e))?;
+        let path = format!("/v2/{}/blobs/{digest}", scope.repository);
+        let request = Request::new(Method::Get, path, scope.repository.clone());
+        let response = self.client().exchange(upstream, Request { range, ..request }).await;
+        response.map_err(|error| PullError::from(&error))
+    }
+
+    fn passing_whole(
+        &self,
+        scope: &Scope,
+        digest: &Digest,
+        response: Response,
+    ) -> Result<Passing, PullError> {
         match (response.status, response.content_length) {
             (200, Some(size)) => Ok(Passing {
                 scope: scope.clone(),
                 digest: *digest,
                 size,
                 body: response.body,
-                digester: Some(Digester::new(digest.algorithm())),
+                check: Check::Digest(Box::new(Digester::new(digest.algorithm()))),
                 received: 0,
                 first: 0,
                 end: size,
@@ -91,11 +150,11 @@ impl Passing {
     /// The upstream broke off or sent something else: the answer must be cut short.
     pub async fn next_bytes(&mut self) -> Result<Option<Bytes>, PullError> {
         loop {
-            let withheld = if self.digester.is_none() { 0 } else { HOLD_BACK_BYTES };
+            let withheld = if matches!(self.check, Check::Digest(_)) { HOLD_BACK_BYTES } else { 0 };
             if let Some(bytes) = self.give_out(self.held_bytes.saturating_sub(withheld)) {
                 return Ok(Some(bytes));
             }
-            if self.digester.is_none() {
+            if matches!(self.check, Check::Done) {
                 return Ok(None);
             }
             match self.body.frame().await {
@@ -119,7 +178,7 @@ impl Passing {
 
     /// Hashes a frame and keeps what of it lies in the range.
     fn take(&mut self, frame: Bytes) {
-        if let Some(digester) = &mut self.digester {
+        if let Check::Digest(digester) = &mut self.check {
             digester.update(&frame);
         }
         let begin = self.received;
@@ -136,13 +195,19 @@ impl Passing {
     }
 
     fn verify(&mut self) -> Result<(), PullError> {
-        let Some(digester) = self.digester.take() else { return Ok(()) };
-        let found = digester.finish();
-        if found == self.digest && self.received == self.size {
-            return Ok(());
-        }
+        let what = match std::mem::replace(&mut self.check, Check::Done) {
+            Check::Done => return Ok(()),
+            Check::Length if self.received >= self.end => return Ok(()),
+            Check::Length => format!("a range that ends at byte {}", self.received),
+            Check::Digest(digester) => {
+                let found = digester.finish();
+                if found == self.digest && self.received == self.size {
+                    return Ok(());
+                }
+                format!("{} bytes that hash to {found}", self.received)
+            }
+        };
         self.held.clear();
-        let what = format!("{} bytes that hash to {found}", self.received);
         Err(PullError::wrong_content(&self.digest, &self.scope, &what))
     }
 }

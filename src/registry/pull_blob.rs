@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use super::fill_table::Joined;
 use super::names::blob_at;
+use super::sparse::SparseRead;
 use super::state::Registry;
 use super::{Content, Fill, Place, Pull, PullError, commit, fill_table};
 use crate::catalog::Write;
+use crate::http::ByteRange;
 use crate::index::{BlobEntry, Lookup, SMALL_BYTES_MAX};
 use crate::limits::HOLD_BACK_BYTES;
 use crate::oci::{Digest, Scope};
@@ -42,6 +44,8 @@ pub(super) struct Stored {
 pub enum Wanted {
     /// Its bytes.
     Bytes,
+    /// Some of its bytes; sound, and not made void by a condition.
+    Range(ByteRange),
     /// Only whether it is there and how long it is.
     Head,
 }
@@ -62,6 +66,7 @@ impl Registry {
         wanted: Wanted,
         (others, place): (&[Scope], Place<'_>),
     ) -> Result<Pull, PullError> {
+        let mut part = self.part(scope, wanted);
         // Twice, because content may become stored between looking for it and asking for its
         // fill; a third time would mean that its file vanishes as fast as it comes.
         let mut was_refused = false;
@@ -86,20 +91,29 @@ impl Registry {
             self.expect_not_absent(scope, || scope.blob_key(digest))?;
             let decided = place();
             if !decided.placing.is_kept {
-                return self.pass(scope, digest).await;
+                return self.pass_part(scope, digest, wanted).await;
             }
             let workers = &self.shared().workers;
             let scopes = (scope.clone(), others);
+            let decided = (decided, part);
             match fill_table::join_or_start(workers, *digest, scopes, decided).await? {
-                Joined::Fill(fill) => match self.follow(fill, scope, digest).await? {
+                Joined::Fill(fill) => match self.follow(fill, (scope, digest), wanted).await? {
                     Some(pull) => return Ok(pull),
                     None => was_refused = true,
                 },
+                Joined::Sparse(seat) => {
+                    match Box::pin(self.read_sparse(seat, (scope, digest), wanted)).await? {
+                        SparseRead::Pull(pull) => return Ok(*pull),
+                        SparseRead::Whole => part = None,
+                        SparseRead::Refused => was_refused = true,
+                    }
+                }
+                Joined::Crowded => return self.pass_part(scope, digest, wanted).await,
                 Joined::Stored => {}
             }
         }
         if was_refused {
-            return self.pass(scope, digest).await;
+            return self.pass_part(scope, digest, wanted).await;
         }
         Err(PullError::Storage(format!("stored {digest} cannot be opened; see the log")))
     }
@@ -142,19 +156,18 @@ impl Registry {
     async fn follow(
         &self,
         fill: Arc<Fill>,
-        scope: &Scope,
-        digest: &Digest,
+        (scope, digest): (&Scope, &Digest),
+        wanted: Wanted,
     ) -> Result<Option<Pull>, PullError> {
         if fill.scope == *scope {
             let size = match announced(&fill).await {
                 Ok(size) => size,
                 Err(PullError::NoRoom(_) | PullError::Storage(_)) => {
-                    return self.pass(scope, digest).await.map(Some);
+                    return self.pass_part(scope, digest, wanted).await.map(Some);
                 }
                 Err(error) => return Err(error),
             };
-            let filling = pull(digest, size, Content::Filling(fill), CacheResult::Miss, 0);
-            return Ok(Some(filling));
+            return self.filling(fill, (scope, digest), wanted, size).await.map(Some);
         }
         // Another repository's download may be followed only by those to whom the upstream would
         // have given the content in their own.
@@ -162,7 +175,7 @@ impl Registry {
         let size = match announced(&fill).await {
             Ok(size) => size,
             Err(PullError::NoRoom(_) | PullError::Storage(_)) => {
-                return self.pass(scope, digest).await.map(Some);
+                return self.pass_part(scope, digest, wanted).await.map(Some);
             }
             Err(PullError::BlobUnknown(_) | PullError::Denied(_)) => return Ok(None),
             Err(error) => return Err(error),
@@ -178,7 +191,7 @@ impl Registry {
                 tracing::warn!(%error, scope = %proven_scope, "a proven link was not kept");
             }
         });
-        Ok(Some(pull(digest, size, Content::Filling(fill), CacheResult::Miss, 0)))
+        self.filling(fill, (scope, digest), wanted, size).await.map(Some)
     }
 
     /// What the upstream has of it, while the store is left alone.
@@ -188,18 +201,11 @@ impl Registry {
         digest: &Digest,
         wanted: Wanted,
     ) -> Result<Pull, PullError> {
-        if wanted == Wanted::Bytes {
-            return self.pass(scope, digest).await;
+        if wanted != Wanted::Head {
+            return self.pass_part(scope, digest, wanted).await;
         }
         let size = self.prove(scope, digest).await?;
         Ok(pull(digest, size, Content::HeadOnly, CacheResult::Miss, 0))
-    }
-
-    /// Without the store: it has no room, or its disk fails. The pull must go through all the same.
-    async fn pass(&self, scope: &Scope, digest: &Digest) -> Result<Pull, PullError> {
-        let passing = Box::pin(self.pass_through(scope, digest)).await?;
-        let size = passing.size();
-        Ok(pull(digest, size, Content::Passing(Box::new(passing)), CacheResult::Miss, 0))
     }
 
     /// Finds stored content for somebody in `scope`: small content in memory, else its file, opened.
@@ -317,7 +323,7 @@ impl Registry {
 
     /// Asks the upstream whether this repository holds the blob; returns its size. One question
     /// at a time for all who ask.
-    async fn prove(&self, scope: &Scope, digest: &Digest) -> Result<u64, PullError> {
+    pub(super) async fn prove(&self, scope: &Scope, digest: &Digest) -> Result<u64, PullError> {
         self.expect_not_absent(scope, || scope.blob_key(digest))?;
         let key = ProofKey { scope: scope.clone(), digest: *digest };
         let (proof, hops) = (key.clone(), Hops::current());
@@ -367,7 +373,7 @@ fn unreadable(scope: &Scope, why: String) -> PullError {
     if scope.upstream.is_some() { PullError::Storage(why) } else { PullError::Busy(why) }
 }
 
-fn wrong_size(digest: &Digest, scope: &Scope, announced: u64, found: u64) -> PullError {
+pub(super) fn wrong_size(digest: &Digest, scope: &Scope, announced: u64, found: u64) -> PullError {
     let what = format!("announced with {announced} bytes, but the content has {found}");
     PullError::wrong_content(digest, scope, &what)
 }
@@ -376,6 +382,12 @@ fn stored(digest: &Digest, Stored { size, content }: Stored, cache: CacheResult,
     pull(digest, size, content, cache, age)
 }
 
-fn pull(digest: &Digest, size: u64, content: Content, cache: CacheResult, age: u64) -> Pull {
+pub(super) fn pull(
+    digest: &Digest,
+    size: u64,
+    content: Content,
+    cache: CacheResult,
+    age: u64,
+) -> Pull {
     Pull { digest: *digest, media_type: None, size, content, cache, age, overdue: 0, warning: None }
 }

@@ -25,7 +25,7 @@ use super::tier_write::TierWrites;
 use super::tiers::{TierCount, Tiers};
 use super::{PullError, RoomRequest, make_room};
 use crate::catalog::{Catalog, NO_OWNER};
-use crate::config::{Config, UpstreamConfig};
+use crate::config::{ColdRanges, Config, UpstreamConfig};
 use crate::index::Index;
 use crate::oci::{Digest, Namespace, Scope};
 use crate::plugin::{PlaceRequest, RemoteRequest};
@@ -65,6 +65,9 @@ pub(super) struct UpstreamPolicy {
     pub(super) stale_while_revalidate: Duration,
     pub(super) negative_ttl: Duration,
     pub(super) immutable_tags: Vec<String>,
+    pub(super) cold_ranges: ColdRanges,
+    pub(super) background_fill: bool,
+    pub(super) extents_keep: Duration,
     owner: u16,
     fills_max: usize,
     turns: Arc<FillTurns>,
@@ -80,6 +83,9 @@ impl UpstreamPolicy {
             stale_while_revalidate: upstream.stale_while_revalidate,
             negative_ttl: upstream.negative_ttl,
             immutable_tags: upstream.immutable_tags.clone(),
+            cold_ranges: upstream.cold_ranges,
+            background_fill: upstream.background_fill,
+            extents_keep: upstream.extents_keep,
             owner,
             fills_max: upstream.fills_max,
             turns: same.map_or_else(turns, |same| same.turns.clone()),

@@ -9,7 +9,7 @@ use super::state::{Serving, WorkerState};
 use crate::api::{Answer, Body};
 use crate::http::{RequestHead, ResponseHead, Version};
 use crate::limits::HOLD_BACK_BYTES;
-use crate::registry::{Fill, Passing, PullError};
+use crate::registry::{Fill, Passing, PullError, SparseReader, Tail};
 use crate::runtime::deadline::Deadline;
 use crate::runtime::{TcpStream, clock};
 use crate::telemetry::AccessEntry;
@@ -206,12 +206,22 @@ impl Payload<'_> {
                     None => Sent::CutShort,
                 }
             }
-            Body::Filling { fill, first, length } => {
+            Body::Filling { fill, tail, first, length } => {
                 if outlet.bytes(&head, false).await.is_err() {
                     return Sent::ClientGone;
                 }
                 first_byte();
-                follow(fill, outlet, *first, *length).await
+                follow(fill, *tail, outlet, (*first, *length)).await
+            }
+            Body::Sparse { reader, first, length } => {
+                if outlet.bytes(&head, false).await.is_err() {
+                    return Sent::ClientGone;
+                }
+                first_byte();
+                let before = outlet.sent();
+                let sent = read(reader, outlet, (*first, *length)).await;
+                self.serving.counters.extent_sent(outlet.sent() - before);
+                sent
             }
         }
     }
@@ -240,9 +250,15 @@ impl Payload<'_> {
 
 /// Sends what a fill has, as it comes. The end of the *answer* waits for the digest, not only the
 /// end of the blob: a range that was completed from unverified bytes could be wrong and whole.
-async fn follow(fill: &Arc<Fill>, outlet: &mut Outlet<'_>, first: u64, length: u64) -> Sent {
+async fn follow(
+    fill: &Arc<Fill>,
+    tail: Tail,
+    outlet: &mut Outlet<'_>,
+    (first, length): (u64, u64),
+) -> Sent {
     let (mut at, end) = (first, first.saturating_add(length));
-    let unverified_end = end - length.min(HOLD_BACK_BYTES);
+    let held = if tail == Tail::Held { length.min(HOLD_BACK_BYTES) } else { 0 };
+    let unverified_end = end - held;
     while at < end {
         let until = match next_stop(fill, at, end, unverified_end).await {
             Ok(until) if until > at => until,
@@ -254,6 +270,26 @@ async fn follow(fill: &Arc<Fill>, outlet: &mut Outlet<'_>, first: u64, length: u
             }
         };
         let Some(file) = fill.file() else { return Sent::CutShort };
+        match of_file(outlet.file(file, at, until - at).await) {
+            Sent::Whole => at = until,
+            other => return other,
+        }
+    }
+    Sent::Whole
+}
+
+/// Sends a part of a blob that arrives in parts, as it comes.
+async fn read(reader: &SparseReader, outlet: &mut Outlet<'_>, (first, length): (u64, u64)) -> Sent {
+    let (mut at, end) = (first, first.saturating_add(length));
+    while at < end {
+        let until = match reader.readable_beyond(at).await {
+            Ok(until) => until.min(end),
+            Err(error) => {
+                tracing::debug!(digest = %reader.digest(), %error, at, "an answer was cut short");
+                return Sent::CutShort;
+            }
+        };
+        let Some(file) = reader.file().filter(|_| until > at) else { return Sent::CutShort };
         match of_file(outlet.file(file, at, until - at).await) {
             Sent::Whole => at = until,
             other => return other,

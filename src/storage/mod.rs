@@ -42,7 +42,7 @@ pub use layout::{OpenBlob, ROOT_POOL, Store, StoreError};
 pub use note::Note;
 pub use open_pool::{MissingPool, WantedPool};
 pub use pool::Pool;
-pub use staged::{DigestMismatch, StageError, Staged};
+pub use staged::{DigestMismatch, StageError, Staged, StagedWriter};
 pub use turns::{HeldTurns, Turn};
 
 #[cfg(test)]

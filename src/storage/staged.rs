@@ -1,7 +1,9 @@
 //! Content on its way in: written and hashed at once, then committed or gone.
 
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +15,8 @@ use crate::runtime::{File, blocking_long, spawn};
 
 /// Tries to take a place where something else stands.
 const PLACE_TRIES_MAX: usize = 3;
+/// Bytes read at once while hashing what came in any order.
+const HASH_BUFFER: usize = 256 * 1024;
 
 /// Why content did not become stored content.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -55,10 +59,17 @@ pub struct DigestMismatch {
 pub struct Staged {
     pool: Arc<Pool>,
     path: Option<PathBuf>,
-    file: File,
+    file: Rc<File>,
     digest: Digest,
     digester: Digester,
     size: u64,
+}
+
+/// Writes anywhere into a file in staging, for content that does not come in order.
+#[derive(Clone)]
+pub struct StagedWriter {
+    file: Rc<File>,
+    digest: Digest,
 }
 
 impl Staged {
@@ -75,7 +86,7 @@ impl Staged {
         let path = pool.staging_path();
         let file = File::create(path.clone()).await.map_err(|e| io_error(&digest, &e))?;
         let digester = Digester::new(digest.algorithm());
-        Ok(Self { pool, path: Some(path), file, digest, digester, size: 0 })
+        Ok(Self { pool, path: Some(path), file: Rc::new(file), digest, digester, size: 0 })
     }
 
     /// Takes room for `size` bytes from the disk now, so that it cannot run out in the middle.
@@ -98,6 +109,25 @@ impl Staged {
             .await
             .map_err(|error| io_error(&self.digest, &error))?;
         self.size += length;
+        Ok(())
+    }
+
+    /// Writes to it in any order. Whoever has written all of it calls [`Staged::hash_all`].
+    pub fn writer(&self) -> StagedWriter {
+        StagedWriter { file: self.file.clone(), digest: self.digest }
+    }
+
+    /// Reads the first `size` bytes again and hashes them, off the worker. Nothing may have been
+    /// appended, and nobody may be writing any more.
+    ///
+    /// # Errors
+    /// The disk failed, or the file is shorter.
+    pub async fn hash_all(&mut self, size: u64) -> Result<(), StageError> {
+        let failed = |error: io::Error| io_error(&self.digest, &error);
+        let (file, digester) = (self.file.shared().clone(), Digester::new(self.digest.algorithm()));
+        let hashed = blocking_long(move || hash(&file, digester, size)).await;
+        self.digester = hashed.map_err(|error| failed(error.into()))?.map_err(failed)?;
+        self.size = size;
         Ok(())
     }
 
@@ -183,6 +213,30 @@ impl Staged {
         let message = format!("{} is taken again as fast as it is cleared", target.display());
         Err(io::Error::other(message))
     }
+}
+
+impl StagedWriter {
+    /// Writes `bytes` at `offset`, unhashed.
+    ///
+    /// # Errors
+    /// The disk refused; the content must be given up.
+    pub async fn write_at(&self, bytes: Bytes, offset: u64) -> Result<(), StageError> {
+        let written = self.file.write_all_at(bytes, offset).await;
+        written.map_err(|error| io_error(&self.digest, &error))
+    }
+}
+
+/// Hashes the first `size` bytes of a file.
+fn hash(file: &std::fs::File, mut digester: Digester, size: u64) -> io::Result<Digester> {
+    let (mut buffer, mut at) = (vec![0; HASH_BUFFER], 0);
+    while at < size {
+        let most = usize::try_from(size - at).unwrap_or(usize::MAX).min(HASH_BUFFER);
+        let piece = buffer.get_mut(..most).unwrap_or_default();
+        file.read_exact_at(piece, at)?;
+        digester.update(piece);
+        at += most as u64;
+    }
+    Ok(digester)
 }
 
 impl Drop for Staged {

@@ -104,6 +104,37 @@ fn a_commit_replaces_nothing_that_is_right_and_sets_aside_what_is_not() {
 }
 
 #[test]
+fn content_that_came_in_any_order_is_hashed_from_its_file() {
+    for driver in DRIVERS {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(folder.path()).unwrap();
+        let store = Arc::new(store);
+        on_workers(1, driver, move |_| {
+            let store = store.clone();
+            async move {
+                // No whole number of buffers.
+                let bytes = Bytes::from(vec![7; 20_000_001]);
+                let right = Digest::of(Algorithm::Sha256, &bytes);
+                for is_right in [false, true] {
+                    let mut staged = Staged::create(&store, ROOT_POOL, right).await.unwrap();
+                    let writer = staged.writer();
+                    let end = bytes.slice(19_000_000..);
+                    let end = if is_right { end } else { Bytes::from(vec![8; end.len()]) };
+                    writer.write_at(end, 19_000_000).await.unwrap();
+                    assert!(staged.hash_all(20_000_002).await.is_err(), "beyond its end");
+                    writer.write_at(bytes.slice(..19_000_000), 0).await.unwrap();
+                    staged.hash_all(20_000_001).await.unwrap();
+                    let found = staged.commit(false).await.map_err(|error| error.to_string());
+                    assert_eq!(found.is_ok(), is_right, "{found:?}");
+                }
+                let open = store.open_blob(ROOT_POOL, &right, 20_000_001).await.unwrap();
+                assert!(open.is_some());
+            }
+        });
+    }
+}
+
+#[test]
 fn a_store_is_opened_once_and_swept_at_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(folder.path()).unwrap();

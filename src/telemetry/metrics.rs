@@ -236,7 +236,25 @@ impl WorkerMetrics {
     /// A fill began; it counts as active until the returned value is finished or dropped.
     pub fn fill(&self) -> ActiveFill {
         self.cells.fills_active.add(1);
-        ActiveFill { cells: self.cells.clone(), outcome: FillOutcome::Abandoned }
+        let outcome = FillOutcome::Abandoned;
+        ActiveFill { cells: self.cells.clone(), is_sparse: false, outcome }
+    }
+
+    /// A sparse fill began; it counts as one until the returned value is finished or dropped.
+    pub fn sparse_fill(&self) -> ActiveFill {
+        self.cells.sparse_fills.add(1);
+        let outcome = FillOutcome::Abandoned;
+        ActiveFill { cells: self.cells.clone(), is_sparse: true, outcome }
+    }
+
+    /// A range was asked of an upstream for a sparse fill.
+    pub fn range_fetched(&self) {
+        self.cells.ranges_fetched.add(1);
+    }
+
+    /// Body bytes sent from a sparse fill.
+    pub fn extent_sent(&self, bytes: u64) {
+        self.cells.extent_bytes.add(bytes);
     }
 
     /// A fill went on with a Range request after its upstream broke.
@@ -327,6 +345,7 @@ impl Drop for OpenConnection {
 #[derive(Debug)]
 pub struct ActiveFill {
     cells: Arc<CachePadded<Cells>>,
+    is_sparse: bool,
     outcome: FillOutcome,
 }
 
@@ -339,7 +358,9 @@ impl ActiveFill {
 
 impl Drop for ActiveFill {
     fn drop(&mut self) {
-        self.cells.fills_active.subtract(1);
+        let active =
+            if self.is_sparse { &self.cells.sparse_fills } else { &self.cells.fills_active };
+        active.subtract(1);
         self.cells.count_fill(self.outcome);
     }
 }

@@ -26,8 +26,8 @@ pub use access_log::{AccessEntry, AccessLog, AccessLogError};
 pub use decision::Decision;
 pub use log::{LogError, LogGuard};
 pub use metrics::{
-    CacheResult, FillOutcome, HookFigures, METRICS_CONTENT_TYPE, Metrics, PLUGIN_COUNTERS,
-    PluginFigures, Revalidation, RouteKind, WorkerMetrics,
+    ActiveFill, CacheResult, FillOutcome, HookFigures, METRICS_CONTENT_TYPE, Metrics,
+    PLUGIN_COUNTERS, PluginFigures, Revalidation, RouteKind, WorkerMetrics,
 };
 pub use request_id::{RequestId, RequestIds};
 pub use secret::{Secret, redact_url};

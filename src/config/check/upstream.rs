@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::server::MAX_SIZE_MIN;
 use super::{Checker, flag, items, text};
 use crate::config::EndpointUrl;
-use crate::config::model::{CredentialConfig, UpstreamConfig};
+use crate::config::model::{ColdRanges, CredentialConfig, UpstreamConfig};
 use crate::config::schema::{CredentialTable, UpstreamTable, Value, Values};
 use crate::config::text::As;
 use crate::limits::{REPOSITORY_NAME_BYTES_MAX, TAG_BYTES_MAX};
@@ -28,6 +28,7 @@ const HEDGE_AFTER: Duration = Duration::from_secs(3);
 /// Below the 30 s after which containerd gives its mirror up, so that the client hears why.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(20);
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+const EXTENTS_KEEP: Duration = Duration::from_secs(60);
 const FILLS_MAX: usize = 64;
 const FILLS_MAX_MAX: u64 = 65_536;
 
@@ -119,6 +120,9 @@ impl Checker<'_> {
             first_byte_timeout: self.limit(table.first_byte_timeout, FIRST_BYTE_TIMEOUT),
             stall_timeout: self.limit(table.stall_timeout, STALL_TIMEOUT),
             fills_max: self.count(table.fills_max, FILLS_MAX, 1..=FILLS_MAX_MAX),
+            cold_ranges: text(table.cold_ranges, ColdRanges::Verified),
+            background_fill: flag(table.background_fill, true),
+            extents_keep: self.limit(table.extents_keep, EXTENTS_KEEP),
             max_size: table.max_size.map(|value| self.size(&value, MAX_SIZE_MIN)),
             credentials: self.credentials(table.credential),
         }

@@ -46,6 +46,13 @@ const SUMS: &[Sum] = &[
         |c| &c.loops,
     ),
     ("ringport_fill_resumes", None, "Fills continued by Range after a break", |c| &c.fill_resumes),
+    ("ringport_ranges_fetched", None, "Requests for ranges of sparse fills", |c| &c.ranges_fetched),
+    (
+        "ringport_extent",
+        Some(Unit::Bytes),
+        "Body bytes sent from blobs that were not whole yet and filled by ranges",
+        |c| &c.extent_bytes,
+    ),
 ];
 
 /// The collector of everything that workers count.
@@ -213,7 +220,11 @@ impl Exposition {
         let help = "Fills under way";
         let mut metric =
             encoder.encode_descriptor("ringport_fills_active", help, None, MetricType::Gauge)?;
-        metric.encode_gauge(&self.sum(|cells| cells.fills_active.read()).cast_signed())
+        metric.encode_gauge(&self.sum(|cells| cells.fills_active.read()).cast_signed())?;
+        let help = "Blobs that are filled by ranges and not whole yet";
+        let mut metric =
+            encoder.encode_descriptor("ringport_sparse_fills", help, None, MetricType::Gauge)?;
+        metric.encode_gauge(&self.sum(|cells| cells.sparse_fills.read()).cast_signed())
     }
 
     /// Each declared upstream with what `read` finds in its cells, over all workers.

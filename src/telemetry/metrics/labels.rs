@@ -94,17 +94,20 @@ pub enum FillOutcome {
     UpstreamFailed,
     /// Our disk or catalog failed.
     StorageFailed,
+    /// Sparse, and not read any more before it was whole.
+    Dropped,
     /// Ended by a shutdown or a panic.
     Abandoned,
 }
 
 impl FillOutcome {
-    pub(super) const ALL: [FillOutcome; 6] = [
+    pub(super) const ALL: [FillOutcome; 7] = [
         FillOutcome::Stored,
         FillOutcome::DigestMismatch,
         FillOutcome::Rejected,
         FillOutcome::UpstreamFailed,
         FillOutcome::StorageFailed,
+        FillOutcome::Dropped,
         FillOutcome::Abandoned,
     ];
 
@@ -116,6 +119,7 @@ impl FillOutcome {
             FillOutcome::Rejected => "rejected",
             FillOutcome::UpstreamFailed => "upstream_failed",
             FillOutcome::StorageFailed => "storage_failed",
+            FillOutcome::Dropped => "dropped",
             FillOutcome::Abandoned => "abandoned",
         }
     }

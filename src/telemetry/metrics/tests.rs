@@ -101,6 +101,11 @@ fn connections_and_fills_end_with_their_guards() {
     fill.finish(FillOutcome::DigestMismatch);
     drop(worker.fill());
     worker.fill_resumed();
+    let sparse = worker.sparse_fill();
+    assert_shown(&metrics, &["ringport_sparse_fills 1", "ringport_fills_active 0"]);
+    sparse.finish(FillOutcome::Dropped);
+    worker.range_fetched();
+    worker.extent_sent(7);
     assert_shown(
         &metrics,
         &[
@@ -111,6 +116,10 @@ fn connections_and_fills_end_with_their_guards() {
             "ringport_fills_total{outcome=\"abandoned\"} 1",
             "ringport_fills_total{outcome=\"stored\"} 0",
             "ringport_fill_resumes_total 1",
+            "ringport_fills_total{outcome=\"dropped\"} 1",
+            "ringport_sparse_fills 0",
+            "ringport_ranges_fetched_total 1",
+            "ringport_extent_bytes_total 7",
         ],
     );
 }
