@@ -109,6 +109,9 @@ impl TcpStream {
         // Without it small answers wait for an acknowledgement; it can fail only on dead sockets.
         let _ = stream.set_nodelay(true);
         let stream = Self(stream);
+        // The ring's accept leaves it out. A child that inherits a client's socket keeps it open; one
+        // that is born between that and this does so until it ends.
+        rustix::io::fcntl_setfd(stream.borrow(), rustix::io::FdFlags::CLOEXEC)?;
         // sendfile on a blocking socket would block the worker. Ring send and recv wait by
         // themselves whatever this flag says.
         set_nonblocking(stream.borrow())?;
