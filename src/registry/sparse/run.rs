@@ -146,6 +146,8 @@ async fn open(registry: &Rc<Registry>, fill: &Arc<SparseFill>) -> Result<Opened,
     let policy = registry.shared().policy(&fill.scope);
     let mut plan = Plan::new(size, policy.is_none_or(|policy| policy.background_fill));
     let piece = plan.begin(first, end, asked);
+    // Before anybody can ask for more: an upstream that sends everything must not be asked again.
+    plan.answered(piece.id, ignores_ranges, clock::now());
     fill.opened(staged.shared(), plan);
     Ok(Opened { staged, place, piece, ignores_ranges, response, turn })
 }
