@@ -118,6 +118,22 @@ fn a_download_that_breaks_off_goes_on_at_the_next() {
 }
 
 #[test]
+fn a_download_goes_on_past_a_candidate_that_has_not_got_it() {
+    let rig = rig("candidates-lacking");
+    for refusal in [404, 401, 416] {
+        let (path, bytes) = blobs(&rig, &format!("lacking {refusal}")).remove(1);
+        let broken = || Answer::right().ending(End::Fin(150_000));
+        rig.peer.script("GET", &path, [broken(), Answer::status(503), Answer::right()]);
+        rig.origin.script("GET", &path, [Answer::status(refusal)]);
+        let got = rig.server.get(&format!("{path}?ns={NS}"));
+        assert_eq!((got.status(), got.ending), (200, Ending::Complete), "{refusal}");
+        assert!(got.body == bytes, "{refusal}: {} bytes", got.body.len());
+        assert_eq!(rig.origin.count("GET", &path), 1, "{refusal}");
+    }
+    rig.server.assert_store_is_right();
+}
+
+#[test]
 fn a_list_is_asked_for_at_all_of_them_and_then_served_stale() {
     // Lists are not shared by the nodes of `shard`.
     let rig = rig_of("candidates-lists", "faulty", "");

@@ -32,6 +32,11 @@ impl Lost {
         let error = PullError::UpstreamFailed(format!("{}@{}: {what}", fill.scope, fill.digest));
         Self { error, outcome: FillOutcome::Rejected }
     }
+
+    /// Whether it tells of whoever was asked, and nothing of our store or of the content.
+    pub(super) fn is_of_its_source(&self) -> bool {
+        matches!(self.outcome, FillOutcome::UpstreamFailed | FillOutcome::Rejected)
+    }
 }
 
 impl From<&UpstreamError> for Lost {
@@ -96,7 +101,8 @@ impl Arriving {
         if from == 0 && is_shown {
             fill.opened(known(self.size), staged.shared());
         }
-        receive(registry, fill, staged, response.body, skip, &mut self.place).await?;
+        receive(registry, (fill, self.size), staged, (response.body, skip), &mut self.place)
+            .await?;
         match self.size {
             Some(size) if staged.size() != size => Err(Broken::Final(Lost::rejected(
                 fill,
@@ -167,13 +173,13 @@ fn check_head(
 /// Writes the body behind what is staged already, leaving out its first `skip` bytes.
 async fn receive(
     registry: &Registry,
-    fill: &Fill,
+    (fill, size): (&Fill, Option<u64>),
     staged: &mut Staged,
-    mut body: Body,
-    mut skip: u64,
+    (mut body, mut skip): (Body, u64),
     place: &mut Option<Reservation>,
 ) -> Result<(), Broken> {
-    let max = registry.shared().blob_bytes_max;
+    // A resumed body need not say its own length: what it was told to be holds.
+    let max = size.unwrap_or(registry.shared().blob_bytes_max);
     while let Some(frame) = body.frame().await {
         let mut frame: Bytes = frame.map_err(Broken::Retry)?;
         if skip > 0 {
@@ -185,7 +191,7 @@ async fn receive(
             continue;
         }
         if staged.size() + frame.len() as u64 > max {
-            let what = format!("more than the {max} bytes that a blob may have");
+            let what = format!("more than the {max} bytes that it may have");
             return Err(Broken::Final(Lost::rejected(fill, &what)));
         }
         let after = staged.size() + frame.len() as u64;

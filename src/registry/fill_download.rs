@@ -94,10 +94,19 @@ async fn download(
 ) -> Result<Staged, Lost> {
     let (mut tries, mut fruitless) = (0, 0);
     let (mut source, mut others) = (&fill.scope, fill.others.iter().peekable());
+    let mut is_elsewhere = false;
     loop {
         let before = arriving.received();
         let error = match one_try((registry, fill, source), arriving).await {
             Ok(()) => break,
+            Err(Broken::Final(lost)) if is_elsewhere && lost.is_of_its_source() => {
+                // That one has not got it, which says nothing about those who may.
+                tracing::info!(at = %source, digest = %fill.digest, error = %lost.error,
+                    "a fill does not go on there");
+                let next = others.next();
+                (source, is_elsewhere) = (next.unwrap_or(&fill.scope), next.is_some());
+                continue;
+            }
             Err(Broken::Final(error)) => return Err(error),
             Err(Broken::Retry(error)) => error,
         };
@@ -118,7 +127,7 @@ async fn download(
         if let Some(next) = others.next_if(|_| may_move_on) {
             tracing::info!(from = %source, to = %next, digest = %fill.digest, %error,
                 received = arriving.received(), "a fill goes on elsewhere");
-            (source, fruitless) = (next, 0);
+            (source, fruitless, is_elsewhere) = (next, 0, true);
             continue;
         }
         if fruitless >= FILL_TRIES_MAX {
