@@ -106,3 +106,20 @@ fn pull_thrice(server: &Server, target: &str, content: &[u8]) -> Option<String> 
         pulls.into_iter().filter_map(|pull| pull.join().unwrap()).next()
     })
 }
+
+#[test]
+fn who_sent_wrong_bytes_is_not_the_first_to_be_asked_again() {
+    let both = [LyingUpstream::start(), LyingUpstream::start()];
+    let server = server("wrong", &[&both[0], &both[1]], &[]);
+    let content = random_bytes("wrong", 400_000);
+    let digest = both[1].add_blob(REPOSITORY, &content);
+    let path = format!("/v2/{REPOSITORY}/blobs/{digest}");
+    let others = random_bytes("others", 400_000);
+    both[0].add(&path, "application/octet-stream", &others, Some(&digest));
+    let cut = server.get(&target(&path));
+    assert_eq!((cut.status(), cut.ending), (200, Ending::Fin), "{:?}", cut.head);
+    let whole = server.get(&target(&path));
+    assert_eq!((whole.status(), whole.ending), (200, Ending::Complete), "{:?}", whole.head);
+    assert!(whole.body == content);
+    assert_eq!((both[0].count("GET", &path), both[1].count("GET", &path)), (1, 1));
+}

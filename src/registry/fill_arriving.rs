@@ -1,5 +1,7 @@
 //! A blob on its way into the store: what one response after another brings of it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::space::{NoRoom, Reservation};
@@ -62,6 +64,8 @@ pub(super) struct Arriving {
     pub(super) staged: Option<Staged>,
     /// Of the whole, if told.
     pub(super) size: Option<u64>,
+    /// Where the last of it came from.
+    pub(super) endpoint: Option<Arc<str>>,
     /// The room that was promised to it.
     pub(super) place: Option<Reservation>,
 }
@@ -82,6 +86,7 @@ impl Arriving {
         is_shown: bool,
     ) -> Result<(), Broken> {
         let from = self.received();
+        self.endpoint = Some(response.endpoint.clone());
         let skip = check_head(registry, fill, &response, from, &mut self.size)?;
         let staged = match &mut self.staged {
             Some(staged) => staged,

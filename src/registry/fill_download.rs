@@ -30,6 +30,12 @@ pub(super) async fn run(registry: &Registry, fill: &Fill) {
         Ok(whole) => whole,
         Err(Lost { error, outcome }) => {
             tracing::warn!(scope = %fill.scope, digest = %fill.digest, %error, "a fill failed");
+            if outcome == FillOutcome::DigestMismatch
+                && let Some(endpoint) = &arriving.endpoint
+            {
+                // Who pulls again is to have it from another one, if there is one.
+                registry.client().note_wrong(endpoint);
+            }
             active.finish(outcome);
             fill.keep_place(arriving.place.take());
             fill.failed(error);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::attempts;
 use super::error::UpstreamError;
+use super::health::Finding;
 use super::message::{Request, Response};
 use super::pool::Pool;
 use super::set::UpstreamSet;
@@ -64,6 +65,12 @@ impl Client {
             }
         }
         Err(failure)
+    }
+
+    /// An endpoint sent bytes that are not those of their digest: the others are asked before it for
+    /// a while. `endpoint` is that of the [`Response`].
+    pub fn note_wrong(&self, endpoint: &Arc<str>) {
+        self.0.shared.health.note(endpoint, Finding::Trouble);
     }
 
     /// Whether `upstream` may be asked if a tag that is stored has moved. When not, so little is
