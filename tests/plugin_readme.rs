@@ -9,10 +9,17 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use support::http::{self, Connection};
+use support::images::OCI_MANIFEST;
+use support::lying::LyingUpstream;
 use support::process::run;
+use support::rig::manifest;
 use support::scratch::Scratch;
-use support::secs;
+use support::server::{Setup, Upstream};
+use support::{number_from, secs};
 
 /// The bound of each: what is longer is no first afternoon.
 const LINES_MAX: usize = 60;
@@ -64,6 +71,7 @@ fn the_rust_plugin() {
     }
     let built = target.join("debug/libcorp.so");
     expect_answers(&scratch, &built, |config| config.to_owned());
+    expect_reloads(&scratch);
     std::fs::remove_file(built).unwrap();
 }
 
@@ -88,6 +96,7 @@ fn the_c_plugin() {
     run(cc, secs(60)).expect_ok();
     // It reads no configuration and does not mind one.
     expect_answers(&scratch, &scratch.path().join("libcorp.so"), |config| config.to_owned());
+    expect_reloads(&scratch);
     // It says what it lacks.
     let lacking =
         |config: &str| config.replace("namespace = \"registry.corp\"", "namespace = \"b.io\"");
@@ -120,6 +129,51 @@ fn expect_answers(scratch: &Scratch, built: &Path, change: impl Fn(&str) -> Stri
             assert!(said.contains(line), "{request:?}: expected {line:?} in\n{said}");
         }
     }
+}
+
+/// Serves with the installed plugin, and replaces it by a copy again and again under load: no
+/// request fails, and none gets another answer.
+fn expect_reloads(scratch: &Scratch) {
+    let corp = LyingUpstream::start();
+    corp.add_manifest("ghcr/org/app", "v1", OCI_MANIFEST, &manifest("corporate"));
+    let plugin = installed(scratch);
+    let settings = "[plugin.config]\nregistry = \"registry.corp\"\ndenied = [\"quay.io\"]\n";
+    let server = Setup::new("readme-reload")
+        .upstream(Upstream::new("registry.corp", &corp.url()).set("tag_ttl = \"1h\""))
+        .routing("resolvers = [\"corp\", \"standard\"]")
+        .more(&format!("[[plugin]]\nname = \"corp\"\npath = {plugin:?}\n{settings}"))
+        .start();
+    let wanted = number_from("RINGPORT_TEST_RELOAD_REQUESTS", 2_000);
+    let (done, wrong) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    let mut reloads = 0;
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while done.load(Ordering::Relaxed) < wanted {
+                    let mut connection = Connection::open(server.addr);
+                    for (ns, status) in [("ghcr.io", 200), ("quay.io", 403)].repeat(50) {
+                        let target = format!("/v2/org/app/manifests/v1?ns={ns}");
+                        let answer = connection.exchange("GET", &target, &[]);
+                        if answer.status() != status {
+                            wrong.lock().unwrap().push(format!("{ns}: {}", answer.text()));
+                        }
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        while done.load(Ordering::Relaxed) < wanted || reloads < 3 {
+            let new = plugin.with_extension("new");
+            std::fs::copy(&plugin, &new).unwrap();
+            std::fs::rename(&new, &plugin).unwrap();
+            let answer = http::send_body(server.admin, "POST", "/reload", "text/plain", b"");
+            assert_eq!(answer.status(), 200, "{}", answer.text());
+            reloads += 1;
+        }
+    });
+    let wrong = wrong.into_inner().unwrap();
+    println!("{reloads} reloads, {} requests, {} wrong", done.into_inner(), wrong.len());
+    assert!(wrong.is_empty(), "{:?}", wrong.first());
 }
 
 /// What `ringport explain` says, on both outputs, with the configuration of the page.
