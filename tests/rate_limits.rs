@@ -84,7 +84,7 @@ fn what_is_left_is_kept_for_what_nobody_has() {
 
 #[test]
 fn a_429_holds_everything_back_for_as_long_as_it_says() {
-    let hub = Hub::start(3, secs(4), &[]);
+    let hub = Hub::start(3, secs(10), &[]);
     fill(&hub, 9);
     let server = server("refused", &hub, |u| u);
     // Somebody else behind the same address spends it.
@@ -96,12 +96,12 @@ fn a_429_holds_everything_back_for_as_long_as_it_says() {
     let refused = server.get(&target(4));
     assert_eq!(refused.status(), 429, "{}", refused.text());
     let wait = refused.head.headers.number("retry-after").expect("a time");
-    assert!((1..=4).contains(&wait), "{wait}");
+    assert!((1..=10).contains(&wait), "{wait}");
     for tag in 4..9 {
         assert_eq!(server.get(&target(tag)).status(), 429);
     }
     assert_eq!(hub.counts().refused, 1, "asked once");
-    support::wait_until("the limit to recover", secs(20), || {
+    support::wait_until("the limit to recover", secs(30), || {
         server.get(&target(5)).status() == 200
     });
     assert!(hub.counts().refused <= 2, "{:?}", hub.counts());

@@ -154,8 +154,13 @@ fn one_that_is_down_is_left_alone() {
             let error = failure(get(&client, "/v2/team/app/blobs/x").await);
             assert!(error.to_string().contains("refused"), "{error}");
         }
-        let error = failure(get(&client, "/v2/team/app/blobs/x").await);
-        assert!(error.is_failure_of_upstream(), "{error}");
-        assert!(error.to_string().contains("not asked for"), "{error}");
+        // One of them may be a probe, if this machine is slow.
+        let mut said = Vec::new();
+        for _ in 0..5 {
+            let error = failure(get(&client, "/v2/team/app/blobs/x").await);
+            assert!(error.is_failure_of_upstream(), "{error}");
+            said.push(error.to_string());
+        }
+        assert!(said.iter().any(|said| said.contains("not asked for")), "{said:?}");
     });
 }
