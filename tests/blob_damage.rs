@@ -171,6 +171,9 @@ fn something_else_in_the_place_of_a_file_is_no_content() {
     for _ in 0..2 {
         rig.expect_right();
     }
+    // Clients have it before the file is in its place.
+    let is_file = || std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_file());
+    wait_until("a file in the link's place", secs(20), is_file);
     // A folder can not be replaced: what is pulled comes, and is not kept.
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
