@@ -30,12 +30,6 @@ pub(super) async fn run(registry: &Registry, fill: &Fill) {
         Ok(whole) => whole,
         Err(Lost { error, outcome }) => {
             tracing::warn!(scope = %fill.scope, digest = %fill.digest, %error, "a fill failed");
-            if outcome == FillOutcome::DigestMismatch
-                && let Some(endpoint) = &arriving.endpoint
-            {
-                // Who pulls again is to have it from another one, if there is one.
-                registry.client().note_wrong(endpoint);
-            }
             active.finish(outcome);
             fill.keep_place(arriving.place.take());
             fill.failed(error);
@@ -82,12 +76,16 @@ async fn fetch(registry: &Registry, fill: &Fill, arriving: &mut Arriving) -> Res
     }
     let is_tier_in_it = arriving.received() > 0;
     let downloaded = download(registry, fill, arriving).await;
-    if is_tier_in_it && let Err(lost) = &downloaded {
-        let is_wrong = [FillOutcome::DigestMismatch, FillOutcome::Rejected].contains(&lost.outcome);
-        if is_wrong {
+    match (downloaded.as_ref().err().map(|lost| lost.outcome), &arriving.endpoint) {
+        (Some(FillOutcome::DigestMismatch | FillOutcome::Rejected), _) if is_tier_in_it => {
             // Perhaps the tier's part was: the next pull does without it.
             registry.shared().tiers.note_wrong(&fill.digest);
         }
+        (Some(FillOutcome::DigestMismatch), Some(endpoint)) => {
+            // Who pulls again is to have it from another one, if there is one.
+            registry.client().note_wrong(endpoint);
+        }
+        _ => {}
     }
     Ok(Whole { staged: downloaded?, is_from_tier: false })
 }
