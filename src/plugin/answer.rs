@@ -284,10 +284,15 @@ impl Answer {
     }
 
     fn expect_resolve(&mut self, function: &str) -> Result<(), Refused> {
-        self.expect(self.phase == Phase::Resolve, function, "resolve")
+        self.expect_phase(self.phase == Phase::Resolve, function, "resolve")
     }
 
-    fn expect(&mut self, is_allowed: bool, function: &str, hook: &str) -> Result<(), Refused> {
+    fn expect_phase(
+        &mut self,
+        is_allowed: bool,
+        function: &str,
+        hook: &str,
+    ) -> Result<(), Refused> {
         match self.phase {
             Phase::Idle => Err(Refused),
             _ if is_allowed => Ok(()),

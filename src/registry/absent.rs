@@ -78,7 +78,7 @@ impl Shared {
     }
 
     /// What was missing has come.
-    pub(super) fn is_present(&self, key: &ScopeKey) {
+    pub(super) fn note_present(&self, key: &ScopeKey) {
         let absent = self.absent.0.pin();
         if !absent.is_empty() {
             absent.remove(key);
@@ -86,9 +86,9 @@ impl Shared {
     }
 
     /// The same of content, whatever it was asked for as.
-    pub(super) fn is_content_present(&self, scope: &Scope, digest: &Digest) {
-        self.is_present(&scope.link_key(digest));
-        self.is_present(&scope.blob_key(digest));
+    pub(super) fn note_content_present(&self, scope: &Scope, digest: &Digest) {
+        self.note_present(&scope.link_key(digest));
+        self.note_present(&scope.blob_key(digest));
     }
 
     /// Whether anything is remembered: most of the time nothing is, and no key has to be made.

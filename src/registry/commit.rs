@@ -48,7 +48,7 @@ pub(super) async fn blob(
     let keeping = stored.map_or_else(terms, |entry| entry.keeping);
     let blob = blob_write(shared, scope, digest, (size, pool, keeping));
     let effects = remember(shared, vec![blob, link]).await;
-    shared.is_content_present(scope, digest);
+    shared.note_content_present(scope, digest);
     shared.syncer.committed(digest, pool);
     remove_second(shared, digest, pool, effects.first()).await;
     drop(turn);
@@ -75,7 +75,7 @@ async fn remove_second(shared: &Shared, digest: &Digest, pool: u8, effect: Optio
 pub(super) async fn link(shared: &Shared, scope: &Scope, digest: &Digest) -> Result<(), PullError> {
     let link = link_write(shared, scope, digest, None).await?;
     remember(shared, vec![link]).await;
-    shared.is_content_present(scope, digest);
+    shared.note_content_present(scope, digest);
     Ok(())
 }
 
@@ -114,9 +114,9 @@ pub(super) async fn manifest(
         shared.needs.named(digest, children.clone(), clock::unix_seconds());
     }
     let effects = remember(shared, writes).await;
-    shared.is_content_present(scope, digest);
+    shared.note_content_present(scope, digest);
     if let Some((tag, _)) = tag {
-        shared.is_present(&scope.tag_key(tag));
+        shared.note_present(&scope.tag_key(tag));
     }
     drop(place);
     if bytes.len() <= SMALL_BYTES_MAX {

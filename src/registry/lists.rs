@@ -251,7 +251,7 @@ async fn fetch(ListKey { scope, ask }: ListKey) -> ListOutcome {
             let (name, checked_at) = (ask.to_string(), now.saturating_sub(age));
             let record = ListRecord { scope: scope.clone(), name, checked_at, etag, next, body };
             registry.keep_list(&record, known.as_ref()).await;
-            registry.shared().is_present(&key);
+            registry.shared().note_present(&key);
             Ok((Arc::new(record), CacheResult::Miss))
         }
         (Err(error @ PullError::NameUnknown(_)), known) => {

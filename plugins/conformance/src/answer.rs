@@ -134,7 +134,7 @@ impl State {
     }
 
     /// Whether `function` may be called now, and here.
-    fn expect(&mut self, function: &str, phases: &[Phase]) -> Emitted {
+    fn expect_phase(&mut self, function: &str, phases: &[Phase]) -> Emitted {
         if self.phase == Phase::Idle {
             let found = format!("{function} with the ctx of {} after it had returned", self.hook);
             let remedy = "emit before the hook returns; ctx is borrowed for the call";
@@ -209,7 +209,7 @@ impl State {
     }
 
     pub(crate) fn add_candidate(&mut self, function: &str, strings: [&[u8]; 4]) -> Emitted {
-        self.expect(function, &[Phase::Resolve])?;
+        self.expect_phase(function, &[Phase::Resolve])?;
         let [upstream, repository, credential, forward_ns] = strings;
         let upstream = self.text(function, upstream)?;
         let repository = self.repository(function, repository)?;
@@ -258,7 +258,7 @@ impl State {
     }
 
     pub(crate) fn set_hosted(&mut self, bytes: &[u8]) -> Emitted {
-        self.expect("emit_hosted", &[Phase::Resolve])?;
+        self.expect_phase("emit_hosted", &[Phase::Resolve])?;
         let repository = self.repository("emit_hosted", bytes)?;
         if self.answer.hosted.is_some() || !self.answer.candidates.is_empty() {
             let found = "a hosted repository beside another route";
@@ -269,19 +269,19 @@ impl State {
     }
 
     pub(crate) fn set_rule(&mut self) -> Emitted {
-        self.expect("emit_rule", &[Phase::Resolve, Phase::Place])
+        self.expect_phase("emit_rule", &[Phase::Resolve, Phase::Place])
     }
 
     pub(crate) fn set_error(&mut self, bytes: &[u8]) -> Emitted {
         use Phase::{Configure, Place, Resolve, Setup};
-        self.expect("emit_error", &[Configure, Setup, Resolve, Place])?;
+        self.expect_phase("emit_error", &[Configure, Setup, Resolve, Place])?;
         let bytes = bytes.get(..abi::ERROR_BYTES_MAX).unwrap_or(bytes);
         self.error = String::from_utf8_lossy(bytes).into_owned();
         Ok(())
     }
 
     pub(crate) fn set_freshness(&mut self, ttl_ms: u64, stale_ms: u64) -> Emitted {
-        self.expect("emit_freshness", &[Phase::Resolve])?;
+        self.expect_phase("emit_freshness", &[Phase::Resolve])?;
         let is_good = |ms: u64| ms <= abi::FRESHNESS_MS_MAX || ms == abi::MS_UNSET;
         if !is_good(ttl_ms) || !is_good(stale_ms) {
             let found = format!("emit_freshness of {ttl_ms} and {stale_ms} ms");
@@ -292,13 +292,13 @@ impl State {
     }
 
     pub(crate) fn set_immutable(&mut self) -> Emitted {
-        self.expect("emit_immutable", &[Phase::Resolve])?;
+        self.expect_phase("emit_immutable", &[Phase::Resolve])?;
         self.answer.immutable = true;
         Ok(())
     }
 
     pub(crate) fn set_cacheable(&mut self, depends_on: u64) -> Emitted {
-        self.expect("emit_cacheable", &[Phase::Resolve])?;
+        self.expect_phase("emit_cacheable", &[Phase::Resolve])?;
         if depends_on & !ALL_BY != 0 {
             let found = format!("emit_cacheable with {depends_on:#x}");
             let sentences = ["known bits only", &found, "use RINGPORT_BY_* of this header"];
@@ -309,7 +309,7 @@ impl State {
     }
 
     pub(crate) fn set_placement(&mut self, placement: &abi::Placement, pool: &[u8]) -> Emitted {
-        self.expect("emit_placement", &[Phase::Place])?;
+        self.expect_phase("emit_placement", &[Phase::Place])?;
         let pool = self.text("emit_placement", pool)?;
         if placement.storage_class > abi::CLASS_PASS_THROUGH {
             let found = format!("storage_class {}", placement.storage_class);
@@ -329,7 +329,7 @@ impl State {
     }
 
     pub(crate) fn add_remote(&mut self, remote: &abi::Remote, strings: [&[u8]; 2]) -> Emitted {
-        self.expect("emit_remote", &[Phase::Place])?;
+        self.expect_phase("emit_remote", &[Phase::Place])?;
         let [method, url] = strings;
         let method = self.text("emit_remote", method)?;
         let url = self.text("emit_remote", url)?;
@@ -360,7 +360,7 @@ impl State {
     }
 
     pub(crate) fn want_header(&mut self, name: &[u8]) -> Emitted {
-        self.expect("want_header", &[Phase::Configure])?;
+        self.expect_phase("want_header", &[Phase::Configure])?;
         let name = self.text("want_header", name)?.to_ascii_lowercase();
         let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
         let is_secret = ["authorization", "cookie", "proxy-authorization"].contains(&&*name);
@@ -379,7 +379,7 @@ impl State {
     }
 
     pub(crate) fn want_refresh(&mut self, interval_ms: u64) -> Emitted {
-        self.expect("want_refresh", &[Phase::Configure])?;
+        self.expect_phase("want_refresh", &[Phase::Configure])?;
         let is_within = (abi::REFRESH_MS_MIN..=abi::REFRESH_MS_MAX).contains(&interval_ms);
         if !self.can_refresh || !is_within {
             let found = format!("want_refresh of {interval_ms} ms");

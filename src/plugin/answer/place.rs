@@ -148,7 +148,7 @@ impl Answer {
     fn expect_place(&mut self, function: &str) -> Result<InPlace, Refused> {
         match self.phase {
             Phase::Place { is_stored, is_hosted } => Ok(InPlace { is_stored, is_hosted }),
-            _ => Err(self.expect(false, function, "place").err().unwrap_or(Refused)),
+            _ => Err(self.expect_phase(false, function, "place").err().unwrap_or(Refused)),
         }
     }
 }

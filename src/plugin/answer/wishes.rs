@@ -22,7 +22,7 @@ pub(crate) struct Wishes {
 impl Answer {
     pub(crate) fn want_header(&mut self, name: &[u8]) -> Result<(), Refused> {
         let is_allowed = matches!(self.phase, Phase::Configure { .. });
-        self.expect(is_allowed, "want_header", "configure")?;
+        self.expect_phase(is_allowed, "want_header", "configure")?;
         let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
         let text = shorter_than(name, abi::HEADER_NAME_BYTES_MAX);
         let Some(text) = text.filter(|t| !t.is_empty() && name.iter().all(is_token)) else {
@@ -45,7 +45,7 @@ impl Answer {
 
     pub(crate) fn want_refresh(&mut self, interval_ms: u64) -> Result<(), Refused> {
         let Phase::Configure { can_refresh } = self.phase else {
-            return self.expect(false, "want_refresh", "configure");
+            return self.expect_phase(false, "want_refresh", "configure");
         };
         if !can_refresh {
             return self.refuse("it asked for refreshes without RINGPORT_CAN_REFRESH".into());
