@@ -49,7 +49,7 @@ pub fn explain(
             (name, RequestKind::Referrers, digest.to_string())
         }
         Target::Catalog { .. } | Target::Upload { .. } => {
-            return Err(Refusal::read_only(head.method.as_str()));
+            return Err(Refusal::method(head.method, "GET, HEAD"));
         }
     };
     let header = registry_header(&head)?;

@@ -3,6 +3,7 @@
 //! ```text
 //! router     endpoint → resolver chain → the registry's use case
 //! candidates which of the route's upstreams answers
+//! push       what changes hosted repositories
 //! content    a pull becomes 200, 206, 304 or 416
 //! relay      tags/list and referrers
 //! refusal    every error becomes a status, an OCI code and a sentence
@@ -23,12 +24,17 @@ mod answer;
 mod candidates;
 mod content;
 mod explain;
+mod peer;
+mod push;
+mod push_blob;
+mod push_manifest;
 mod refusal;
 mod relay;
 mod router;
 
 pub use answer::{Answer, Body, Facts};
 pub use explain::{Question, explain};
+pub use peer::Peer;
 pub use refusal::Refusal;
 pub use router::Api;
 

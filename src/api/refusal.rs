@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::answer::{Answer, Facts};
-use crate::oci::{EndpointError, ErrorBody, ErrorCode, NamespaceError};
+use crate::http::Method;
+use crate::oci::{EndpointError, ErrorBody, ErrorCode, NamespaceError, PathName};
 use crate::plugin::{ResolveError, ResolveStatus};
 use crate::registry::PullError;
 use crate::runtime::clock;
@@ -40,11 +41,21 @@ impl Refusal {
         }
     }
 
-    /// This mirror only reads.
-    pub fn read_only(method: &str) -> Self {
-        let message = format!("{method} is not supported here: mirrored content is read-only");
+    /// Only the methods `allow` are for this.
+    pub fn method(method: Method, allow: &'static str) -> Self {
+        let message = format!("{} is not for this endpoint; it takes {allow}", method.as_str());
         let refusal = Self::new(405, ErrorCode::Unsupported, message);
-        Self { allow: Some("GET, HEAD"), ..refusal }
+        Self { allow: Some(allow), ..refusal }
+    }
+
+    /// Only what is ours can be changed here.
+    pub fn mirrored(method: Method, name: &PathName) -> Self {
+        let message = format!(
+            "{}: {name} is mirrored, and mirrored content is read-only; push to its registry, or \
+             to a name that `hosted` of [routing] matches",
+            method.as_str()
+        );
+        Self::new(403, ErrorCode::Denied, message)
     }
 
     /// A header names a registry in a form that is none.

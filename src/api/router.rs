@@ -1,20 +1,23 @@
 //! From a request head to the use case that answers it.
 
 use std::cell::{Ref, RefCell};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::answer::{Answer, Facts};
 use super::candidates::Routed;
+use super::peer::Peer;
+use super::push::{self, Change};
 use super::refusal::Refusal;
 use crate::http::{Method, RequestHead};
-use crate::oci::{Endpoint, ErrorCode, Namespace, Reference, Target};
+use crate::oci::{Endpoint, ErrorCode, Namespace, Reference, Scope, Target};
 use crate::plugin::{
-    RequestKind, Resolution, ResolveError, ResolveRequest, ResolveStatus, WorkerChain, WorkerLink,
+    RequestKind, Resolution, ResolveError, ResolveRequest, ResolveStatus, Route, WorkerChain,
+    WorkerLink,
 };
 use crate::registry::Registry;
 use crate::telemetry::{RouteKind, WorkerMetrics};
+use crate::transfer::Inlet;
 use crate::upstream::Hops;
 
 /// The API as one worker serves it.
@@ -63,14 +66,14 @@ impl Api {
     }
 
     /// Answers a request of a client. Never fails: every error is an answer too.
-    pub async fn answer(&self, head: &RequestHead, client: IpAddr) -> Answer {
+    pub async fn answer(&self, head: &RequestHead, body: &mut Inlet<'_>, peer: &Peer) -> Answer {
         let answer = match head.via().map(|via| Hops::read(&via)) {
-            None => self.route(head, client).await,
+            None => self.route(head, body, peer).await,
             // Boxed: so that the future of every connection is not larger for this rare case.
-            Some(Ok(hops)) => Box::pin(hops.carry(self.route(head, client))).await,
+            Some(Ok(hops)) => Box::pin(hops.carry(self.route(head, body, peer))).await,
             Some(Err(error)) => {
                 self.counters.loop_refused();
-                tracing::warn!(%client, %error, "refused");
+                tracing::warn!(client = %peer.address, %error, "refused");
                 Refusal::from(error).answer(Facts::of(RouteKind::Other))
             }
         };
@@ -78,20 +81,20 @@ impl Api {
         if head.method == Method::Head { answer.without_body() } else { answer }
     }
 
-    async fn route(&self, head: &RequestHead, client: IpAddr) -> Answer {
+    async fn route(&self, head: &RequestHead, body: &mut Inlet<'_>, peer: &Peer) -> Answer {
         let reads = head.method.reads();
         let endpoint = match Endpoint::parse(reads, head.path(), head.query()) {
             Ok(endpoint) => endpoint,
             Err(error) => return Refusal::from(error).answer(Facts::of(RouteKind::Other)),
         };
         let kind = route_kind(&endpoint.target);
-        if !reads {
-            return Refusal::read_only(head.method.as_str()).answer(Facts::of(kind));
+        if !reads || matches!(endpoint.target, Target::Upload { .. }) {
+            // Boxed, as above.
+            return Box::pin(self.change(head, &endpoint, body, peer)).await;
         }
         let (name, request_kind, ask) = match &endpoint.target {
-            Target::Base => return base(),
+            Target::Base | Target::Upload { .. } => return base(),
             Target::Catalog { .. } => return no_catalog(kind),
-            Target::Upload { .. } => return no_uploads(kind),
             Target::Manifest { name, reference } => {
                 (name, RequestKind::Manifest, Ask::Manifest(reference))
             }
@@ -115,7 +118,7 @@ impl Api {
             header: facts.header_ns.as_ref(),
             name: name.as_str(),
             reference: &reference,
-            client: Some(client),
+            client: Some(peer.address),
             principal: None,
             head: Some(head),
         });
@@ -133,6 +136,57 @@ impl Api {
             Some(ns) if resolution.scoped_by_ns => answer.header("OCI-Namespace", ns.to_owned()),
             _ => answer,
         }
+    }
+
+    /// Answers what is part of a push, or changes a hosted repository otherwise.
+    async fn change(
+        &self,
+        head: &RequestHead,
+        endpoint: &Endpoint,
+        body: &mut Inlet<'_>,
+        peer: &Peer,
+    ) -> Answer {
+        let mut facts = Facts::of(route_kind(&endpoint.target));
+        let Some(name) = endpoint.target.name() else {
+            return Refusal::method(head.method, "GET, HEAD").answer(facts);
+        };
+        let (kind, reference) = match &endpoint.target {
+            Target::Manifest { reference, .. } => (RequestKind::Manifest, Some(reference.clone())),
+            Target::Blob { digest, .. } => (RequestKind::Blob, Some(Reference::Digest(*digest))),
+            Target::Upload { .. } => (RequestKind::Blob, None),
+            _ => return Refusal::method(head.method, "GET, HEAD").answer(facts),
+        };
+        facts.reference = reference;
+        facts.header_ns = match registry_header(head) {
+            Ok(header_ns) => header_ns,
+            Err(refusal) => return refusal.answer(facts),
+        };
+        let reference = facts.reference.as_ref().map(|r| r.to_string()).unwrap_or_default();
+        let resolved = self.resolve(&ResolveRequest {
+            method: head.method.as_str(),
+            kind,
+            ns: endpoint.ns.as_ref(),
+            header: facts.header_ns.as_ref(),
+            name: name.as_str(),
+            reference: &reference,
+            client: Some(peer.address),
+            principal: None,
+            head: Some(head),
+        });
+        let resolution = match resolved {
+            Ok(resolution) => resolution,
+            Err(error) => {
+                facts.decision = Some(error.clone());
+                return Refusal::from(error).answer(facts);
+            }
+        };
+        facts.decision = Some(resolution.clone());
+        let Route::Hosted { repository } = &resolution.route else {
+            return Refusal::mirrored(head.method, name).answer(facts);
+        };
+        facts.repository = Some(repository.clone());
+        let scope = Scope { upstream: None, repository: repository.clone() };
+        push::answer(self, &Change { head, endpoint, name, scope: &scope, peer }, body, facts).await
     }
 
     fn resolve(&self, request: &ResolveRequest<'_>) -> Result<Arc<Resolution>, Arc<ResolveError>> {
@@ -197,9 +251,4 @@ fn base() -> Answer {
 fn no_catalog(kind: RouteKind) -> Answer {
     let message = "a mirror has no catalog of its own: ask the registry it mirrors";
     Refusal::new(404, ErrorCode::Unsupported, message).answer(Facts::of(kind))
-}
-
-fn no_uploads(kind: RouteKind) -> Answer {
-    let message = "there is no upload: mirrored content is read-only";
-    Refusal::new(404, ErrorCode::BlobUploadUnknown, message).answer(Facts::of(kind))
 }

@@ -1,16 +1,17 @@
 //! Accepting connections, and not spinning when there are no descriptors for them.
 
 use std::cell::Cell;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::connection::Handler;
 use super::state::WorkerState;
 use super::{admin, connection};
-use crate::api::Answer;
+use crate::api::{Answer, Peer};
 use crate::http::RequestHead;
 use crate::runtime::{TcpListener, TcpStream, sleep, spawn};
+use crate::transfer::Inlet;
 
 /// First pause after a failed accept; doubles up to [`PAUSE_MAX`]. On io_uring a failing accept
 /// completes at once even when nobody connects, so without a pause it would spin.
@@ -91,8 +92,8 @@ struct Registry<'a>(&'a WorkerState);
 impl Handler for Registry<'_> {
     const IS_RECORDED: bool = true;
 
-    async fn answer(&self, head: &RequestHead, client: IpAddr) -> Answer {
-        self.0.api.answer(head, client).await
+    async fn answer(&self, head: &RequestHead, body: &mut Inlet<'_>, peer: &Peer) -> Answer {
+        self.0.api.answer(head, body, peer).await
     }
 }
 
@@ -102,7 +103,7 @@ impl Handler for Admin<'_> {
     // Scrapes and probes would drown what clients do.
     const IS_RECORDED: bool = false;
 
-    async fn answer(&self, head: &RequestHead, _client: IpAddr) -> Answer {
+    async fn answer(&self, head: &RequestHead, _body: &mut Inlet<'_>, _peer: &Peer) -> Answer {
         admin::answer(self.0, head).await
     }
 }

@@ -23,7 +23,7 @@ pub(super) async fn answer(worker: &WorkerState, head: &RequestHead) -> Answer {
         return super::reload_admin::answer(worker, head).await;
     }
     if !head.method.reads() {
-        return Refusal::read_only(head.method.as_str()).answer(facts());
+        return Refusal::method(head.method, "GET, HEAD").answer(facts());
     }
     let answer = match head.path() {
         "/healthz" => Answer::new(200, facts()).memory(TEXT, &b"ok\n"[..]),

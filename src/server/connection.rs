@@ -1,17 +1,18 @@
 //! One client connection: the keep-alive loop and all its bounds.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::send::{self, Sent};
 use super::state::Serving;
-use crate::api::{Answer, Facts, Refusal};
+use crate::api::{Answer, Facts, Peer, Refusal};
 use crate::http::{BodyFraming, ChunkedDecoder, HeadError, Parsed, RequestHead, Step};
 use crate::limits::{DRAIN_BYTES_MAX, HEAD_BYTES_MAX, REQUESTS_PER_CONNECTION_MAX};
 use crate::oci::ErrorCode;
 use crate::runtime::deadline::Deadline;
 use crate::runtime::{TcpStream, catch_panic, clock};
 use crate::telemetry::RouteKind;
+use crate::transfer::Inlet;
 
 /// First size of the buffer for heads, in bytes; most heads are smaller.
 const HEAD_BYTES_FIRST: usize = 4 * 1024;
@@ -25,8 +26,9 @@ pub(super) trait Handler {
     /// Whether its requests are in access log and request metrics.
     const IS_RECORDED: bool;
 
-    /// Answers one request. May panic: the request is then answered with 500.
-    async fn answer(&self, head: &RequestHead, client: IpAddr) -> Answer;
+    /// Answers one request. It reads as much of the body as it wants. May panic: the request is
+    /// then answered with 500.
+    async fn answer(&self, head: &RequestHead, body: &mut Inlet<'_>, peer: &Peer) -> Answer;
 }
 
 /// What came when a request was awaited.
@@ -45,7 +47,7 @@ struct Connection<'a> {
     serving: &'a Serving,
     deadline: Deadline,
     stream: TcpStream,
-    peer: SocketAddr,
+    peer: Peer,
     /// What was read and not used yet: pipelined requests stay here.
     buffer: Vec<u8>,
 }
@@ -65,7 +67,7 @@ pub(super) async fn serve<H: Handler>(
         serving,
         deadline,
         stream,
-        peer,
+        peer: Peer { address: peer.ip(), is_tls: false, certificate: None },
         buffer: Vec::with_capacity(HEAD_BYTES_FIRST),
     };
     if let Some(max) = over {
@@ -172,34 +174,38 @@ impl Connection<'_> {
     ) -> Result<bool, Gone> {
         let started = clock::now();
         let unix_time = clock::unix_time();
-        let (answer, panicked) = match catch_panic(handler.answer(head, self.peer.ip())).await {
-            Ok(answer) => (answer, false),
-            Err(_) => {
-                self.serving.counters.panicked();
-                let message = "the request ran into a bug of ringport; see its log";
-                let refusal = Refusal::new(500, ErrorCode::Unknown, message);
-                (refusal.answer(Facts::of(RouteKind::Other)), true)
-            }
-        };
+        let Self { serving, deadline, stream, peer, buffer } = self;
+        let stall = serving.limits.stall_timeout;
+        let mut body = Inlet::new(head, stream, deadline, stall, buffer);
+        let answered = catch_panic(handler.answer(head, &mut body, peer)).await;
+        let unread = Unread::of(head, &body);
+        let (answer, panicked) = answered.map_or_else(|_| (self.panicked(), true), |a| (a, false));
         let stays = may_stay
             && !panicked
             && head.keep_alive
             && !self.serving.lifecycle.is_draining()
-            && drainable(head);
+            && unread != Unread::TooMuch;
         let mut exchange = send::Exchange {
             serving: self.serving,
             is_recorded: H::IS_RECORDED,
             head,
-            client: self.peer.ip(),
+            client: self.peer.address,
             started,
             unix_time,
         };
         let sent = exchange.send(answer, &mut self.stream, &self.deadline, stays).await;
         match sent {
+            Sent::Whole if stays && unread == Unread::Nothing => Ok(true),
             Sent::Whole if stays => Ok(self.drain_body(head.body).await),
             Sent::Whole | Sent::CutShort => Ok(false),
             Sent::ClientGone => Err(Gone),
         }
+    }
+
+    fn panicked(&self) -> Answer {
+        self.serving.counters.panicked();
+        let message = "the request ran into a bug of ringport; see its log";
+        Refusal::new(500, ErrorCode::Unknown, message).answer(Facts::of(RouteKind::Other))
     }
 
     /// An error before there is a request.
@@ -277,15 +283,28 @@ impl Connection<'_> {
     }
 }
 
-/// Whether the body of a request may be read away after its answer.
-fn drainable(head: &RequestHead) -> bool {
-    match head.body {
-        BodyFraming::None => true,
-        // A client that waits for "100 Continue" may or may not send its body after another
-        // answer: nobody could tell where the next request begins.
-        _ if head.expect_100 => false,
-        BodyFraming::Length(length) => length <= DRAIN_BYTES_MAX,
-        BodyFraming::Chunked => true,
+/// What is left of a request's body when its answer is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unread {
+    Nothing,
+    /// All of it, to be read away after the answer.
+    Whole,
+    /// The connection cannot be used any more.
+    TooMuch,
+}
+
+impl Unread {
+    fn of(head: &RequestHead, body: &Inlet<'_>) -> Self {
+        match head.body {
+            _ if body.is_complete() => Self::Nothing,
+            // Where the rest ends is not worth finding out.
+            _ if body.has_begun() => Self::TooMuch,
+            // A client that waits for "100 Continue" may or may not send its body after another
+            // answer: nobody could tell where the next request begins.
+            _ if head.expect_100 => Self::TooMuch,
+            BodyFraming::Length(length) if length > DRAIN_BYTES_MAX => Self::TooMuch,
+            BodyFraming::None | BodyFraming::Length(_) | BodyFraming::Chunked => Self::Whole,
+        }
     }
 }
 

@@ -11,16 +11,32 @@ use crate::runtime::tests::{DRIVERS, on_workers};
 use crate::runtime::{Driver, TcpListener};
 use crate::telemetry::{AccessLog, Metrics, RequestIds};
 
-/// Panics at `/panic`, answers everything else with its path.
+/// Panics at `/panic`, reads a body at `/body` and three bytes of one at `/some`, and answers with
+/// its path and what it has read.
 struct Echo;
 
 impl Handler for Echo {
     const IS_RECORDED: bool = true;
 
-    async fn answer(&self, head: &RequestHead, _client: IpAddr) -> Answer {
+    async fn answer(&self, head: &RequestHead, body: &mut Inlet<'_>, _peer: &Peer) -> Answer {
         assert!(head.path() != "/panic", "a bug");
-        let body = head.path().to_owned().into_bytes();
-        Answer::new(200, Facts::of(RouteKind::Other)).memory("text/plain", body)
+        let mut text = head.path().to_owned().into_bytes();
+        if head.path() == "/body" {
+            loop {
+                match body.next().await {
+                    Ok(Some(piece)) => text.extend_from_slice(&piece),
+                    Ok(None) => break,
+                    Err(error) => {
+                        text = error.to_string().into_bytes();
+                        break;
+                    }
+                }
+            }
+        }
+        if head.path() == "/some" {
+            assert_eq!(body.next().await.unwrap().as_deref(), Some(&b"abc"[..]));
+        }
+        Answer::new(200, Facts::of(RouteKind::Other)).memory("text/plain", text)
     }
 }
 
@@ -51,6 +67,9 @@ fn exchange(driver: Driver, sent: &[&[u8]]) -> Vec<String> {
         let talk = |bytes: Vec<u8>| {
             let mut stream = std::net::TcpStream::connect(address).unwrap();
             stream.write_all(&bytes).unwrap();
+            if bytes.starts_with(b"PUT") {
+                stream.shutdown(Shutdown::Write).unwrap();
+            }
             let mut got = Vec::new();
             // A reset would be an error here.
             stream.read_to_end(&mut got).unwrap();
@@ -140,5 +159,57 @@ fn a_head_that_does_not_come_is_408_and_silence_is_closed_in_silence() {
         assert!(got[0].starts_with("HTTP/1.1 408 "), "{}", got[0]);
         assert_eq!(got[1], "");
         assert!(got[2].starts_with("HTTP/1.1 400 ") && got[2].contains("http://"), "{}", got[2]);
+    }
+}
+
+#[test]
+fn bodies_are_read_as_they_are_framed() {
+    let last = get("/last", "Connection: close\r\n");
+    for driver in DRIVERS {
+        for (body, text, served) in [
+            ("Content-Length: 5\r\n\r\nhello", "/bodyhello", true),
+            ("Content-Length: 0\r\n\r\n", "/body", true),
+            ("\r\n", "/body", true),
+            (
+                "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+                "/bodyhello",
+                true,
+            ),
+            ("Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "/body", true),
+            ("Transfer-Encoding: chunked\r\n\r\n2\r\nhello\r\n", "does not end with CR LF", false),
+            ("Content-Length: 9999\r\n\r\nhello", "ended the connection after", false),
+            (
+                "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3",
+                "ended the connection after 2",
+                false,
+            ),
+            // It has sent some of it, so it waits no more.
+            ("Content-Length: 5\r\nExpect: 100-continue\r\n\r\nhello", "/bodyhello", true),
+        ] {
+            let first = format!("PUT /body HTTP/1.1\r\nHost: a\r\n{body}");
+            let ends = if served { last.as_str() } else { "" };
+            let got = exchange(driver, &[(first + ends).as_bytes()]).remove(0);
+            assert!(got.contains(text), "{body}: {got}");
+            assert_eq!(got.contains("/last"), served, "{body}: {got}");
+            assert!(!got.contains("100 Continue"), "{body}: {got}");
+        }
+        // What is left of a body is nobody's request.
+        let sent =
+            "PUT /some HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\n";
+        let got = exchange(driver, &[(sent.to_owned() + &last).as_bytes()]).remove(0);
+        assert!(got.contains("/some") && got.contains("Connection: close"), "{got}");
+        assert!(!got.contains("/last"), "{got}");
+    }
+}
+
+#[test]
+fn a_client_that_waits_is_told_to_go_on_when_its_body_is_wanted() {
+    for driver in DRIVERS {
+        let sent =
+            "PUT /body HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+        let got = exchange(driver, &[sent.as_bytes()]).remove(0);
+        assert!(got.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200"), "{got}");
+        let got = exchange(driver, &[sent.replace("/body", "/other").as_bytes()]).remove(0);
+        assert!(got.starts_with("HTTP/1.1 200") && !got.contains("100 Continue"), "{got}");
     }
 }

@@ -1,6 +1,7 @@
-//! Moving stored bytes to a client's socket without taking them into user memory.
+//! Bodies on a client's socket: stored bytes out without taking them into user memory, and what is
+//! pushed in, piece by piece.
 //!
-//! May import: `limits`, `runtime`.
+//! May import: `limits`, `http` (where a request's body ends), `runtime`.
 //!
 //! **Invariant:** a body in a file goes from the page cache to the socket by sendfile(2); user memory
 //! holds its head only. [`Outlet::bytes`] is for what is in memory anyway: heads, documents, small
@@ -10,12 +11,17 @@
 //! **Invariant:** after each window the connection queues behind the ring again, so that one
 //! large body never starves the small requests of its worker.
 //!
-//! Deliberately absent: HTTP (the head comes as bytes), deciding what may be sent (the caller
+//! **Invariant:** of a request's body no more is in memory than one piece, and what its sender likes
+//! to leave out is waited for no longer than the limits say.
+//!
+//! Deliberately absent: heads (they come as bytes, or read), deciding what may be sent (the caller
 //! says how far).
 
 mod file_to_socket;
+mod inlet;
 
 pub use file_to_socket::Outlet;
+pub use inlet::{Inlet, InletError};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

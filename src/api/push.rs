@@ -1,0 +1,49 @@
+//! What changes a hosted repository: uploads, manifests, deletes.
+
+use super::answer::{Answer, Facts};
+use super::peer::Peer;
+use super::refusal::Refusal;
+use super::router::Api;
+use super::{push_blob, push_manifest};
+use crate::http::{Method, RequestHead};
+use crate::oci::{Endpoint, PathName, Scope, Target};
+use crate::transfer::Inlet;
+
+/// A request that changes a hosted repository, once it is routed.
+#[allow(dead_code, reason = "read as pushes are built")]
+pub(super) struct Change<'a> {
+    pub(super) head: &'a RequestHead,
+    pub(super) endpoint: &'a Endpoint,
+    /// The repository as the client writes it: what a `Location` begins with.
+    pub(super) name: &'a PathName,
+    /// The repository as it is kept; its upstream is `None`.
+    pub(super) scope: &'a Scope,
+    pub(super) peer: &'a Peer,
+}
+
+/// Answers it.
+pub(super) async fn answer(
+    api: &Api,
+    change: &Change<'_>,
+    body: &mut Inlet<'_>,
+    facts: Facts,
+) -> Answer {
+    let method = change.head.method;
+    match (&change.endpoint.target, method) {
+        (Target::Upload { .. }, _) => push_blob::upload(api, change, body, facts).await,
+        (Target::Blob { digest, .. }, Method::Delete) => {
+            push_blob::delete(api, change, digest, facts).await
+        }
+        (Target::Manifest { reference, .. }, Method::Put) => {
+            push_manifest::put(api, change, reference, body, facts).await
+        }
+        (Target::Manifest { reference, .. }, Method::Delete) => {
+            push_manifest::delete(api, change, reference, facts).await
+        }
+        (Target::Manifest { .. }, _) => {
+            Refusal::method(method, "GET, HEAD, PUT, DELETE").answer(facts)
+        }
+        (Target::Blob { .. }, _) => Refusal::method(method, "GET, HEAD, DELETE").answer(facts),
+        _ => Refusal::method(method, "GET, HEAD").answer(facts),
+    }
+}
