@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Config, EndpointUrl, STANDARD_RESOLVER, UpstreamConfig};
+use super::{Config, EndpointUrl, HostedRule, STANDARD_RESOLVER, Subject, UpstreamConfig};
 
 impl Config {
     /// One sentence for each thing that will work differently than the file suggests.
@@ -35,14 +35,48 @@ impl Config {
             );
         }
         let open = self.server.listen.iter().find(|address| !address.ip().is_loopback());
-        let secret = self.upstreams.iter().find(|upstream| upstream.has_credentials());
+        let is_open =
+            |up: &&UpstreamConfig| up.has_credentials() && up.pull.contains(&Subject::Anonymous);
+        let secret = self.upstreams.iter().find(is_open);
         if let (Some(address), Some(upstream)) = (open, secret) {
             advice.push(format!(
                 "everyone who reaches {address} can pull what the credentials of upstream {} can",
                 upstream.namespace
             ));
         }
+        self.advise_on_access(&mut advice);
         advice
+    }
+
+    fn advise_on_access(&self, advice: &mut Vec<String>) {
+        let mut all_before = false;
+        for (index, rule) in self.hosted.iter().enumerate() {
+            if all_before {
+                advice.push(format!(
+                    "hosted[{index}] is never reached: the pattern \"*\" of a rule before it \
+                     matches every repository"
+                ));
+            }
+            all_before |= rule.repositories.iter().any(|pattern| pattern == "*");
+        }
+        let is_restricted = |up: &UpstreamConfig| !up.pull.contains(&Subject::Anonymous);
+        let needs_login = self.hosted.iter().any(HostedRule::needs_login)
+            || self.upstreams.iter().any(is_restricted);
+        if needs_login && !self.has_login() {
+            advice.push(
+                "nobody can say who they are, and the rules want to know: set htpasswd_file in \
+                 [auth], or [auth.token]"
+                    .to_owned(),
+            );
+        }
+        let is_standard = self.routing.resolvers.iter().all(|name| name == STANDARD_RESOLVER);
+        if !self.hosted.is_empty() && self.routing.hosted.is_empty() && is_standard {
+            advice.push(
+                "no [[hosted]] rule is ever used: routing.hosted is empty, so that nothing is \
+                 hosted"
+                    .to_owned(),
+            );
+        }
     }
 }
 
@@ -60,6 +94,8 @@ fn is_blocked(url: &EndpointUrl, upstream: &UpstreamConfig) -> bool {
 mod tests {
     use super::*;
 
+    const LOGIN: &str = "\npush = [\"ci\"]";
+
     #[test]
     fn advice_is_given_when_it_is_due() {
         let upstream = "[[upstream]]\nnamespace = \"a.io\"\n";
@@ -72,6 +108,21 @@ mod tests {
             (
                 format!("[server]\nlisten = [\"0.0.0.0:5000\"]\n{upstream}token_file = \"t\""),
                 "0.0.0.0:5000",
+            ),
+            ("[[hosted]]\nrepositories = [\"*\"]".to_owned() + LOGIN, "htpasswd_file"),
+            (
+                "[[hosted]]\nrepositories = [\"*\"]\n[[hosted]]\nrepositories = [\"a\"]\n\
+                 [auth]\nhtpasswd_file = \"h\""
+                    .to_owned(),
+                "hosted[1] is never reached",
+            ),
+            (format!("{upstream}pull = [\"ci\"]"), "htpasswd_file"),
+            (
+                format!(
+                    "[routing]\ndefault_upstream = \"a.io\"\n{upstream}\
+                     [[hosted]]\nrepositories = [\"a\"]\npush = [\"anonymous\"]"
+                ),
+                "routing.hosted is empty",
             ),
         ];
         for (text, word) in cases {

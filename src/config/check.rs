@@ -1,5 +1,6 @@
 //! From the schema to a [`Config`]: defaults, ranges, and the checks that need two keys at once.
 
+mod access;
 mod credential_command;
 mod proxy;
 mod routing;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::access::HostedRule;
 use super::parse::{self, Source};
 use super::schema::{self, Value, Values};
 use super::text::As;
@@ -48,10 +50,16 @@ impl Checker<'_> {
     fn config(&mut self, file: schema::File) -> Config {
         let upstreams = self.upstreams(file.upstream);
         let plugins = self.plugins(file.plugin);
+        let server = self.server(file.server.unwrap_or_default());
+        let auth = file.auth.unwrap_or_default();
+        let (auth, hosted) = self.access(auth, file.hosted, &server.listen);
         Config {
-            server: self.server(file.server.unwrap_or_default()),
+            server,
             storage: self.storage(file.storage.unwrap_or_default()),
             routing: self.routing(file.routing.unwrap_or_default(), &upstreams, &plugins),
+            auth,
+            hosted,
+            hosted_otherwise: HostedRule::built_in(),
             upstreams,
             plugins,
             log: self.log(file.log.unwrap_or_default()),

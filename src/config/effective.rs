@@ -3,13 +3,13 @@
 use toml::{Spanned, Table, Value as Toml};
 
 use super::schema::{
-    CredentialTable, File, LogTable, PluginTable, PoolTable, RoutingTable, ServerTable,
-    StorageTable, UpstreamTable, Value, Values,
+    AuthTable, CredentialTable, File, HostedTable, LogTable, PluginTable, PoolTable, RoutingTable,
+    ServerTable, StorageTable, TokenTable, UpstreamTable, Value, Values,
 };
 use super::text::{AdminAddress, As, Interval, RealmHost, Size};
 use super::{
-    Config, CredentialConfig, Log, PluginConfig, ProxyConfig, Routing, Server, Storage,
-    UpstreamConfig,
+    Auth, Config, CredentialConfig, HostedRule, Log, PluginConfig, ProxyConfig, Routing, Server,
+    Storage, TokenAuth, UpstreamConfig,
 };
 use crate::oci::Namespace;
 
@@ -29,7 +29,9 @@ impl Config {
             server: Some(server(&self.server)),
             storage: Some(storage(&self.storage)),
             routing: Some(routing(&self.routing)),
+            auth: Some(auth(&self.auth)),
             log: Some(log(&self.log)),
+            hosted: self.hosted.iter().map(|one| placed(hosted(one))).collect(),
             upstream: self.upstreams.iter().map(|one| placed(upstream(one))).collect(),
             plugin: self.plugins.iter().map(|one| placed(plugin(one))).collect(),
         }
@@ -81,6 +83,38 @@ fn log(log: &Log) -> LogTable {
     LogTable { level: text(log.level), format: text(log.format), access: text(log.access.clone()) }
 }
 
+fn auth(auth: &Auth) -> AuthTable {
+    let token = |token: &TokenAuth| TokenTable {
+        realm: placed(token.realm.clone()),
+        service: placed(token.service.clone()),
+        issuer: placed(token.issuer.clone()),
+        key_files: placed(token.key_files.iter().cloned().map(placed).collect()),
+    };
+    AuthTable {
+        realm: value(auth.realm.clone()),
+        htpasswd_file: auth.htpasswd_file.clone().and_then(value),
+        catalog: texts(auth.catalog.iter().cloned()),
+        anonymous_writes_public: value(auth.anonymous_writes_public),
+        token: auth.token.as_ref().map(token),
+    }
+}
+
+fn hosted(rule: &HostedRule) -> HostedTable {
+    HostedTable {
+        repositories: placed(rule.repositories.iter().cloned().map(placed).collect()),
+        pull: texts(rule.pull.iter().cloned()),
+        push: texts(rule.push.iter().cloned()),
+        delete: texts(rule.delete.iter().cloned()),
+        immutable_tags: values(rule.immutable_tags.iter().cloned()),
+        anonymous_mount: value(rule.anonymous_mount),
+        missing_references: text(rule.missing_references),
+        max_size: rule.max_size.map(Size).and_then(text),
+        max_tags: rule.max_tags.and_then(count),
+        keep_last: rule.keep_last.and_then(count),
+        keep_newer: rule.keep_newer.and_then(text),
+    }
+}
+
 fn upstream(upstream: &UpstreamConfig) -> UpstreamTable {
     let realms = upstream.token_realms.iter();
     UpstreamTable {
@@ -115,6 +149,7 @@ fn upstream(upstream: &UpstreamConfig) -> UpstreamTable {
         background_fill: value(upstream.background_fill),
         extents_keep: text(upstream.extents_keep),
         max_size: upstream.max_size.map(Size).and_then(text),
+        pull: texts(upstream.pull.iter().cloned()),
         credential: upstream.credentials.iter().map(|one| placed(credential(one))).collect(),
     }
 }

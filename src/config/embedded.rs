@@ -45,6 +45,10 @@ impl Config {
         if let Some(admin) = self.server.admin.filter(taken) {
             return Err(ConfigError::ListenIsAdmin { admin });
         }
+        let public = listen.iter().find(|address| !address.ip().is_loopback());
+        if let (Some(address), true) = (public, self.is_open_by_oversight()) {
+            return Err(ConfigError::ListenIsOpen { address: *address });
+        }
         if !listen.is_empty() {
             self.server.listen = listen;
         }

@@ -23,6 +23,16 @@ pub enum ConfigError {
         /// The address that both want.
         admin: std::net::SocketAddr,
     },
+    /// `--listen` names an address off loopback, and everyone may write there.
+    #[error(
+        "--listen {address}: expected a loopback address, since the configuration lets everyone \
+         push, delete or list (\"anonymous\"); name users there, or if everyone who reaches that \
+         address is meant, add `anonymous_writes_public = true` to [auth]"
+    )]
+    ListenIsOpen {
+        /// The address.
+        address: std::net::SocketAddr,
+    },
     /// A plugin file is to take a configured one's place, and nobody says which one's.
     #[error("--plugin {file}: expected NAME={file} with one of the configured plugins: {known}")]
     WhichPlugin {

@@ -5,7 +5,8 @@
 //! `effective` writes a `Config` back as TOML. `config/ringport.toml` documents every key and is
 //! parsed by this module's tests.
 //!
-//! May import: `oci`, `limits` and serde/toml. Reading the file and the permissions of the
+//! May import: `oci`, `limits`, serde/toml, and the pattern matcher that plugins have, so that a
+//! pattern means the same wherever it stands. Reading the file and the permissions of the
 //! secret files and programs it names ([`Config::load`]) is the only I/O, done before any worker
 //! starts; [`check_program`] looks at a program again before it is run.
 //!
@@ -17,6 +18,7 @@
 //! Absent on purpose: includes, environment substitution, and defaults that depend on the machine
 //! (`workers = 0` stays 0 until the runtime resolves it). The tests are in `tests.rs`.
 
+mod access;
 mod advice;
 mod check;
 mod effective;
@@ -34,6 +36,7 @@ mod units;
 #[cfg(test)]
 mod tests;
 
+pub use access::{Auth, HostedRule, MissingReferences, Subject, TokenAuth};
 pub use endpoint_url::EndpointUrl;
 pub use error::{ConfigError, Problem};
 pub use files::check_program;

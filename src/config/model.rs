@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{EndpointUrl, ProxyConfig};
+use super::{Auth, EndpointUrl, HostedRule, ProxyConfig, Subject};
 use crate::oci::Namespace;
 
 /// A whole configuration; see the module's invariants.
@@ -18,6 +18,13 @@ pub struct Config {
     pub storage: Storage,
     /// `[routing]`
     pub routing: Routing,
+    /// `[auth]`
+    pub auth: Auth,
+    /// In the order of the file; the first whose pattern matches decides: ask
+    /// [`Config::hosted_rule`].
+    pub hosted: Vec<HostedRule>,
+    /// The built-in rule of hosted repositories that none of `hosted` matches.
+    pub hosted_otherwise: HostedRule,
     /// In the order of the file; namespaces and aliases are unique over all of them.
     pub upstreams: Vec<UpstreamConfig>,
     /// In the order of the file; names are unique.
@@ -168,6 +175,8 @@ pub struct UpstreamConfig {
     pub extents_keep: Duration,
     /// Bytes of cached content that its downloads brought; `None` for no limit of its own.
     pub max_size: Option<u64>,
+    /// Who may pull what is mirrored from it.
+    pub pull: Vec<Subject>,
     /// Logins that a plugin may choose instead of the one above; names are unique.
     pub credentials: Vec<CredentialConfig>,
 }

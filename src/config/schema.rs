@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use super::access::{MissingReferences, Subject};
 use super::model::{AccessTarget, ColdRanges, Driver, LogFormat, LogLevel};
 use super::text::{AdminAddress, As, Interval, RealmHost, Size};
 use super::{EndpointUrl, ProxyConfig};
@@ -25,7 +26,10 @@ pub(super) struct File {
     pub server: Option<ServerTable>,
     pub storage: Option<StorageTable>,
     pub routing: Option<RoutingTable>,
+    pub auth: Option<AuthTable>,
     pub log: Option<LogTable>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosted: Vec<Spanned<HostedTable>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upstream: Vec<Spanned<UpstreamTable>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -77,6 +81,41 @@ pub(super) struct RoutingTable {
 
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct AuthTable {
+    pub realm: Value<String>,
+    pub htpasswd_file: Value<PathBuf>,
+    pub catalog: Values<As<Subject>>,
+    pub anonymous_writes_public: Value<bool>,
+    pub token: Option<TokenTable>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TokenTable {
+    pub realm: Spanned<String>,
+    pub service: Spanned<String>,
+    pub issuer: Spanned<String>,
+    pub key_files: Spanned<Vec<Spanned<PathBuf>>>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HostedTable {
+    pub repositories: Spanned<Vec<Spanned<String>>>,
+    pub pull: Values<As<Subject>>,
+    pub push: Values<As<Subject>>,
+    pub delete: Values<As<Subject>>,
+    pub immutable_tags: Values<String>,
+    pub anonymous_mount: Value<bool>,
+    pub missing_references: Value<As<MissingReferences>>,
+    pub max_size: Value<As<Size>>,
+    pub max_tags: Value<u64>,
+    pub keep_last: Value<u64>,
+    pub keep_newer: Value<As<Duration>>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct LogTable {
     pub level: Value<As<LogLevel>>,
     pub format: Value<As<LogFormat>>,
@@ -117,6 +156,7 @@ pub(super) struct UpstreamTable {
     pub background_fill: Value<bool>,
     pub extents_keep: Value<As<Duration>>,
     pub max_size: Value<As<Size>>,
+    pub pull: Values<As<Subject>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub credential: Vec<Spanned<CredentialTable>>,
 }

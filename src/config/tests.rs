@@ -1,5 +1,7 @@
 //! Whole texts in, a `Config` or problems out.
 
+mod access;
+
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -450,8 +452,12 @@ fn full() -> Config {
     let mut config = parse(
         "[[storage.pool]]\nname = \"n\"\npath = \"/n\"\n[[upstream]]\nnamespace = \"docker.io\"\n\
          [routing]\ndefault_upstream = \"docker.io\"\n\
-         [[plugin]]\nname = \"p\"\npath = \"/p.so\"\nconfig = { a = 1 }",
+         [[plugin]]\nname = \"p\"\npath = \"/p.so\"\nconfig = { a = 1 }\n\
+         [auth.token]\nrealm = \"https://a\"\nservice = \"s\"\nissuer = \"i\"\n\
+         key_files = [\"/k\"]\n[[hosted]]\nrepositories = [\"*\"]\nmax_size = \"1GiB\"\n\
+         max_tags = 1\nkeep_last = 1\nkeep_newer = \"1d\"",
     );
+    config.auth.htpasswd_file = Some("/h".into());
     config.plugins[0].sha256 = Some("0".repeat(64));
     config.storage.pools[0].max_size = Some(1 << 40);
     let upstream = &mut config.upstreams[0];

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::access::{MissingReferences, Subject};
 use super::model::{AccessTarget, ColdRanges, Driver, LogFormat, LogLevel};
 use super::{EndpointUrl, parse, units};
 use crate::oci::Namespace;
@@ -19,6 +20,9 @@ use crate::oci::Namespace;
 /// Stands between what was expected and why this was not it in the message of a refused text;
 /// TOML text cannot hold it unescaped.
 pub(super) const REASON: char = '\u{1f}';
+
+/// Longest name of a user.
+const SUBJECT_BYTES_MAX: usize = 256;
 
 /// `server.admin`: an address, or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,6 +239,48 @@ impl Text for ColdRanges {
 
     fn read(text: &str) -> Result<Self, String> {
         one_of(text, &[ColdRanges::Verified, ColdRanges::Unverified], |ranges| ranges.as_str())
+    }
+
+    fn write(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+impl Text for MissingReferences {
+    const EXPECTED: &'static str = "\"refused\", \"allowed\" or \"in_indexes\"";
+
+    fn read(text: &str) -> Result<Self, String> {
+        use MissingReferences::{Allowed, InIndexes, Refused};
+        one_of(text, &[Refused, Allowed, InIndexes], |word| word.as_str())
+    }
+
+    fn write(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+impl Text for Subject {
+    const EXPECTED: &'static str = "\"anonymous\", \"authenticated\" or a user's name";
+
+    /// A word that is nearly one of the two is one of them mistyped, sooner than a user.
+    fn read(text: &str) -> Result<Self, String> {
+        let own = [Subject::Anonymous, Subject::Authenticated];
+        let lower = text.to_ascii_lowercase();
+        if let Some(word) = own.iter().find(|word| word.as_str() == text) {
+            return Ok(word.clone());
+        }
+        let near = |word: &&Subject| strsim::damerau_levenshtein(&lower, word.as_str()) <= 1;
+        if let Some(word) = own.iter().find(near) {
+            return Err(format!("did you mean \"{}\"?", word.as_str()));
+        }
+        let is_name = (1..=SUBJECT_BYTES_MAX).contains(&text.len());
+        match is_name && !text.chars().any(char::is_control) {
+            true => Ok(Subject::User(text.to_owned())),
+            false => Err(format!(
+                "a name has 1 to {SUBJECT_BYTES_MAX} bytes and none that is a \
+                                  control character"
+            )),
+        }
     }
 
     fn write(&self) -> String {

@@ -86,16 +86,6 @@ impl Checker<'_> {
         resolvers
     }
 
-    fn hosted(&mut self, list: Vec<Spanned<String>>) -> Vec<String> {
-        for pattern in &list {
-            if let Some(reason) = pattern_fault(pattern.get_ref()) {
-                let found = format!("{:?}", pattern.get_ref());
-                self.refuse(pattern.span(), "a pattern such as \"team/*\"", found, reason);
-            }
-        }
-        list.into_iter().map(Spanned::into_inner).collect()
-    }
-
     pub(super) fn plugins(&mut self, tables: Vec<Spanned<PluginTable>>) -> Vec<PluginConfig> {
         let mut plugins: Vec<PluginConfig> = Vec::new();
         for table in tables {
@@ -144,7 +134,7 @@ impl Checker<'_> {
 }
 
 /// Why `pattern` can match no repository name, if so.
-fn pattern_fault(pattern: &str) -> Option<&'static str> {
+pub(super) fn pattern_fault(pattern: &str) -> Option<&'static str> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-/*".contains(&b);
     if pattern.is_empty() || pattern.len() > PATTERN_BYTES_MAX {
         return Some("1 to 255 characters are allowed");

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::access::who;
 use super::server::MAX_SIZE_MIN;
 use super::{Checker, flag, items, text};
-use crate::config::EndpointUrl;
 use crate::config::model::{ColdRanges, CredentialConfig, UpstreamConfig};
 use crate::config::schema::{CredentialTable, UpstreamTable, Value, Values};
 use crate::config::text::As;
+use crate::config::{EndpointUrl, Subject};
 use crate::limits::{REPOSITORY_NAME_BYTES_MAX, TAG_BYTES_MAX};
 use crate::oci::Namespace;
 
@@ -124,6 +125,7 @@ impl Checker<'_> {
             background_fill: flag(table.background_fill, true),
             extents_keep: self.limit(table.extents_keep, EXTENTS_KEEP),
             max_size: table.max_size.map(|value| self.size(&value, MAX_SIZE_MIN)),
+            pull: who(table.pull, Subject::Anonymous),
             credentials: self.credentials(table.credential),
         }
     }
