@@ -6,9 +6,10 @@ use super::answer::{Answer, Facts};
 use crate::http::Method;
 use crate::oci::{EndpointError, ErrorBody, ErrorCode, NamespaceError, PathName};
 use crate::plugin::{ResolveError, ResolveStatus};
-use crate::registry::PullError;
+use crate::registry::{PullError, PushError};
 use crate::runtime::clock;
 use crate::telemetry::CacheResult;
+use crate::transfer::InletError;
 use crate::upstream::Loop;
 
 /// Why a request is answered with an error.
@@ -129,6 +130,36 @@ impl From<PullError> for Refusal {
             PullError::Loop(_) => (508, ErrorCode::Unavailable),
             PullError::Busy(_) | PullError::NoRoom(_) => (503, ErrorCode::Unavailable),
             PullError::Storage(_) | PullError::Internal(_) => (500, ErrorCode::Unknown),
+        };
+        let retry_after = error.retry_after();
+        Self { retry_after, ..Self::new(status, code, error.to_string()) }
+    }
+}
+
+impl From<PushError> for Refusal {
+    fn from(error: PushError) -> Self {
+        let (status, code) = match &error {
+            PushError::UploadUnknown(_) => (404, ErrorCode::BlobUploadUnknown),
+            PushError::OutOfOrder { .. } => (416, ErrorCode::BlobUploadInvalid),
+            PushError::UploadBusy { .. } => (409, ErrorCode::BlobUploadInvalid),
+            PushError::UploadInvalid(_) => (400, ErrorCode::BlobUploadInvalid),
+            PushError::Digest(_) => (400, ErrorCode::DigestInvalid),
+            PushError::Size(_) => (400, ErrorCode::SizeInvalid),
+            PushError::TooLarge(_) => (413, ErrorCode::SizeInvalid),
+            PushError::Body(InletError::Stalled { .. }) => (408, ErrorCode::SizeInvalid),
+            PushError::Body(_) => (400, ErrorCode::SizeInvalid),
+            PushError::BlobUnknown(_) => (404, ErrorCode::BlobUnknown),
+            PushError::ManifestUnknown(_) => (404, ErrorCode::ManifestUnknown),
+            PushError::NameUnknown(_) => (404, ErrorCode::NameUnknown),
+            PushError::ManifestInvalid(_) => (400, ErrorCode::ManifestInvalid),
+            // As distribution: a client that pushes it in another order is wrong, not too early.
+            PushError::ManifestBlobUnknown(_) => (400, ErrorCode::ManifestBlobUnknown),
+            PushError::Denied(_) => (403, ErrorCode::Denied),
+            PushError::Deleted(_) => (409, ErrorCode::Unavailable),
+            PushError::TooMany(_) => (429, ErrorCode::TooManyRequests),
+            PushError::Busy(_) => (503, ErrorCode::Unavailable),
+            PushError::NoRoom(_) => (507, ErrorCode::Unavailable),
+            PushError::Storage(_) | PushError::Internal(_) => (500, ErrorCode::Unknown),
         };
         let retry_after = error.retry_after();
         Self { retry_after, ..Self::new(status, code, error.to_string()) }

@@ -290,7 +290,7 @@ impl Catalog {
 
     /// Applies `writes` durably as [`Catalog::write`] does, unless a hosted tag or link that they
     /// put was deleted after `since`: then none of them. A name that was deleted and put again by
-    /// somebody else is there, and no reason to refuse.
+    /// somebody else is there, and no reason to refuse. Tells what became of each, in order.
     ///
     /// # Errors
     /// [`CatalogError::Deleted`], or the catalog failed; it kept nothing of `writes`.
@@ -298,9 +298,9 @@ impl Catalog {
         &self,
         since: Moment,
         writes: Vec<Write>,
-    ) -> Result<(), CatalogError> {
+    ) -> Result<Vec<Effect>, CatalogError> {
         let sent = self.send(writes, Some(since), true)?;
-        sent.await.unwrap_or(Err(CatalogError::Closed)).map(drop)
+        sent.await.unwrap_or(Err(CatalogError::Closed))
     }
 
     fn send(

@@ -58,7 +58,12 @@ pub(super) async fn blob(
 /// Content has one file, the one that its name leads to; another one would count for nobody.
 /// Another upstream's download may have put it into another pool, or it is hosted there. In the
 /// turn of this content.
-async fn remove_second(shared: &Shared, digest: &Digest, pool: u8, effect: Option<&Effect>) {
+pub(super) async fn remove_second(
+    shared: &Shared,
+    digest: &Digest,
+    pool: u8,
+    effect: Option<&Effect>,
+) {
     let Some(Effect { is_applied, before: Some(before) }) = effect else { return };
     let left = if *is_applied { before.pool } else { pool };
     if before.pool == pool || !shared.store.has_pool(left) {

@@ -110,6 +110,12 @@ impl Shared {
     pub fn doubt(&self, digest: &Digest) {
         self.suspects.0.pin().insert(*digest);
     }
+
+    /// It has just been verified and synced.
+    #[allow(dead_code, reason = "used as pushes are built")]
+    pub(super) fn trust(&self, digest: &Digest) {
+        self.suspects.0.pin().remove(digest);
+    }
 }
 
 async fn check(shared: &Arc<Shared>, digest: Digest, entry: BlobEntry) -> Result<bool, PullError> {

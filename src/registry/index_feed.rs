@@ -335,25 +335,35 @@ fn entry_of(record: &BlobRecord) -> BlobEntry {
 /// What is counted of content: nothing of ours.
 fn claim_of(entry: &BlobEntry) -> Option<Claim> {
     let BlobEntry { size, pool, owner, is_hosted, .. } = *entry;
-    (!is_hosted).then_some(Claim { pool, owner, bytes: size })
+    (!is_hosted).then_some(Claim { pool, owner, is_hosted, bytes: size })
 }
 
 /// What the index holds is what counts.
 fn account(index: &Index, space: &Space) {
     if !space.is_divided() {
         let bytes = index.counts().cached_bytes;
-        return space.set_used([Claim { pool: ROOT_POOL, owner: NO_OWNER, bytes }]);
+        return space.set_used([Claim {
+            pool: ROOT_POOL,
+            owner: NO_OWNER,
+            is_hosted: false,
+            bytes,
+        }]);
     }
     // As many as there are pools and upstreams together in use.
     let mut sums: HashMap<(u8, u16), u64> = HashMap::new();
     index.walk(0, |sample| {
-        if let Some(Claim { pool, owner, bytes }) = claim_of(&sample.entry) {
+        if let Some(Claim { pool, owner, bytes, .. }) = claim_of(&sample.entry) {
             let sum = sums.entry((pool, owner)).or_default();
             *sum = sum.saturating_add(bytes);
         }
         true
     });
-    space.set_used(sums.into_iter().map(|((pool, owner), bytes)| Claim { pool, owner, bytes }));
+    space.set_used(sums.into_iter().map(|((pool, owner), bytes)| Claim {
+        pool,
+        owner,
+        is_hosted: false,
+        bytes,
+    }));
 }
 
 fn is_past(moment: Option<Instant>) -> bool {

@@ -10,6 +10,7 @@
 //! commit         the only place where bytes become visible: verified, then catalog, then index
 //! scrub          reads everything again, sets damage aside (`ringport verify`)
 //! collect        frees what no tag leads to, and what was left behind (`ringport gc`)
+//! push           what clients put into hosted repositories, and take away
 //! lists          tags/list and referrers: as a tag, from what is kept or from the upstream (relay)
 //! ```
 //!
@@ -52,6 +53,7 @@ mod passing;
 mod placing;
 mod pull_blob;
 mod pull_manifest;
+mod push;
 mod relay;
 mod relay_referrers;
 mod resting;
@@ -78,6 +80,7 @@ pub use passing::Passing;
 pub use placing::{Decided, Place, Placing};
 pub use pull_blob::Wanted;
 pub use pull_manifest::OnFailure;
+pub use push::PushError;
 pub use scrub::VerifyReport;
 pub use space::{RoomRequest, Space, SpaceLimits};
 pub use sparse::{Found, SparseReader};

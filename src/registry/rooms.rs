@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::account::Account;
+use super::space::Claim;
 use crate::oci::Digest;
 use crate::runtime::clock;
 use crate::storage::Pool;
@@ -88,9 +89,7 @@ impl Room {
 
     /// Promises `bytes`, if they fit into the limit and onto the disk.
     pub(super) fn reserve(&self, bytes: u64) -> bool {
-        let free = self.disk_free().saturating_sub(DISK_MARGIN_BYTES);
-        let fits = |wanted: u64| Some(wanted.saturating_add(bytes)).filter(|&all| all <= free);
-        if self.on_the_way.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
+        if !self.reserve_disk(bytes) {
             return false;
         }
         let is_promised = self.account.reserve(bytes);
@@ -100,10 +99,17 @@ impl Room {
         is_promised
     }
 
-    /// A promise ends, of which `on_the_way` was not taken from the disk.
-    pub(super) fn release(&self, bytes: u64, on_the_way: u64) {
+    /// The same of what is held against no limit.
+    pub(super) fn reserve_disk(&self, bytes: u64) -> bool {
+        let free = self.disk_free().saturating_sub(DISK_MARGIN_BYTES);
+        let fits = |wanted: u64| Some(wanted.saturating_add(bytes)).filter(|&all| all <= free);
+        self.on_the_way.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    /// A promise ends, of which `on_the_way` was not taken from the disk. Its account is released
+    /// by whoever holds it.
+    pub(super) fn release_disk(&self, on_the_way: u64) {
         self.on_the_way.fetch_sub(on_the_way, Ordering::Relaxed);
-        self.account.release(bytes);
     }
 
     /// What is promised has been taken from the disk. Until the disk is looked at again, it has
@@ -127,10 +133,13 @@ impl Room {
     }
 
     /// Bytes that fit without evicting anything.
-    fn free(&self) -> u64 {
+    fn free(&self, is_hosted: bool) -> u64 {
         let on_the_way = self.on_the_way.load(Ordering::Relaxed);
         let taken = DISK_MARGIN_BYTES.saturating_add(on_the_way);
         let on_disk = self.disk_free().saturating_sub(taken);
+        if is_hosted {
+            return on_disk;
+        }
         self.account.max().saturating_sub(self.account.held()).min(on_disk)
     }
 }
@@ -141,19 +150,19 @@ impl std::fmt::Debug for Room {
     }
 }
 
-/// The pool for `bytes` of new content, other than those that were `tried`: the one that is wanted,
+/// The pool for the bytes of new content, wherever `claim` is, other than those that were `tried`: the one that is wanted,
 /// if it takes anything, else one of those that have room, else one of those that can be given some.
 /// `None` when no pool takes it.
 pub(super) fn choose<'a>(
     rooms: impl Iterator<Item = &'a Room>,
-    bytes: u64,
+    &Claim { bytes, is_hosted, .. }: &Claim,
     digest: &Digest,
     wanted: Option<u8>,
     tried: &[u8],
 ) -> Option<u8> {
     let usable: Vec<&Room> = rooms
         .filter(|room| !room.pool.is_poisoned() && !tried.contains(&room.pool.number()))
-        .filter(|room| bytes <= room.account.max())
+        .filter(|room| is_hosted || bytes <= room.account.max())
         .collect();
     if let Some(wanted) = usable.iter().find(|room| Some(room.pool.number()) == wanted) {
         return Some(wanted.pool.number());
@@ -161,7 +170,7 @@ pub(super) fn choose<'a>(
     let calm: Vec<&Room> = usable.iter().copied().filter(|room| !room.was_refused()).collect();
     // A disk that has just refused is asked again when there is no other.
     let asked = if calm.is_empty() { usable } else { calm };
-    let weighted = |room: &&Room| (room.pool.number(), room.free());
+    let weighted = |room: &&Room| (room.pool.number(), room.free(is_hosted));
     let with_room: Vec<(u8, u64)> =
         asked.iter().map(weighted).filter(|&(_, free)| free > 0 && free >= bytes).collect();
     if with_room.is_empty() {
@@ -225,11 +234,15 @@ mod tests {
         (rooms, folder)
     }
 
+    fn claim(bytes: u64) -> Claim {
+        Claim { pool: 0, owner: 0, is_hosted: false, bytes }
+    }
+
     /// How many of 1,000 contents go to each.
     fn spread(rooms: &[Room], bytes: u64, tried: &[u8]) -> Vec<usize> {
         let mut counts = vec![0; rooms.len()];
         for n in 0..1000 {
-            let chosen = choose(rooms.iter(), bytes, &digest(n), None, tried);
+            let chosen = choose(rooms.iter(), &claim(bytes), &digest(n), None, tried);
             counts[usize::from(chosen.unwrap())] += 1;
         }
         counts
@@ -259,9 +272,17 @@ mod tests {
         assert_eq!(spread(&rooms, 1 << 20, &[])[0], 1000);
         rooms[0].refused();
         assert!(spread(&rooms, 1 << 20, &[])[1] > 400, "both were refused: both are asked");
-        assert_eq!(choose(rooms.iter(), 1, &digest(1), Some(1), &[]), Some(1), "as it is wanted");
-        assert_eq!(choose(rooms.iter(), 1, &digest(1), Some(1), &[1]), Some(0), "not that one");
-        assert_eq!(choose(rooms.iter(), 1, &digest(1), Some(7), &[0, 1]), None);
+        assert_eq!(
+            choose(rooms.iter(), &claim(1), &digest(1), Some(1), &[]),
+            Some(1),
+            "as it is wanted"
+        );
+        assert_eq!(
+            choose(rooms.iter(), &claim(1), &digest(1), Some(1), &[1]),
+            Some(0),
+            "not that one"
+        );
+        assert_eq!(choose(rooms.iter(), &claim(1), &digest(1), Some(7), &[0, 1]), None);
     }
 
     #[test]
@@ -276,8 +297,9 @@ mod tests {
         room.set_disk_free(GIB);
         assert!(!room.reserve(GIB / 2 + 1), "over the limit");
         assert!(room.reserve(1 << 20));
-        room.release(1 << 20, 1 << 20);
-        room.release(GIB / 2, 0);
+        room.release_disk(1 << 20);
+        room.account.release(1 << 20);
+        room.account.release(GIB / 2);
         assert_eq!((room.account.reserved(), room.disk_lacking(GIB / 2)), (0, 0));
     }
 }

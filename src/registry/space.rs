@@ -101,7 +101,7 @@ impl Space {
     /// The accounts of content in this pool; none when the pool is missing, for then its bytes
     /// are nowhere.
     fn accounts(&self, claim: &Claim) -> impl Iterator<Item = &Account> {
-        let room = self.room(claim.pool);
+        let room = self.room(claim.pool).filter(|_| !claim.is_hosted);
         let owner = room.and_then(|_| self.owners.get(&claim.owner));
         let total = room.map(|_| &self.total);
         owner.into_iter().chain(room.map(|room| &room.account)).chain(total)
@@ -257,17 +257,21 @@ impl Space {
     /// The pool for new content, as [`rooms::choose`] says.
     pub(super) fn choose_pool(
         &self,
-        bytes: u64,
+        claim: &Claim,
         digest: &Digest,
         wanted: Option<u8>,
         tried: &[u8],
     ) -> Option<u8> {
-        rooms::choose(self.rooms.iter(), bytes, digest, wanted, tried)
+        rooms::choose(self.rooms.iter(), claim, digest, wanted, tried)
     }
 
     /// What lacks for a claim to fit: whose limit it is, and by how much. The narrowest limit
     /// first, because what makes room there makes room in the wider ones.
     pub(super) fn lacks(&self, claim: &Claim) -> Option<(Limit, u64)> {
+        if claim.is_hosted {
+            let disk = self.room(claim.pool).map_or(0, |room| room.disk_lacking(claim.bytes));
+            return (disk > 0).then_some((Limit::Pool(claim.pool), disk));
+        }
         let owner = self.owners.get(&claim.owner).map_or(0, |it| it.lacking(claim.bytes));
         let pool = self.room(claim.pool).map_or(0, |room| {
             room.account.lacking(claim.bytes).max(room.disk_lacking(claim.bytes))

@@ -23,7 +23,7 @@ use super::revalidation::Background;
 use super::space::Space;
 use super::tier_write::TierWrites;
 use super::tiers::{TierCount, Tiers};
-use super::{PullError, RoomRequest, make_room};
+use super::{PullError, PushGate, RoomRequest, make_room};
 use crate::catalog::{Catalog, NO_OWNER};
 use crate::config::{ColdRanges, Config, UpstreamConfig};
 use crate::index::Index;
@@ -56,6 +56,8 @@ pub struct SharedParts<'a> {
     pub space: Arc<Space>,
     /// The upstreams' numbers as owners of content.
     pub owners: HashMap<Namespace, u16>,
+    /// What keeps pushes and gc apart.
+    pub gate: Arc<PushGate>,
 }
 
 /// How one upstream's content is treated.
@@ -109,6 +111,8 @@ pub struct Shared {
     pub leases: Arc<Leases>,
     /// Largest blob that is accepted from an upstream, in bytes.
     pub blob_bytes_max: u64,
+    #[allow(dead_code, reason = "used as pushes are built")]
+    pub(super) gate: Arc<PushGate>,
     pub(super) resting: Resting,
     pub(super) absent: Absences,
     pub(super) background: Arc<Background>,
@@ -134,12 +138,14 @@ impl Shared {
     /// # Errors
     /// The operating system refused that thread.
     pub fn new(parts: SharedParts<'_>) -> io::Result<Self> {
-        let SharedParts { config, workers, store, index, catalog, suspects, space, owners } = parts;
+        let SharedParts { config, workers, store, index, catalog, suspects, space, owners, gate } =
+            parts;
         let syncer = Syncer::start(store.clone(), catalog.clone())?;
         let shared = Self {
             store,
             index,
             catalog,
+            gate,
             suspects: Suspects::new(suspects),
             space,
             leases: Arc::default(),

@@ -2,6 +2,7 @@
 
 use super::space::{Claim, Reservation};
 use super::state::Shared;
+use crate::catalog::NO_OWNER;
 use crate::oci::{Digest, Scope};
 use crate::storage::{StageError, Staged};
 
@@ -22,11 +23,31 @@ pub(super) async fn take_room(
     bytes: u64,
     wanted: Option<u8>,
 ) -> Result<(Staged, Reservation), NoPlace> {
-    let owner = shared.owner(scope);
+    let claim = Claim { pool: 0, owner: shared.owner(scope), is_hosted: false, bytes };
+    find_room(shared, digest, claim, wanted).await
+}
+
+/// The same for content that is ours: only the disks limit it.
+#[allow(dead_code, reason = "used as pushes are built")]
+pub(super) async fn take_hosted_room(
+    shared: &Shared,
+    digest: &Digest,
+    bytes: u64,
+) -> Result<(Staged, Reservation), NoPlace> {
+    let claim = Claim { pool: 0, owner: NO_OWNER, is_hosted: true, bytes };
+    find_room(shared, digest, claim, None).await
+}
+
+async fn find_room(
+    shared: &Shared,
+    digest: &Digest,
+    claim: Claim,
+    wanted: Option<u8>,
+) -> Result<(Staged, Reservation), NoPlace> {
     let mut why = NoPlace::NoRoom;
     let mut tried = Vec::new();
-    while let Some(pool) = shared.space.choose_pool(bytes, digest, wanted, &tried) {
-        let claim = Claim { pool, owner, bytes };
+    while let Some(pool) = shared.space.choose_pool(&claim, digest, wanted, &tried) {
+        let claim = Claim { pool, ..claim };
         // Only once: each wait is as long as a client has patience for.
         let reservation = match tried.is_empty() {
             true => shared.space.reserve(claim).await.ok(),

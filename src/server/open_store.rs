@@ -9,7 +9,7 @@ use crate::catalog::{Catalog, NO_OWNER, Unstarted};
 use crate::config::{Config, Pool};
 use crate::index::{Index, IndexOptions, Opened};
 use crate::oci::{Digest, Namespace};
-use crate::registry::{Due, IndexFeed, RoomRequest, Space, SpaceLimits};
+use crate::registry::{Due, IndexFeed, PushGate, RoomRequest, Space, SpaceLimits, Upkeep};
 use crate::runtime::clock;
 use crate::storage::{Store, WantedPool};
 
@@ -22,10 +22,19 @@ pub(super) struct OpenStore {
     /// Content that a power cut has made doubtful.
     pub(super) suspects: Vec<Digest>,
     pub(super) space: Arc<Space>,
+    /// What keeps pushes and gc apart.
+    pub(super) gate: Arc<PushGate>,
     /// The upstreams' numbers as owners of content.
     pub(super) owners: HashMap<Namespace, u16>,
     /// Told when room is wanted.
     pub(super) room_wanted: crossbeam_channel::Receiver<RoomRequest>,
+}
+
+impl OpenStore {
+    /// What scrub and gc stand on.
+    pub(super) fn upkeep(&self) -> Upkeep {
+        Upkeep::new(self.store.clone(), self.catalog.clone(), self.gate.clone())
+    }
 }
 
 /// What a blob weighs on average, for the first guess at how many there will be: layers are mostly
@@ -72,6 +81,7 @@ pub(super) fn open_store(config: &Config) -> Result<OpenStore, ServeError> {
         "store opened");
     Ok(OpenStore {
         store: Arc::new(store),
+        gate: Arc::default(),
         index,
         catalog,
         catalog_thread,

@@ -22,7 +22,7 @@ use crate::catalog::{Catalog, CatalogError};
 use crate::config::{self, Config};
 use crate::index::IndexError;
 use crate::plugin::{Chain, PluginError};
-use crate::registry::{Shared, Upkeep};
+use crate::registry::Shared;
 use crate::runtime::{self, BlockingPool, Driver, StartError, Workers, clock};
 use crate::storage::{Store, StoreError};
 use crate::telemetry::{AccessLog, AccessLogError, Metrics};
@@ -108,8 +108,7 @@ pub fn serve(
     let opened = open_store(&config)?;
     store_metrics::attach(&metrics, &opened);
     let (store, catalog) = (opened.store.clone(), opened.catalog.clone());
-    let upkeep = Upkeep::new(store.clone(), catalog.clone(), Arc::default());
-    let (maintenance, maintenance_thread) = Maintenance::start(upkeep, &config.storage)?;
+    let (maintenance, maintenance_thread) = Maintenance::start(opened.upkeep(), &config.storage)?;
     store_metrics::count_maintenance(&metrics, &maintenance);
     let (keeper, lasting) = lasting::Keeper::start(&store, &metrics)?;
     let lifecycle = Arc::<Lifecycle>::default();
@@ -135,6 +134,7 @@ pub fn serve(
         suspects: opened.suspects,
         space: opened.space,
         owners: opened.owners,
+        gate: opened.gate,
         room_wanted: opened.room_wanted,
         store: opened.store.clone(),
         catalog: opened.catalog.clone(),

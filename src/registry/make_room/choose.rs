@@ -20,7 +20,7 @@ impl Victim {
     /// What it is counted as.
     pub(super) fn claim(&self) -> Claim {
         let BlobRecord { pool, owner, size, .. } = self.record;
-        Claim { pool, owner, bytes: size }
+        Claim { pool, owner, is_hosted: false, bytes: size }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::storage::{ROOT_POOL, WantedPool};
 const MIB: u64 = 1 << 20;
 
 fn claim(mebibytes: u64) -> Claim {
-    Claim { pool: ROOT_POOL, owner: NO_OWNER, bytes: mebibytes * MIB }
+    Claim { pool: ROOT_POOL, owner: NO_OWNER, is_hosted: false, bytes: mebibytes * MIB }
 }
 
 /// A store of at most 16 MiB with a room maker that is called by hand.

@@ -12,11 +12,13 @@ use crate::runtime::timeout;
 /// How long a fill waits for room before it is passed through instead.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Bytes, the pool that they are in, and who brought them.
+/// Bytes, the pool that they are in, and who brought them. What is ours is held against no limit
+/// but that of its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::registry) struct Claim {
     pub(in crate::registry) pool: u8,
     pub(in crate::registry) owner: u16,
+    pub(in crate::registry) is_hosted: bool,
     pub(in crate::registry) bytes: u64,
 }
 
@@ -80,6 +82,11 @@ impl Space {
     /// The same at once or not at all.
     pub(in crate::registry) fn try_reserve(self: &Arc<Self>, claim: Claim) -> Option<Reservation> {
         let room = self.room(claim.pool)?;
+        if claim.is_hosted {
+            let is_promised = room.reserve_disk(claim.bytes);
+            let (space, on_the_way) = (self.clone(), claim.bytes);
+            return is_promised.then(|| Reservation { space, claim, on_the_way });
+        }
         if !room.reserve(claim.bytes) {
             return None;
         }
@@ -88,7 +95,8 @@ impl Space {
         if is_owned && self.total.reserve(claim.bytes) {
             return Some(Reservation { space: self.clone(), claim, on_the_way: claim.bytes });
         }
-        room.release(claim.bytes, claim.bytes);
+        room.release_disk(claim.bytes);
+        room.account.release(claim.bytes);
         if let Some(owner) = owner.filter(|_| is_owned) {
             owner.release(claim.bytes);
         }
@@ -129,14 +137,10 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let Claim { pool, owner, bytes } = self.claim;
-        if let Some(room) = self.space.room(pool) {
-            room.release(bytes, self.on_the_way);
+        if let Some(room) = self.space.room(self.claim.pool) {
+            room.release_disk(self.on_the_way);
         }
-        if let Some(owner) = self.space.owners.get(&owner) {
-            owner.release(bytes);
-        }
-        self.space.total.release(bytes);
+        self.space.accounts(&self.claim).for_each(|account| account.release(self.claim.bytes));
         if self.space.waiting.load(Ordering::Relaxed) > 0 {
             self.space.look();
         }

@@ -1,0 +1,17 @@
+//! Pushes: what clients put into hosted repositories, and take away.
+//!
+//! May import: what `registry` may.
+//!
+//! **Invariant:** nothing is acknowledged before it is durable: bytes synced and in place, then the
+//! name in the catalog, then the answer.
+//! **Invariant:** from looking up what a push refers to until the catalog has its names, it holds
+//! [`PushGate::pushing`](super::PushGate::pushing); from putting a file in place until it has its
+//! name, the turn of that content.
+//!
+//! Deliberately absent: who may push (`api` asks before any of this), HTTP statuses.
+
+mod error;
+#[allow(dead_code, reason = "used as pushes are built")]
+mod place;
+
+pub use error::PushError;

@@ -1,0 +1,85 @@
+//! Puts content in its place and gives it its names, durably.
+//!
+//! Order: bytes verified and synced, in place, folder synced ([`place`]) → catalog, in one durable
+//! batch with all names that belong to it ([`Placed::name`]) → index (told by the catalog before
+//! that returns) → the answer.
+
+use super::PushError;
+use crate::catalog::{BlobRecord, Moment, NO_OWNER, Write};
+use crate::keeping::Keeping;
+use crate::oci::Digest;
+use crate::registry::commit::remove_second;
+use crate::registry::space::Reservation;
+use crate::registry::state::Shared;
+use crate::registry::take_room::{self, NoPlace};
+use crate::storage::{Staged, Turn};
+
+/// Content that is in place, durable and without its name yet; nobody else puts or removes it
+/// while this lives.
+pub(super) struct Placed<'a> {
+    shared: &'a Shared,
+    record: BlobRecord,
+    _turn: Turn<'a>,
+}
+
+/// Takes room on a disk for `bytes` of this content, evicting cached content if need be, and a
+/// staging file there that has it. The promise is held until the content is named or given up.
+///
+/// # Errors
+/// [`PushError::NoRoom`], or the disks fail.
+pub(super) async fn take_room(
+    shared: &Shared,
+    digest: &Digest,
+    bytes: u64,
+) -> Result<(Staged, Reservation), PushError> {
+    take_room::take_hosted_room(shared, digest, bytes).await.map_err(|why| match why {
+        NoPlace::NoRoom => PushError::NoRoom(format!(
+            "no disk has room for the {bytes} bytes of {digest}; delete something, or ask for a \
+             larger disk"
+        )),
+        NoPlace::Failed(error) => error.into(),
+    })
+}
+
+/// Moves what has come to its place. The caller holds
+/// [`PushGate::pushing`](crate::registry::PushGate::pushing) already, until it has called
+/// [`Placed::name`].
+///
+/// # Errors
+/// The content is not its digest's, or the disk failed; nothing has a name then.
+pub(super) async fn place<'a>(
+    shared: &'a Shared,
+    digest: &Digest,
+    staged: Staged,
+) -> Result<Placed<'a>, PushError> {
+    let turn = shared.store.turn(digest).await;
+    let pool = staged.pool();
+    let size = staged.commit(true).await?;
+    Ok(Placed { shared, record: hosted(*digest, size, pool), _turn: turn })
+}
+
+impl Placed<'_> {
+    /// Names it, together with all that `writes` put: `since` is [`Catalog::moment`] from when the
+    /// request began.
+    ///
+    /// # Errors
+    /// The catalog failed, or one of the names was deleted meanwhile; nothing is named then.
+    ///
+    /// [`Catalog::moment`]: crate::catalog::Catalog::moment
+    pub(super) async fn name(self, since: Moment, writes: Vec<Write>) -> Result<(), PushError> {
+        let Self { shared, record, _turn } = self;
+        let BlobRecord { digest, pool, .. } = record;
+        let mut all = vec![Write::PutBlob { record, is_synced: true }];
+        all.extend(writes);
+        let effects = shared.catalog.write_unless_deleted(since, all).await?;
+        shared.trust(&digest);
+        remove_second(shared, &digest, pool, effects.first()).await;
+        Ok(())
+    }
+}
+
+/// The record of content that is ours.
+pub(super) fn hosted(digest: Digest, size: u64, pool: u8) -> BlobRecord {
+    let keeping = Keeping::default();
+    BlobRecord { digest, size, pool, is_hosted: true, owner: NO_OWNER, keeping }
+}
