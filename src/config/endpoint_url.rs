@@ -74,7 +74,9 @@ impl fmt::Display for EndpointUrl {
 
 fn split_scheme(text: &str) -> Result<(bool, &str), String> {
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(format!("the scheme is missing, write https://{text}"));
+        // Without a login that it may have: this is shown.
+        let place = text.rsplit('@').next().unwrap_or_default();
+        return Err(format!("the scheme is missing, write https://{place}"));
     };
     match scheme.to_ascii_lowercase().as_str() {
         "https" => Ok((true, rest)),

@@ -52,6 +52,17 @@ fn an_empty_file_is_a_hosted_only_registry_with_the_defaults() {
 }
 
 #[test]
+fn a_login_in_a_url_is_refused_and_not_shown() {
+    for url in ["http://user:canary@p.example:1", "user:canary@p.example:1", "user:canary@"] {
+        for key in ["proxy", "endpoints"] {
+            let value = if key == "proxy" { format!("{url:?}") } else { format!("[{url:?}]") };
+            let told = problem(&format!("[[upstream]]\nnamespace = \"a.io\"\n{key} = {value}\n"));
+            assert!(!told.contains("canary") && told.contains("[redacted]"), "{told}");
+        }
+    }
+}
+
+#[test]
 fn the_example_of_the_design_is_read() {
     let config = parse(
         r#"

@@ -89,12 +89,14 @@ impl<T: Text> Visitor<'_> for TextVisitor<T> {
 
 /// A text that is shown because it was refused: a URL without the login that it should not have had.
 fn without_login(text: &str) -> Cow<'_, str> {
-    match (text.find("://"), text.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => {
-            let (kept, _) = text.split_at(scheme + 3);
+    // The scheme may be what is missing.
+    let from = text.find("://").map_or(0, |scheme| scheme + 3);
+    match text.rfind('@').filter(|at| *at >= from) {
+        Some(at) => {
+            let (kept, _) = text.split_at(from);
             Cow::Owned(format!("{kept}[redacted]{}", text.get(at..).unwrap_or_default()))
         }
-        _ => Cow::Borrowed(text),
+        None => Cow::Borrowed(text),
     }
 }
 
