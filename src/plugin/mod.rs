@@ -10,7 +10,8 @@
 //!
 //! May import: `oci`, `http`, `config`, `limits`, `telemetry` (what its log says of a decision),
 //! `runtime::clock`, and the crates `ringport-plugin-abi`, `ringport-plugin-standard` (its table
-//! only), `ringport-plugin-sdk` (its patterns only) and `ringport-plugin-conformance`.
+//! only), `ringport-plugin-sdk` (its names and patterns
+//! only) and `ringport-plugin-conformance`.
 //!
 //! **Invariant:** a [`Resolution`] names declared upstreams by their canonical namespace (with a
 //! declared credential or forwarded namespace behind it, see [`Namespace::scoped`]) and

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use ringport_plugin_abi as abi;
+use ringport_plugin_sdk::names::HostPrefix;
 
 use super::declared::Declared;
 use super::{ResolveError, ResolveRequest, ResolveStatus};
@@ -49,12 +50,11 @@ impl<'a> View<'a> {
     }
 }
 
-/// The registry host in front of a path name, perhaps behind `proxy/`, and what follows it.
+/// The registry host in front of a path name, perhaps behind `proxy/`, and the repository behind it.
+/// By the plugins' own rule, so that they and the host never see different ones.
 fn host_prefix(name: &str) -> Option<(&str, &str)> {
-    let rest = name.strip_prefix("proxy/").unwrap_or(name);
-    let (host, repository) = rest.split_once('/')?;
-    let is_host = host.bytes().any(|b| b == b'.' || b == b':');
-    (is_host || host.eq_ignore_ascii_case("localhost")).then_some((host, repository))
+    let prefix = HostPrefix::of(name).filter(|prefix| !prefix.repository.is_empty())?;
+    Some((prefix.host, prefix.repository))
 }
 
 /// As `Namespace` writes it, for a host that the path's grammar has let pass.

@@ -39,14 +39,23 @@ impl File {
     /// # Errors
     /// As [`File::open`].
     pub fn open_regular(path: &Path) -> io::Result<(std::fs::File, u64)> {
-        // Without waiting: a FIFO that somebody put there must not hold us up for ever.
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-        let metadata = file.metadata()?;
+        let (file, metadata) = Self::open_plain(path)?;
         if !metadata.is_file() {
             return Err(Errno::ISDIR.into());
         }
         Ok((file, metadata.len()))
+    }
+
+    /// Opens whatever stands there, and tells what it is. Blocks.
+    ///
+    /// # Errors
+    /// As open(2) and fstat(2); a symbolic link as last path component is refused.
+    pub fn open_plain(path: &Path) -> io::Result<(std::fs::File, std::fs::Metadata)> {
+        // Without waiting: a FIFO that somebody put there must not hold us up for ever.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let metadata = file.metadata()?;
+        Ok((file, metadata))
     }
 
     /// Creates a file that must not exist yet, for writing and reading, mode 0600.

@@ -1,18 +1,18 @@
 //! Looking after stored files from threads that may wait: hashing them, setting damaged ones
 //! aside, walking through all of them.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::Metadata;
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{Advice, OFlags, RenameFlags};
+use rustix::fs::{Advice, RenameFlags};
 
 use super::pool::Pool;
 use crate::oci::{Digest, Digester};
-use crate::runtime::clock;
+use crate::runtime::{File, clock};
 
 /// Bytes read and hashed in one go.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -76,7 +76,7 @@ impl Pool {
     ) -> io::Result<Inspection> {
         let path = self.blob_path(digest);
         let damaged = |why: String, identity| Ok(Inspection::Damaged { why, identity });
-        let (mut file, metadata) = match open_plain(&path) {
+        let (mut file, metadata) = match File::open_plain(&path) {
             Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Inspection::Missing);
@@ -132,7 +132,7 @@ impl Pool {
     pub(super) fn keeps(&self, digest: &Digest, size: u64, durable: bool) -> io::Result<bool> {
         match self.inspect(digest, size, |_| true)? {
             Inspection::Right { .. } if durable => {
-                let (file, _) = open_plain(&self.blob_path(digest))?;
+                let (file, _) = File::open_plain(&self.blob_path(digest))?;
                 file.sync_data().inspect_err(|error| self.poison(error))?;
                 Ok(true)
             }
@@ -259,14 +259,6 @@ impl FileIdentity {
     fn of(metadata: &Metadata) -> Self {
         Self { device: metadata.dev(), inode: metadata.ino() }
     }
-}
-
-fn open_plain(path: &Path) -> io::Result<(File, Metadata)> {
-    // Without waiting: a FIFO that somebody put there must not hold us up for ever.
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    let metadata = file.metadata()?;
-    Ok((file, metadata))
 }
 
 /// The last change of content, name or place (ctime): a file keeps its other times when it moves.
