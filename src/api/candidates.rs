@@ -152,7 +152,9 @@ impl Api {
                 registry.pull_manifest(scope, reference, bounds, on_failure, &place).await?
             }
             Ask::Blob(digest) => {
-                let range = content::asked_range(head, &digest.to_string());
+                // The digest's text is for If-Range: most requests need none.
+                let range =
+                    head.range().and_then(|_| content::asked_range(head, &digest.to_string()));
                 let wanted = match (head.method, range.filter(|range| range.is_sound())) {
                     (Method::Head, _) => Wanted::Head,
                     (_, Some(range)) => Wanted::Range(range),

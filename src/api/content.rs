@@ -116,9 +116,7 @@ pub(super) fn found_status(cache: CacheResult, overdue: u64) -> Cow<'static, str
             let sign = if overdue == 0 { "" } else { "-" };
             format!("ringport; hit; ttl={sign}{overdue}; detail=updating").into()
         }
-        CacheResult::Revalidated => {
-            "ringport; fwd=stale; fwd-status=200; detail=revalidated".into()
-        }
+        CacheResult::Revalidated => "ringport; fwd=stale; detail=revalidated".into(),
         CacheResult::Stale => "ringport; fwd=stale".into(),
         CacheResult::Miss | CacheResult::None => "ringport; fwd=miss; stored".into(),
     }
