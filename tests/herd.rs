@@ -159,7 +159,8 @@ fn a_thousand_cold_gets_of_one_tag_are_one_upstream_get() {
     let gate = Gate::new();
     rig.upstream.script("*", &path, [Answer::right().held(&gate)]);
     let sent = Arc::new(Barrier::new(clients() + 1));
-    let before = rig.server.rss_bytes();
+    rig.server.forget_rss_peak();
+    let before = rig.server.rss_peak_bytes();
     let (addr, target) = (rig.server.addr, rig.manifest_target("latest"));
     let all_sent = Arc::clone(&sent);
     let body = Arc::clone(&expected);
@@ -172,12 +173,12 @@ fn a_thousand_cold_gets_of_one_tag_are_one_upstream_get() {
     });
     sent.wait();
     gate.await_arrivals(1, secs(10));
-    let grown = rig.server.rss_bytes().saturating_sub(before);
-    tell(&format!("{} clients wait for a tag: +{} KiB", clients(), grown >> 10));
-    assert!(grown < RSS_A_CLIENT * clients() as u64, "{grown} bytes");
     gate.open();
     let right = askers.into_iter().filter_map(|client| client.join().ok());
     assert_eq!(right.filter(|&right| right).count(), clients());
+    let grown = rig.server.rss_peak_bytes().saturating_sub(before);
+    tell(&format!("{} clients wait for a tag: +{} KiB at the peak", clients(), grown >> 10));
+    assert!(grown < RSS_A_CLIENT * clients() as u64, "{grown} bytes");
     assert_eq!(rig.upstream.count("GET", &path), 1, "upstream GETs");
     assert!(rig.upstream.count("HEAD", &path) <= 1, "upstream HEADs");
     assert!(rig.server.has_blob(&digest));
@@ -198,7 +199,8 @@ fn a_thousand_cold_gets_that_need_one_token_are_one_token_request() {
             .set("first_byte_timeout = \"20s\"")
             .set("connect_timeout = \"10s\"")
     });
-    let before = rig.server.rss_bytes();
+    rig.server.forget_rss_peak();
+    let before = rig.server.rss_peak_bytes();
     rig.upstream.require("Bearer right", &tokens.challenge(REPOSITORY));
     // A blob of its own for each, so that nothing but the token is shared; beyond a thousand there
     // would be too few descriptors for the upstream's connections.
@@ -221,8 +223,8 @@ fn a_thousand_cold_gets_that_need_one_token_are_one_token_request() {
     let right = askers.into_iter().filter_map(|client| client.join().ok());
     assert_eq!(right.filter(|&right| right).count(), clients());
     assert_eq!(tokens.requests().len(), 1, "token requests");
-    let grown = rig.server.rss_bytes().saturating_sub(before);
-    tell(&format!("{} clients and one token: +{} KiB", clients(), grown >> 10));
+    let grown = rig.server.rss_peak_bytes().saturating_sub(before);
+    tell(&format!("{} clients and one token: +{} KiB at the peak", clients(), grown >> 10));
     assert!(grown < RSS_A_CLIENT * clients() as u64, "{grown} bytes");
 }
 

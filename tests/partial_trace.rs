@@ -139,7 +139,7 @@ fn percentiles(what: &str, mut values: Vec<f64>) {
 }
 
 #[test]
-fn lazy_pulls_wait_as_long_as_at_the_upstream_and_cost_it_each_byte_once() {
+fn lazy_pulls_cost_the_upstream_each_byte_once() {
     let ranges = support::number_from("RINGPORT_TEST_RANGES", 240) as usize;
     let (count, size) = if ranges >= 2000 { (30, 12 << 20) } else { (6, 4 << 20) };
     let layers = Arc::new(layers(count, size));

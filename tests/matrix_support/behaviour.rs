@@ -82,10 +82,9 @@ impl Behaviour {
             StallAt, WrongDigest, WrongType,
         };
         match (self, target) {
-            (Chunked | Http10 | NoDigest | Smuggled, _) => Must::Succeed,
+            (Chunked | Http10 | NoDigest | Smuggled | Interim, _) => Must::Succeed,
             // A resumed download ends where each try brings enough.
             (ResetAt | FinAt | StallAt | ChunkedCut | ChunkSizes, Target::Blob) => Must::Depend,
-            (Interim, _) => Must::Depend,
             // Only a tag has nothing better to be judged by than what the head says.
             (WrongDigest, Target::Blob | Target::Manifest | Target::Token) => Must::Succeed,
             (WrongType, Target::Blob | Target::Token) => Must::Succeed,
