@@ -22,10 +22,15 @@ pub enum Client {
     Curl,
     DockerRegistry,
     Htpasswd,
+    Buildah,
+    Umoci,
+    /// A Python that has the library oras.
+    Oras,
 }
 
 impl Client {
-    /// The program and the Debian package it comes with.
+    /// The program and the Debian package it comes with; `oras-python` is what `tests/run` puts
+    /// into `target/oras`.
     fn program(self) -> (&'static str, &'static str) {
         match self {
             Client::Containerd => ("containerd", "containerd"),
@@ -35,6 +40,9 @@ impl Client {
             Client::Curl => ("curl", "curl"),
             Client::DockerRegistry => ("docker-registry", "docker-registry"),
             Client::Htpasswd => ("htpasswd", "apache2-utils"),
+            Client::Buildah => ("buildah", "buildah"),
+            Client::Umoci => ("umoci", "umoci"),
+            Client::Oras => ("oras-python", "python3-venv, then tests/run"),
         }
     }
 }
@@ -46,6 +54,7 @@ pub fn require(client: Client) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     folders.extend(["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from));
+    folders.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/oras/bin"));
     let found = folders.iter().map(|folder| folder.join(program)).find(|p| p.is_file());
     if found.is_none() {
         let remedy = format!("install it: apt-get install {package}");
@@ -211,7 +220,12 @@ impl ContainersImage {
         Some(super::images::sha256(raw.as_bytes()))
     }
 
-    fn skopeo(&self) -> Option<Command> {
+    /// The file that lets every image in.
+    pub fn policy(&self) -> &Path {
+        &self.policy
+    }
+
+    pub(super) fn skopeo(&self) -> Option<Command> {
         let mut command = Command::new(require(Client::Skopeo)?);
         // skopeo 1.9 does not look at CONTAINERS_REGISTRIES_CONF.
         command.arg("--registries-conf").arg(&self.registries);
@@ -243,19 +257,23 @@ impl ContainersImage {
         Some(())
     }
 
-    fn podman(&self) -> Option<Command> {
+    pub(super) fn podman(&self) -> Option<Command> {
         let mut command = Command::new(require(Client::Podman)?);
-        command.env("CONTAINERS_REGISTRIES_CONF", &self.registries);
-        command.arg("--root").arg(self.scratch.join("podman"));
-        command.arg("--runroot").arg(self.run.path().join("run"));
+        self.own_storage(&mut command);
         command.arg("--tmpdir").arg(self.run.path().join("tmp"));
-        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
-        command.args(["--events-backend", "none"]);
+        command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "none"]);
         self.keep_to_itself(&mut command);
         Some(command)
     }
 
-    fn keep_to_itself(&self, command: &mut Command) {
+    pub(super) fn own_storage(&self, command: &mut Command) {
+        command.env("CONTAINERS_REGISTRIES_CONF", &self.registries);
+        command.arg("--root").arg(self.scratch.join("podman"));
+        command.arg("--runroot").arg(self.run.path().join("run"));
+        command.args(["--storage-driver", "vfs"]);
+    }
+
+    pub(super) fn keep_to_itself(&self, command: &mut Command) {
         command.env("HOME", &self.scratch).env("XDG_RUNTIME_DIR", &self.scratch);
         command.env("REGISTRY_AUTH_FILE", self.scratch.join("auth.json"));
         for proxy in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {

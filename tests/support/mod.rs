@@ -24,6 +24,8 @@
 pub mod chance;
 pub mod clients;
 pub mod durable;
+pub mod folder;
+pub mod forwarder;
 pub mod gate;
 pub mod http;
 pub mod images;
@@ -35,11 +37,14 @@ pub mod origin;
 pub mod ports;
 pub mod process;
 pub mod proxy;
+pub mod pushers;
+pub mod registry;
 pub mod rig;
 pub mod scratch;
 pub mod server;
 pub mod sockets;
 pub mod token_server;
+pub mod upload;
 
 use std::time::{Duration, Instant};
 
