@@ -67,6 +67,8 @@ pub const TAG_BYTES_MAX: usize = 128;
 pub const QUERY_VALUE_BYTES_MAX: usize = 255;
 /// Largest page of `tags/list` and `_catalog`; a larger `n` is lowered to it.
 pub const PAGE_ENTRIES_MAX: u32 = 1000;
+/// Most tags that one push of a manifest by digest binds; the spec asks for at least 10.
+pub const PUSH_TAGS_MAX: usize = 32;
 /// Largest manifest, in bytes. The spec asks a registry to support at least 4 MiB.
 pub const MANIFEST_BYTES_MAX: usize = 4 * MIB;
 /// Largest relayed `tags/list` or referrers document, in bytes.

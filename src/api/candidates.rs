@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::answer::{Answer, Facts};
 use super::refusal::Refusal;
 use super::router::{Api, Ask};
-use super::{content, relay};
+use super::{content, hosted_lists, relay};
 use crate::http::{Method, RequestHead};
 use crate::limits::FIRST_BYTE_TIMEOUT;
 use crate::oci::{Endpoint, PathName, Reference, Scope};
@@ -136,6 +136,11 @@ impl Api {
         let Routed { head, endpoint, name, ask, resolution } = routed;
         let registry = &self.registry;
         let pull: Pull = match ask {
+            Ask::Tags | Ask::Referrers(..) if scope.upstream.is_none() => {
+                // Boxed, as below.
+                let asked = hosted_lists::answer(self, (endpoint, name), scope, facts);
+                return Box::pin(asked).await;
+            }
             Ask::Tags | Ask::Referrers(..) => {
                 let Some(list) = relay::wanted(endpoint) else {
                     return Err(PullError::Internal(format!("{name}: no list is asked for")));

@@ -5,7 +5,8 @@
 //! candidates which of the route's upstreams answers
 //! push       what changes hosted repositories
 //! content    a pull becomes 200, 206, 304 or 416
-//! relay      tags/list and referrers
+//! relay      tags/list and referrers of upstreams
+//! hosted_lists  the same of what is hosted, and the catalog
 //! refusal    every error becomes a status, an OCI code and a sentence
 //! ```
 //!
@@ -24,6 +25,7 @@ mod answer;
 mod candidates;
 mod content;
 mod explain;
+mod hosted_lists;
 mod peer;
 mod push;
 mod push_blob;

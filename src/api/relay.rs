@@ -39,13 +39,10 @@ pub(super) fn answer(
         answer = answer.header("OCI-Filters-Applied", "artifactType");
     }
     let cache_status = match (list.cache, list.is_kept) {
-        (CacheResult::None, _) => None,
-        (CacheResult::Miss, false) => Some("ringport; fwd=miss".into()),
-        (cache, _) => Some(found_status(cache, list.overdue)),
+        (CacheResult::Miss, false) => "ringport; fwd=miss".into(),
+        (cache, _) => found_status(cache, list.overdue),
     };
-    if let Some(cache_status) = cache_status {
-        answer = answer.header("Cache-Status", cache_status).header("Age", list.age.to_string());
-    }
+    answer = answer.header("Cache-Status", cache_status).header("Age", list.age.to_string());
     if let Some(text) = &list.warning {
         answer = answer.header("Warning", warning(text));
     }

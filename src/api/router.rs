@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::answer::{Answer, Facts};
 use super::candidates::Routed;
+use super::hosted_lists;
 use super::peer::Peer;
 use super::push::{self, Change};
 use super::refusal::Refusal;
@@ -94,7 +95,10 @@ impl Api {
         }
         let (name, request_kind, ask) = match &endpoint.target {
             Target::Base | Target::Upload { .. } => return base(),
-            Target::Catalog { .. } => return no_catalog(kind),
+            // Boxed, as above.
+            Target::Catalog { .. } => {
+                return Box::pin(hosted_lists::catalog(self, &endpoint)).await;
+            }
             Target::Manifest { name, reference } => {
                 (name, RequestKind::Manifest, Ask::Manifest(reference))
             }
@@ -246,9 +250,4 @@ pub(super) fn registry_header(head: &RequestHead) -> Result<Option<Namespace>, R
 /// `GET /v2/`: yes, this is a registry.
 fn base() -> Answer {
     Answer::new(200, Facts::of(RouteKind::Base)).memory("application/json", &b"{}"[..])
-}
-
-fn no_catalog(kind: RouteKind) -> Answer {
-    let message = "a mirror has no catalog of its own: ask the registry it mirrors";
-    Refusal::new(404, ErrorCode::Unsupported, message).answer(Facts::of(kind))
 }

@@ -21,6 +21,7 @@
 mod apply;
 mod database;
 mod hosted;
+mod hosted_names;
 mod lists;
 mod lookup;
 mod numbers;
@@ -44,6 +45,7 @@ use database::Shared;
 pub use hosted::{
     REFERRER_BYTES_MAX, ReferrerRecord, TOMBSTONE_SECONDS, TombstoneRecord, UploadId, UploadRecord,
 };
+pub use hosted_names::{Holding, Page};
 pub use lists::{LIST_BYTES_MAX, LISTS_BYTES_MAX, ListRecord};
 pub use numbers::PoolRecord;
 pub use record::{BlobAt, BlobRecord, LinkRecord, NO_OWNER, TagRecord};

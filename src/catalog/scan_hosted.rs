@@ -3,6 +3,7 @@
 use std::ops::Bound;
 
 use super::hosted::{REFERRERS, TOMBSTONES, UPLOADS};
+use super::record::LINKS;
 use super::{
     Catalog, CatalogError, Mark, Piece, ReferrerRecord, TOMBSTONE_SECONDS, TombstoneRecord,
     UploadRecord, Write, failed,
@@ -17,15 +18,15 @@ const REFERRERS_BYTES: usize = crate::limits::MANIFEST_BYTES_MAX / 4;
 const PIECE: usize = 1024;
 
 impl Mark {
-    /// Behind this digest: where a list of referrers goes on that ended with it.
-    pub fn behind(digest: &Digest) -> Self {
-        Self((String::new(), String::new(), digest.to_string()))
+    /// Where a list of referrers goes on that ended with this digest, or text.
+    pub fn behind(digest: impl Into<String>) -> Self {
+        Self((String::new(), String::new(), digest.into()))
     }
 }
 
 impl Catalog {
     /// The next referrers of one subject, in the order of their digests' text: at most `max`, and
-    /// less if they are large.
+    /// less if they are large. One whose manifest has left the repository is none.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -55,6 +56,7 @@ impl Catalog {
     ) -> Result<Piece<ReferrerRecord>, CatalogError> {
         let transaction = self.snapshot()?;
         let table = transaction.open_table(REFERRERS).map_err(failed)?;
+        let links = transaction.open_table(LINKS).map_err(failed)?;
         let subject = subject.to_string();
         let within = (scope.upstream_str(), scope.repository.as_str(), subject.as_str());
         // Digests are never empty: this is before the first.
@@ -68,6 +70,10 @@ impl Catalog {
             let (a, b, c, referrer) = key.value();
             if within != (a, b, c) {
                 break;
+            }
+            // A manifest that could not be read when it was deleted has left its record behind.
+            if links.get((a, b, referrer)).map_err(failed)?.is_none() {
+                continue;
             }
             let record = ReferrerRecord::read(key.value(), value.value());
             weight += record.as_ref().map_or(0, ReferrerRecord::weight);

@@ -8,9 +8,12 @@ use super::error_code::ErrorCode;
 use super::name::{NameError, PathName};
 use super::namespace::{Namespace, NamespaceError};
 use super::reference::{Reference, ReferenceError, TagError};
+use crate::limits::PUSH_TAGS_MAX;
 
+mod push_query;
 mod query;
 
+pub use push_query::tags_of;
 use query::{Query, SlashRule, decode, push_parameter};
 
 const ARTIFACT_TYPE: &str = "artifactType";
@@ -72,6 +75,10 @@ pub enum Target {
         digest: Digest,
         /// Only artifacts of this type.
         artifact_type: Option<String>,
+        /// Page size asked for, lowered to [`crate::limits::PAGE_ENTRIES_MAX`].
+        n: Option<u32>,
+        /// The list goes on after this digest.
+        last: Option<String>,
     },
     /// `/v2/<name>/blobs/uploads/[<session>]`.
     Upload {
@@ -112,6 +119,9 @@ pub enum EndpointError {
     /// A query parameter that decides something is there more than once.
     #[error("the query parameter {0} may be given only once")]
     Repeated(&'static str),
+    /// More tags in one push than are taken.
+    #[error("a push binds at most {PUSH_TAGS_MAX} tags; bind the others with another one")]
+    TooManyTags,
     /// A query value that can't be used.
     #[error("the query parameter {key} must be {expected}")]
     QueryValue {
@@ -126,9 +136,10 @@ impl EndpointError {
     /// The OCI error code of the answer.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::NoSuchEndpoint | Self::Repeated(_) | Self::QueryValue { .. } => {
-                ErrorCode::Unsupported
-            }
+            Self::NoSuchEndpoint
+            | Self::Repeated(_)
+            | Self::QueryValue { .. }
+            | Self::TooManyTags => ErrorCode::Unsupported,
             Self::Encoding | Self::Name(_) | Self::Ns(_) => ErrorCode::NameInvalid,
             Self::Digest(_) => ErrorCode::DigestInvalid,
             Self::Tag { read: true, .. } => ErrorCode::ManifestUnknown,
@@ -136,10 +147,11 @@ impl EndpointError {
         }
     }
 
-    /// The HTTP status of the answer: 400 or 404.
+    /// The HTTP status of the answer: 400, 404 or 414.
     pub fn status(&self) -> u16 {
         match self {
             Self::NoSuchEndpoint | Self::Tag { read: true, .. } => 404,
+            Self::TooManyTags => 414,
             _ => 400,
         }
     }
@@ -173,6 +185,20 @@ impl Endpoint {
     /// `ns` as the client wrote it, for the `OCI-Namespace` of the answer.
     pub fn ns_received(&self) -> Option<&str> {
         self.ns_as_received.as_deref().or(self.ns.as_ref().map(Namespace::as_str))
+    }
+
+    /// The query of our own link to the next page of a list that is ours: the client's, but behind
+    /// `last`.
+    pub fn page_behind(&self, last: &str) -> String {
+        let mut query = String::new();
+        if let Target::Catalog { n: Some(n), .. }
+        | Target::TagsList { n: Some(n), .. }
+        | Target::Referrers { n: Some(n), .. } = &self.target
+        {
+            push_parameter(&mut query, "n", &n.to_string());
+        }
+        push_parameter(&mut query, "last", last);
+        self.next_page(&query)
     }
 
     /// The query of our own link to the next page of a list, from the upstream's: with the client's
@@ -245,6 +271,8 @@ fn parse_path(reads: bool, path: &str, query: &Query<'_>) -> Result<Target, Endp
             name: name_of(name)?,
             digest: Digest::parse(digest)?,
             artifact_type: query.artifact_type()?,
+            n: query.page_size()?,
+            last: query.last()?,
         }),
         _ => Err(EndpointError::NoSuchEndpoint),
     }

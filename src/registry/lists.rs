@@ -54,7 +54,7 @@ pub struct List {
     pub body: Bytes,
     /// Query of the next page, without `ns`.
     pub next: Option<String>,
-    /// How it was found; [`CacheResult::None`] of what is ours.
+    /// How it was found.
     pub cache: CacheResult,
     /// Whether it is kept, which a very large one is not.
     pub is_kept: bool,
@@ -88,7 +88,7 @@ impl fmt::Display for ListAsk {
 }
 
 impl Registry {
-    /// A list of a mirrored repository; of hosted ones nothing is known yet.
+    /// A list of a mirrored repository.
     ///
     /// # Errors
     /// As [`PullError`] says; an upstream's failure only when nothing may be served stale.
@@ -99,9 +99,6 @@ impl Registry {
         bounds: Freshness,
         on_failure: OnFailure,
     ) -> Result<List, PullError> {
-        if scope.upstream.is_none() {
-            return super::relay::hosted(scope, ask);
-        }
         let now = clock::unix_seconds();
         let known = self.find_list(scope, ask).await;
         match &known {

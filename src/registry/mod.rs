@@ -12,6 +12,7 @@
 //! collect        frees what no tag leads to, and what was left behind (`ringport gc`)
 //! push           what clients put into hosted repositories, and take away
 //! lists          tags/list and referrers: as a tag, from what is kept or from the upstream (relay)
+//! hosted_lists   the same of what is ours, and the catalog: from our own names
 //! ```
 //!
 //! May import: everything below (`oci`, `http`, `config`, `runtime`, `telemetry`, `index`, `catalog`,
@@ -43,6 +44,7 @@ mod fill_download;
 mod fill_table;
 mod fill_turns;
 mod freshness;
+mod hosted_lists;
 mod index_feed;
 mod leases;
 mod lists;
@@ -73,6 +75,7 @@ pub use collect::{Freed, GRACE_SECONDS, GcReport, Pruned, QUARANTINE_SECONDS};
 pub use error::PullError;
 pub use fill::{Fill, Tail};
 pub use freshness::{Freshness, immutable_by};
+pub use hosted_lists::{PageAsk, ReferrersPage};
 pub use index_feed::{Due, IndexFeed};
 pub use leases::{Lease, Leases};
 pub use lists::{List, ListAsk, ListKind};

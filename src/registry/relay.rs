@@ -4,12 +4,10 @@ use bytes::Bytes;
 
 use super::PullError;
 use super::fetch_manifest::read_all;
-use super::lists::{List, ListAsk, ListKind};
-use super::relay_referrers::no_referrers;
+use super::lists::{ListAsk, ListKind};
 use super::state::Registry;
 use crate::limits::RELAY_BYTES_MAX;
 use crate::oci::Scope;
-use crate::telemetry::CacheResult;
 use crate::upstream::{Accept, Method, Request, Response};
 
 /// Longest entity tag that is kept, in bytes.
@@ -33,22 +31,6 @@ pub(super) enum Asked {
         /// Seconds that it has spent in caches on its way here.
         age: u64,
     },
-}
-
-/// A list of a hosted repository: nothing is pushed to us yet.
-pub(super) fn hosted(scope: &Scope, ask: &ListAsk) -> Result<List, PullError> {
-    match &ask.kind {
-        ListKind::Tags => Err(unknown(scope)),
-        ListKind::Referrers { .. } => Ok(List {
-            body: Bytes::from(no_referrers().to_string()),
-            next: None,
-            cache: CacheResult::None,
-            is_kept: false,
-            age: 0,
-            overdue: 0,
-            warning: None,
-        }),
-    }
 }
 
 impl Registry {

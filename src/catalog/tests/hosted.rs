@@ -35,6 +35,13 @@ fn hosted_link() -> LinkRecord {
     LinkRecord { scope: scope(None), ..link() }
 }
 
+/// A referrer with the link that makes it one.
+fn referring(record: ReferrerRecord) -> [Write; 2] {
+    let scope = record.scope.clone();
+    let link = LinkRecord { scope, digest: record.referrer, ..hosted_link() };
+    [Write::PutLink(link), Write::PutReferrer(record)]
+}
+
 fn put(catalog: &Catalog, writes: Vec<Write>) {
     catalog.write_blocking(writes, true).unwrap();
 }
@@ -60,14 +67,14 @@ fn what_was_durable_is_there_after_a_crash() {
     let path = folder.path().join("catalog.redb");
     let (catalog, thread, _, _) = start(&path);
     let other = UploadRecord { id: UploadId::random().unwrap(), ..upload(1) };
-    let writes = vec![
-        Write::PutReferrer(referrer(1, 2)),
+    let mut writes = vec![
         Write::PutReferrer(referrer(1, 3)),
         Write::PutUpload(upload(5)),
         Write::PutUpload(other.clone()),
         Write::PutTag(tag(None, 1)),
         Write::PutLink(hosted_link()),
     ];
+    writes.extend(referring(referrer(1, 2)));
     put(&catalog, writes);
     let writes = vec![
         Write::RemoveReferrer(referrer(1, 3)),
@@ -106,9 +113,11 @@ fn referrers_come_in_pieces_ordered_by_digest_and_only_those_of_the_subject() {
     let folder = tempfile::tempdir().unwrap();
     let (catalog, thread, _, _) = start(&folder.path().join("catalog.redb"));
     let foreign = ReferrerRecord { scope: scope(Some("ghcr.io")), ..referrer(1, 50) };
-    let mut writes: Vec<Write> = (0..10).map(|n| Write::PutReferrer(referrer(1, n))).collect();
-    writes.extend((0..100).map(|n| Write::PutReferrer(referrer(n + 2, 60))));
+    let mut writes: Vec<Write> = (0..10).flat_map(|n| referring(referrer(1, n))).collect();
+    writes.extend((0..100).flat_map(|n| referring(referrer(n + 2, 60))));
     writes.push(Write::PutReferrer(foreign));
+    // Its manifest has been deleted.
+    writes.push(Write::PutReferrer(referrer(1, 70)));
     put(&catalog, writes);
     let all = |subject: u32, max: usize| {
         let (mut found, mut pieces, mut after) = (Vec::new(), 0, None::<Mark>);
@@ -118,7 +127,10 @@ fn referrers_come_in_pieces_ordered_by_digest_and_only_those_of_the_subject() {
             assert!(piece.records.len() <= max);
             found.extend(piece.records.iter().map(|record| record.referrer));
             // As a client does, who knows only the last digest.
-            after = piece.next.and(piece.records.last()).map(|last| Mark::behind(&last.referrer));
+            after = piece
+                .next
+                .and(piece.records.last())
+                .map(|last| Mark::behind(last.referrer.to_string()));
             pieces += 1;
             assert!(pieces < 100, "it never ends");
             if after.is_none() {
@@ -135,7 +147,7 @@ fn referrers_come_in_pieces_ordered_by_digest_and_only_those_of_the_subject() {
     // Large ones come in smaller pieces.
     let text = format!("{{\"note\":\"{}\"}}", "x".repeat(60_000));
     let large = |n| ReferrerRecord { annotations: text.clone().into(), ..referrer(9_000, n) };
-    put(&catalog, (0..40).map(|n| Write::PutReferrer(large(n))).collect());
+    put(&catalog, (0..40).flat_map(|n| referring(large(n))).collect());
     let (found, pieces) = all(9_000, 1_000);
     assert_eq!((found.len(), pieces), (40, 3));
     stop(&catalog, thread);
@@ -277,19 +289,20 @@ fn a_damaged_record_is_told_by_its_key_and_hides_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalog.redb");
     let (catalog, thread, _, _) = start(&path);
-    let writes = vec![
-        Write::PutReferrer(referrer(1, 2)),
+    let mut writes = vec![
         Write::PutUpload(upload(1)),
         Write::PutTag(tag(None, 1)),
         Write::RemoveTag(tag(None, 1)),
+        Write::PutLink(hosted_link()),
     ];
+    writes.extend(referring(referrer(1, 2)));
     put(&catalog, writes);
     stop(&catalog, thread);
     let subject = numbered(1).to_string();
     database::tests::tamper(&path, |transaction| {
         let mut referrers = transaction.open_table(REFERRERS).unwrap();
-        let value = ("", 1, "type", &b"{"[..]);
-        referrers.insert(("", "library/alpine", &*subject, "sha256:0"), value).unwrap();
+        let (value, referrer) = (("", 1, "type", &b"{"[..]), digest().to_string());
+        referrers.insert(("", "library/alpine", &*subject, &*referrer), value).unwrap();
         let mut uploads = transaction.open_table(UPLOADS).unwrap();
         uploads.insert("0123", ("", "library/alpine", 1, 1, 1, 0)).unwrap();
         uploads.insert("0".repeat(32).as_str(), ("", "No/Name", 1, 1, 1, 0)).unwrap();
@@ -307,7 +320,7 @@ fn a_damaged_record_is_told_by_its_key_and_hides_no_other() {
     };
     let found = catalog.referrers_now(&scope(None), &numbered(1), None, 9).unwrap();
     assert_eq!(found.records, [referrer(1, 2)]);
-    of(keys(&found.damaged), &["referrer /library/alpine@sha256:0 of sha256:"]);
+    of(keys(&found.damaged), &["referrer /library/alpine@sha512:"]);
     let found = catalog.scan_uploads(None, 9).unwrap();
     assert_eq!(found.records, [upload(1)]);
     of(keys(&found.damaged), &["upload 0000000000", "upload 0123"]);
@@ -329,4 +342,74 @@ fn an_upload_id_is_its_text() {
     for wrong in ["", "0f", &text.to_uppercase(), &format!("+{}", &text[1..]), &text[1..]] {
         assert_eq!(UploadId::parse(wrong), None, "{wrong}");
     }
+}
+
+#[test]
+fn pages_of_hosted_names_are_read_by_their_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let (catalog, thread, _, _) = start(&folder.path().join("catalog.redb"));
+    let of = |name: &str| Scope { repository: RepositoryName::parse(name).unwrap(), ..scope(None) };
+    let texts = |page: Page<RepositoryName>| {
+        let names: Vec<String> = page.names.iter().map(ToString::to_string).collect();
+        (names.join(" "), page.has_more)
+    };
+    let repositories = |after: Option<&str>, max| {
+        texts(catalog.hosted_repositories_now(after.map(str::to_owned), max).unwrap())
+    };
+    assert_eq!(repositories(None, 9), (String::new(), false));
+    let mut writes = vec![Write::PutLink(link()), Write::PutTag(tag(Some("ghcr.io"), 1))];
+    for name in ["b/app", "a", "b", "b/app-2", "a/b/c"] {
+        for n in 0..300 {
+            let link = LinkRecord { scope: of(name), digest: numbered(n), ..hosted_link() };
+            writes.push(Write::PutLink(link));
+        }
+    }
+    let tagged = |name: &str, text: &str| {
+        Write::PutTag(TagRecord { scope: of(name), tag: Tag::parse(text).unwrap(), ..tag(None, 1) })
+    };
+    // Not as a dictionary would have them.
+    writes.extend(["v1", "V2", "_x", "v10", "0", "v1.0"].map(|text| tagged("b", text)));
+    writes.extend([tagged("a", "first"), tagged("b/app", "last")]);
+    put(&catalog, writes);
+    let all = "a a/b/c b b/app b/app-2";
+    assert_eq!(repositories(None, 9), (all.into(), false));
+    assert_eq!(repositories(None, 5), (all.into(), false));
+    assert_eq!(repositories(None, 2), ("a a/b/c".into(), true));
+    assert_eq!(repositories(Some("a/b/c"), 2), ("b b/app".into(), true));
+    assert_eq!(repositories(Some("a/zzz"), 3), ("b b/app b/app-2".into(), false));
+    assert_eq!(repositories(Some("b/app-2"), 3), (String::new(), false));
+    assert_eq!(repositories(Some("~~"), 3), (String::new(), false));
+    assert_eq!(repositories(None, 0), (String::new(), false));
+    ask(&catalog, move |catalog| async move {
+        let pages = [
+            ("b", None, 9, Some("0 V2 _x v1 v1.0 v10"), false),
+            ("b", None, 6, Some("0 V2 _x v1 v1.0 v10"), false),
+            ("b", None, 2, Some("0 V2"), true),
+            ("b", Some("V2"), 3, Some("_x v1 v1.0"), true),
+            ("b", Some("V9"), 9, Some("_x v1 v1.0 v10"), false),
+            ("b", Some("zz"), 9, Some(""), false),
+            ("b", Some("\u{7f}\u{7f}"), 9, Some(""), false),
+            ("b", None, 0, Some(""), false),
+            ("a/b/c", None, 9, Some(""), false),
+            ("b/ap", None, 9, None, false),
+            ("library/alpine", None, 9, None, false),
+        ];
+        for (name, after, max, expected, has_more) in pages {
+            let after = after.map(str::to_owned);
+            let page = catalog.hosted_tags(&of(name).repository, after, max).await.unwrap();
+            let found = page.as_ref().map(|page| {
+                let names: Vec<&str> = page.names.iter().map(Tag::as_str).collect();
+                names.join(" ")
+            });
+            assert_eq!(found.as_deref(), expected, "{name} {max}");
+            assert_eq!(page.is_some_and(|page| page.has_more), has_more, "{name} {max}");
+        }
+        // What has left the store is not here, linked or not.
+        put(&catalog, vec![blob(true), Write::PutLink(hosted_link())]);
+        let asked = vec![digest(), numbered(1), numbered(1_000)];
+        let held = catalog.find_holdings(&scope(None), asked).await.unwrap();
+        let held: Vec<bool> = held.iter().map(|held| held.link.is_some()).collect();
+        assert_eq!(held, [true, false, false]);
+    });
+    stop(&catalog, thread);
 }
