@@ -22,6 +22,7 @@ pub mod upstream;
 pub mod registry;
 
 pub mod api;
+pub mod auth;
 pub mod server;
 
 pub mod cli;

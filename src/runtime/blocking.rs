@@ -38,13 +38,14 @@ impl From<BlockingError> for std::io::Error {
 }
 
 /// Fixed sets of threads, each fed by a bounded queue: one for the disk, one for names, one for
-/// what takes long. A resolver that does not answer then holds up look-ups only, never a hit, and
+/// what takes long, one for passwords. A resolver that does not answer then holds up look-ups only, never a hit, and
 /// so do large files that are hashed. Cloning shares it.
 #[derive(Clone)]
 pub struct BlockingPool {
     disk: crossbeam_channel::Sender<Job>,
     names: crossbeam_channel::Sender<Job>,
     long: crossbeam_channel::Sender<Job>,
+    passwords: crossbeam_channel::Sender<Job>,
 }
 
 /// Threads and queue of the look-ups of names.
@@ -53,6 +54,10 @@ const NAME_QUEUE: usize = 1024;
 /// The same of what takes long: as many as leave a slow disk to others.
 const LONG_THREADS: usize = 2;
 const LONG_QUEUE: usize = 1024;
+/// The same of passwords, whose comparing is a computation of up to seconds: as many as leave most
+/// cores to others, and no more waiting than are done while a client is still there.
+const PASSWORD_THREADS: usize = 2;
+const PASSWORD_QUEUE: usize = 64;
 
 impl BlockingPool {
     /// Starts `threads` threads for the disk, which accept at most `capacity` waiting calls, and
@@ -64,7 +69,8 @@ impl BlockingPool {
         let disk = start_lane("disk", threads, capacity)?;
         let names = start_lane("names", NAME_THREADS, NAME_QUEUE)?;
         let long = start_lane("long", LONG_THREADS, LONG_QUEUE)?;
-        Ok(Self { disk, names, long })
+        let passwords = start_lane("passwords", PASSWORD_THREADS, PASSWORD_QUEUE)?;
+        Ok(Self { disk, names, long, passwords })
     }
 
     /// Makes this pool the one that [`blocking`] uses on the current thread.
@@ -126,6 +132,18 @@ where
     F: FnOnce() -> R + Send + 'static,
 {
     run(|pool| &pool.long, call).await
+}
+
+/// The same for a call that compares a password.
+///
+/// # Errors
+/// As [`blocking`]. The queue is short, so that it is full soon.
+pub async fn blocking_passwords<R, F>(call: F) -> Result<R, BlockingError>
+where
+    R: Send + 'static,
+    F: FnOnce() -> R + Send + 'static,
+{
+    run(|pool| &pool.passwords, call).await
 }
 
 /// The same for a call that waits for somebody else for seconds, on a thread of its own: a few of

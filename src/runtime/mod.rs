@@ -29,6 +29,7 @@ mod worker;
 
 pub use blocking::{
     BlockingError, BlockingPool, blocking, blocking_alone, blocking_long, blocking_names,
+    blocking_passwords,
 };
 pub use file::File;
 pub use mailbox::{WorkerGone, Workers};
