@@ -73,6 +73,13 @@ impl Door {
     }
 }
 
+/// Which program it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    Ringport,
+    DockerRegistry,
+}
+
 enum Kind {
     Yardstick(Box<Origin>),
     Ringport(Box<Server>),
@@ -112,6 +119,17 @@ impl Registry {
         guard: &Guard,
         change: impl FnOnce(Setup) -> Setup,
     ) -> Option<Registry> {
+        let which = if yardstick() { Which::DockerRegistry } else { Which::Ringport };
+        Registry::start_as(which, what, guard, change)
+    }
+
+    /// The same for one of the two.
+    pub fn start_as(
+        which: Which,
+        what: &str,
+        guard: &Guard,
+        change: impl FnOnce(Setup) -> Setup,
+    ) -> Option<Registry> {
         let scratch = Scratch::new(&format!("{what}-files"));
         let (mut door, mut ca) = (Door::default(), None);
         if matches!(guard, Guard::Login) {
@@ -122,7 +140,7 @@ impl Registry {
             door.login = Some(format!("{USER}:{PASSWORD}"));
             ca = Some(authority);
         }
-        let kind = if yardstick() {
+        let kind = if which == Which::DockerRegistry {
             let access = ca.as_ref().map_or(Access::Open, Access::TlsBasic);
             let origin = Origin::start(&scratch, &scratch.dir("store"), &access)?;
             Kind::Yardstick(Box::new(origin))
