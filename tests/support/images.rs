@@ -115,6 +115,12 @@ pub fn forty() -> Image {
     single("forty", &layers, "amd64")
 }
 
+/// Eight small layers, for those that push many at a time.
+pub fn eight() -> Image {
+    let layers: Vec<_> = (0..8).map(|n| Layer::new(&format!("eight-{n}"), 20_000)).collect();
+    single("eight", &layers, "amd64")
+}
+
 /// An OCI index of linux/amd64 and linux/arm64.
 pub fn two_platforms() -> Image {
     listed("twoplatforms", OCI_INDEX, OCI_MANIFEST, OCI_CONFIG, OCI_LAYER)
