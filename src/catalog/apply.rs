@@ -2,6 +2,7 @@
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
+use super::conditions::{Condition, Judging, TAGGED, rebind};
 use super::hosted::{
     REFERRERS, ReferrerKey, ReferrerRecord, ReferrerValue, TOMBSTONES, TombstoneRecord, UPLOADS,
     UploadRecord, UploadValue,
@@ -17,6 +18,8 @@ pub(super) struct Batch<'a> {
     pub(super) writes: &'a [Write],
     /// Refused if a name that it puts was deleted after this.
     pub(super) since: Option<Moment>,
+    /// Refused unless all of them hold.
+    pub(super) conditions: &'a [Condition],
 }
 
 /// The tables of one transaction.
@@ -26,6 +29,7 @@ pub(super) struct Tables<'t> {
     unsynced: Table<'t, &'static str, u64>,
     suspects: Table<'t, &'static str, ()>,
     tags: Table<'t, ScopedKey, (&'static str, u64)>,
+    tagged: Table<'t, ReferrerKey, ()>,
     links: Table<'t, ScopedKey, (&'static str, u64)>,
     referrers: Table<'t, ReferrerKey, ReferrerValue>,
     uploads: Table<'t, &'static str, UploadValue>,
@@ -47,6 +51,7 @@ impl<'t> Tables<'t> {
             unsynced: transaction.open_table(UNSYNCED).map_err(failed)?,
             suspects: transaction.open_table(SUSPECTS).map_err(failed)?,
             tags: transaction.open_table(TAGS).map_err(failed)?,
+            tagged: transaction.open_table(TAGGED).map_err(failed)?,
             links: transaction.open_table(LINKS).map_err(failed)?,
             referrers: transaction.open_table(REFERRERS).map_err(failed)?,
             uploads: transaction.open_table(UPLOADS).map_err(failed)?,
@@ -67,6 +72,10 @@ impl<'t> Tables<'t> {
             && let Some(key) = self.deleted_since(batch.writes, since)?
         {
             return Ok(Err(CatalogError::Deleted { key }));
+        }
+        let judging = Judging { tags: &self.tags, tagged: &self.tagged };
+        if let Some(unmet) = judging.first_unmet(batch.conditions)? {
+            return Ok(Err(CatalogError::Unmet(unmet)));
         }
         let effects: Result<_, _> =
             batch.writes.iter().map(|write| self.effect_of(write)).collect();
@@ -117,12 +126,19 @@ impl<'t> Tables<'t> {
             Write::PutTag(record) => {
                 let digest = record.digest.to_string();
                 let value = (digest.as_str(), record.checked_at);
-                self.tags.insert(tag_key(record), value).map_err(failed)?;
+                let before = self.tags.insert(tag_key(record), value).map_err(failed)?;
+                let before = before.map(|value| value.value().0.to_owned());
+                let now = Some(digest.as_str());
+                rebind(&mut self.tagged, tag_key(record), before.as_deref(), now)?;
                 self.alive(tag_key(record))
             }
             Write::RemoveTag(record) => {
-                let was_there = self.tags.remove(tag_key(record)).map_err(failed)?.is_some();
-                if was_there { self.deleted(tag_key(record)) } else { Ok(()) }
+                let before = self.tags.remove(tag_key(record)).map_err(failed)?;
+                let Some(before) = before.map(|value| value.value().0.to_owned()) else {
+                    return Ok(());
+                };
+                rebind(&mut self.tagged, tag_key(record), Some(&before), None)?;
+                self.deleted(tag_key(record))
             }
             Write::PutLink(record) => {
                 let digest = record.digest.to_string();

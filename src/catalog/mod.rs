@@ -19,6 +19,7 @@
 //! Deliberately absent: bytes of content (files hold them), decisions about freshness or space.
 
 mod apply;
+mod conditions;
 mod database;
 mod hosted;
 mod hosted_names;
@@ -41,6 +42,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_channel::oneshot;
 
+pub use conditions::{Condition, Unmet};
 use database::Shared;
 pub use hosted::{
     REFERRER_BYTES_MAX, ReferrerRecord, TOMBSTONE_SECONDS, TombstoneRecord, UploadId, UploadRecord,
@@ -106,6 +108,9 @@ pub enum CatalogError {
         /// The name and its repository.
         key: String,
     },
+    /// What the work asked for is not so.
+    #[error(transparent)]
+    Unmet(#[from] Unmet),
     /// A record that no catalog keeps.
     #[error("the catalog does not take {key}: {cause}")]
     Refused {
@@ -280,7 +285,7 @@ impl Catalog {
         writes: Vec<Write>,
         durable: bool,
     ) -> Result<Vec<Effect>, CatalogError> {
-        self.send(writes, None, durable)?.await.unwrap_or(Err(CatalogError::Closed))
+        self.send(writes, (None, Vec::new()), durable)?.await.unwrap_or(Err(CatalogError::Closed))
     }
 
     /// Now. For [`Catalog::write_unless_deleted`] to be asked before the first look at a name
@@ -301,14 +306,27 @@ impl Catalog {
         since: Moment,
         writes: Vec<Write>,
     ) -> Result<Vec<Effect>, CatalogError> {
-        let sent = self.send(writes, Some(since), true)?;
+        self.write_if(since, Vec::new(), writes).await
+    }
+
+    /// The same, and only if all `conditions` hold when it is applied.
+    ///
+    /// # Errors
+    /// As before, and [`CatalogError::Unmet`].
+    pub async fn write_if(
+        &self,
+        since: Moment,
+        conditions: Vec<Condition>,
+        writes: Vec<Write>,
+    ) -> Result<Vec<Effect>, CatalogError> {
+        let sent = self.send(writes, (Some(since), conditions), true)?;
         sent.await.unwrap_or(Err(CatalogError::Closed))
     }
 
     fn send(
         &self,
         writes: Vec<Write>,
-        since: Option<Moment>,
+        (since, conditions): (Option<Moment>, Vec<Condition>),
         durable: bool,
     ) -> Result<oneshot::Receiver<Result<Vec<Effect>, CatalogError>>, CatalogError> {
         for write in &writes {
@@ -319,7 +337,7 @@ impl Catalog {
             }
         }
         let (answer, result) = oneshot::channel();
-        let asked = Asked { writes, since, durable, answer };
+        let asked = Asked { writes, since, conditions, durable, answer };
         self.messages.send(Message::Apply(asked)).map_err(|_| CatalogError::Closed)?;
         Ok(result)
     }
@@ -327,7 +345,7 @@ impl Catalog {
     /// The same without waiting, for what nobody waits for.
     pub fn write_soon(&self, writes: Vec<Write>) {
         // A closed catalog needs no names any more.
-        let _ = self.send(writes, None, false);
+        let _ = self.send(writes, (None, Vec::new()), false);
     }
 
     /// Offers small content to the subscriber, if it has the time. The caller has verified that

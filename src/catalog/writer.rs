@@ -11,7 +11,9 @@ use futures_channel::oneshot;
 use super::apply::Batch;
 use super::database::{Committed, Shared};
 use super::rebuild::Rebuild;
-use super::{BlobRecord, CatalogError, Effect, FLUSH_INTERVAL, Moment, Subscriber, Tended, Write};
+use super::{
+    BlobRecord, CatalogError, Condition, Effect, FLUSH_INTERVAL, Moment, Subscriber, Tended, Write,
+};
 use crate::oci::Digest;
 use crate::runtime::clock;
 
@@ -38,6 +40,7 @@ pub(super) enum Message {
 pub(super) struct Asked {
     pub(super) writes: Vec<Write>,
     pub(super) since: Option<Moment>,
+    pub(super) conditions: Vec<Condition>,
     pub(super) durable: bool,
     pub(super) answer: Answer,
 }
@@ -201,9 +204,13 @@ impl Writer {
     }
 
     /// Commits, opening the database anew first if it failed before.
-    fn write(&mut self, asked: &[Asked], durable: bool) -> Result<Committed, CatalogError> {
-        let batches: Vec<_> =
-            asked.iter().map(|asked| Batch { writes: &asked.writes, since: asked.since }).collect();
+    fn write<'a>(&mut self, asked: &'a [Asked], durable: bool) -> Result<Committed, CatalogError> {
+        let batch_of = |asked: &'a Asked| Batch {
+            writes: &asked.writes,
+            since: asked.since,
+            conditions: &asked.conditions,
+        };
+        let batches: Vec<Batch<'_>> = asked.iter().map(batch_of).collect();
         let result = self.reopen().and_then(|()| self.shared.commit(&batches, durable));
         self.shared.set_failing(result.is_err());
         match &result {
@@ -231,7 +238,8 @@ impl Writer {
             return Ok(());
         }
         self.shared.open_again()?;
-        self.shared.commit(&[Batch { writes: &self.unflushed, since: None }], true)?;
+        self.shared
+            .commit(&[Batch { writes: &self.unflushed, since: None, conditions: &[] }], true)?;
         tracing::info!(writes = self.unflushed.len(), "the catalog takes writes again");
         self.unflushed.clear();
         Ok(())

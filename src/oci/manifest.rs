@@ -35,7 +35,8 @@ pub struct Manifest {
 
 /// A pointer to content (image-spec, "Content Descriptors").
 ///
-/// `urls` is not among the fields on purpose: nothing here ever follows them (CVE-2020-15157).
+/// What `urls` says is not among the fields on purpose: nothing here ever follows them
+/// (CVE-2020-15157).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descriptor {
     /// Digest of the content.
@@ -48,6 +49,8 @@ pub struct Descriptor {
     pub artifact_type: Option<String>,
     /// The `annotations` object as JSON text, as it stands in the document.
     pub annotations: Option<Box<str>>,
+    /// Whether it says that the content can be had elsewhere.
+    pub has_urls: bool,
 }
 
 /// Why bytes are not a manifest that may be kept.
@@ -140,6 +143,20 @@ impl Manifest {
             media_type: Option<String>,
         }
         serde_json::from_slice::<Typed>(bytes).ok()?.media_type
+    }
+
+    /// What a manifest is that came without a word about it: what it says itself, else an index or
+    /// an OCI image, by what it names. It has to be checked against this.
+    pub fn likely_media_type(bytes: &[u8]) -> String {
+        #[derive(Deserialize)]
+        struct Shape {
+            manifests: Option<IgnoredAny>,
+        }
+        Self::own_media_type(bytes).unwrap_or_else(|| {
+            let shape = serde_json::from_slice::<Shape>(bytes).ok();
+            let is_index = shape.is_some_and(|shape| shape.manifests.is_some());
+            if is_index { media_type::OCI_INDEX } else { media_type::OCI_MANIFEST }.to_owned()
+        })
     }
 
     /// Checks `bytes` against the media type they came with. Time and memory are linear in the
@@ -284,6 +301,7 @@ struct RawDescriptor<'a> {
     artifact_type: Option<String>,
     #[serde(borrow)]
     annotations: Option<&'a RawValue>,
+    urls: Option<Vec<IgnoredAny>>,
 }
 
 impl Document<'_> {
@@ -309,6 +327,7 @@ impl RawDescriptor<'_> {
             media_type: self.media_type,
             artifact_type: non_empty(self.artifact_type),
             annotations: self.annotations.map(|json| json.get().into()),
+            has_urls: self.urls.is_some_and(|urls| !urls.is_empty()),
         })
     }
 }

@@ -47,6 +47,13 @@ pub fn is_schema1_type(media_type: &str) -> bool {
     matches!(media_type, DOCKER_SCHEMA1 | DOCKER_SCHEMA1_SIGNED)
 }
 
+/// Whether layers of this type may be pushed nowhere (image-spec, "Non-Distributable Layers"; Docker's
+/// foreign layers).
+pub fn is_nondistributable(media_type: &str) -> bool {
+    media_type.starts_with("application/vnd.oci.image.layer.nondistributable.v1.tar")
+        || media_type == "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+}
+
 /// A `Content-Type` value without its parameters and outer white space.
 pub fn without_parameters(content_type: &str) -> &str {
     content_type.split(';').next().unwrap_or_default().trim_matches([' ', '\t'])

@@ -23,7 +23,7 @@ use super::revalidation::Background;
 use super::space::Space;
 use super::tier_write::TierWrites;
 use super::tiers::{TierCount, Tiers};
-use super::{PullError, PushGate, RoomRequest, make_room};
+use super::{HostedRules, PullError, PushGate, RoomRequest, make_room};
 use crate::catalog::{Catalog, NO_OWNER};
 use crate::config::{ColdRanges, Config, UpstreamConfig};
 use crate::index::Index;
@@ -111,7 +111,8 @@ pub struct Shared {
     pub leases: Arc<Leases>,
     /// Largest blob that is accepted from an upstream, in bytes.
     pub blob_bytes_max: u64,
-    #[allow(dead_code, reason = "used as pushes are built")]
+    /// What holds of hosted repositories.
+    pub rules: HostedRules,
     pub(super) gate: Arc<PushGate>,
     pub(super) resting: Resting,
     pub(super) absent: Absences,
@@ -146,6 +147,7 @@ impl Shared {
             index,
             catalog,
             gate,
+            rules: HostedRules::new(config),
             suspects: Suspects::new(suspects),
             space,
             leases: Arc::default(),
@@ -200,10 +202,11 @@ impl Shared {
         self.policies.load().get(scope.upstream.as_ref()?.base()).cloned()
     }
 
-    /// Goes on with the upstreams of another configuration. Fills that wait for their turn at an
+    /// Goes on with the upstreams, and the rules of what is hosted, of another configuration. Fills that wait for their turn at an
     /// upstream whose `fills_max` is the same go on waiting in the same queue; those from one that
     /// is no more go on as they began.
     pub fn set_upstreams(&self, config: &Config) {
+        self.rules.replace(config);
         let mut policies = HashMap::clone(&self.policies.load());
         for upstream in &config.upstreams {
             let same = policies.get(&upstream.namespace);

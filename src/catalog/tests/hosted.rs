@@ -216,7 +216,7 @@ fn writes_of_one_group_are_refused_one_by_one() {
     let other = [Write::PutLink(hosted_link())];
     let remove = [Write::RemoveTag(tag(None, 1))];
     let before = Some(shared.moment());
-    let batch = |writes, since| apply::Batch { writes, since };
+    let batch = |writes, since| apply::Batch { writes, since, conditions: &[] };
     let batches =
         [batch(&put, before), batch(&remove, None), batch(&put, before), batch(&other, before)];
     let committed = shared.commit(&batches, true).unwrap();

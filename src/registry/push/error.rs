@@ -108,6 +108,7 @@ impl From<CatalogError> for PushError {
         match &error {
             CatalogError::Deleted { .. } => Self::Deleted(error.to_string()),
             CatalogError::Refused { .. } => Self::ManifestInvalid(error.to_string()),
+            CatalogError::Unmet(_) => Self::Denied(error.to_string()),
             _ => Self::Storage(error.to_string()),
         }
     }

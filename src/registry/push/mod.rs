@@ -10,8 +10,11 @@
 //!
 //! Deliberately absent: who may push (`api` asks before any of this), HTTP statuses.
 
+mod delete;
 mod error;
+mod manifest;
 #[allow(dead_code, reason = "used as pushes are built")]
 mod place;
 
 pub use error::PushError;
+pub use manifest::{ManifestPut, ManifestStored};
