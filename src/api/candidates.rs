@@ -21,6 +21,7 @@ use crate::oci::{Endpoint, PathName, Reference, Scope};
 use crate::plugin::{PlaceRequest, RemoteRequest, Resolution, Route};
 use crate::registry::{Decided, OnFailure, Placing, Pull, PullError, Wanted};
 use crate::runtime::{clock, timeout};
+use crate::telemetry::CacheResult;
 
 /// A read, once it is routed.
 pub(super) struct Routed<'a> {
@@ -169,6 +170,8 @@ impl Api {
                 registry.pull_blob(scope, digest, wanted, (others, &place)).await?
             }
         };
+        let is_hosted = scope.upstream.is_none();
+        let pull = if is_hosted { Pull { cache: CacheResult::None, ..pull } } else { pull };
         Ok(content::answer(head, pull, facts))
     }
 }

@@ -79,9 +79,12 @@ fn out_of_range(size: u64, facts: Facts) -> Answer {
 fn with_validators(answer: Answer, pull: &Pull, digest: &str) -> Answer {
     let answer = answer
         .header("ETag", format!("\"{digest}\""))
-        .header("Docker-Content-Digest", digest.to_owned())
-        .header("Cache-Status", cache_status(pull))
-        .header("Age", pull.age.to_string());
+        .header("Docker-Content-Digest", digest.to_owned());
+    // What is hosted is ours: no cache had a part in it, and it has no age.
+    let answer = match pull.cache {
+        CacheResult::None => answer,
+        _ => answer.header("Cache-Status", cache_status(pull)).header("Age", pull.age.to_string()),
+    };
     match &pull.warning {
         Some(text) => answer.header("Warning", warning(text)),
         None => answer,

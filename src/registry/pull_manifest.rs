@@ -88,6 +88,9 @@ impl Registry {
         if let Some(pull) = self.stored_manifest_by_digest(scope, digest).await? {
             return Ok(pull);
         }
+        if scope.upstream.is_none() {
+            return Err(unknown(scope, digest));
+        }
         self.expect_not_absent(scope, || scope.link_key(digest))?;
         match self.fetch_manifest(scope, Reference::Digest(*digest), place()).await? {
             Fetched::New(content, age) => Ok(arrived(content, age)),
@@ -118,6 +121,9 @@ impl Registry {
                 }
             }
             None => self.expect_not_absent(scope, || scope.tag_key(tag))?,
+        }
+        if scope.upstream.is_none() {
+            return Err(unknown(scope, tag));
         }
         let has_stale = known.is_some_and(|entry| may_be_stale(&entry));
         let error = match self.fetch_tag(scope, tag, has_stale, place()).await {
@@ -261,6 +267,11 @@ impl Registry {
             Pull { warning: Some(warning), ..pull }
         }))
     }
+}
+
+/// Nobody else could be asked about what is ours.
+fn unknown(scope: &Scope, reference: &dyn std::fmt::Display) -> PullError {
+    PullError::ManifestUnknown(format!("the {scope} repository has no manifest {reference}"))
 }
 
 fn arrived(content: ManifestContent, age: u64) -> Pull {
