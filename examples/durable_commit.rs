@@ -184,6 +184,7 @@ impl Writing {
             None => UploadRecord {
                 id: UploadId::random()?,
                 scope: scope()?,
+                owner: String::new(),
                 started_at: now,
                 last_active_at: now,
                 confirmed: 0,

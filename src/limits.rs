@@ -107,6 +107,13 @@ pub const SPARSE_EXTENTS_MAX: usize = 4096;
 /// Ranges fetched at a time, over all of them, that nobody waits for.
 pub const SPARSE_REST_STREAMS_MAX: usize = 4;
 
+// ---- pushes --------------------------------------------------------------------------------
+
+/// Upload sessions open at a time. Each is some hundred bytes in memory, and a file.
+pub const UPLOADS_MAX: usize = 8192;
+/// The same of one client, and of all clients that nobody knows.
+pub const UPLOADS_PER_OWNER_MAX: usize = 1024;
+
 // ---- plugins -------------------------------------------------------------------------------
 
 /// What 99 of 100 calls of a plugin should take at most, unless its `budget` says otherwise; what
@@ -122,6 +129,7 @@ const _: () = {
     assert!(CHUNK_EXTENSION_BYTES_MAX <= CHUNK_EXTENSIONS_BYTES_MAX);
     assert!(MANIFEST_BYTES_MAX >= 4 * MIB, "the spec's lower bound");
     assert!(HOLD_BACK_BYTES <= FRAME_BYTES_MAX as u64, "a held tail fits one frame");
+    assert!(UPLOADS_PER_OWNER_MAX < UPLOADS_MAX, "one client leaves room for others");
     assert!(HEAD_TIMEOUT.as_secs() < IDLE_TIMEOUT.as_secs());
     assert!(FIRST_BYTE_TIMEOUT.as_secs() < 30, "containerd's response-header timeout");
 };

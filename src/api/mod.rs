@@ -4,6 +4,7 @@
 //! router     endpoint → resolver chain → the registry's use case
 //! candidates which of the route's upstreams answers
 //! push       what changes hosted repositories
+//! mount      where a blob may be taken from instead of being sent
 //! content    a pull becomes 200, 206, 304 or 416
 //! relay      tags/list and referrers of upstreams
 //! hosted_lists  the same of what is hosted, and the catalog
@@ -26,6 +27,7 @@ mod candidates;
 mod content;
 mod explain;
 mod hosted_lists;
+mod mount;
 mod peer;
 mod push;
 mod push_blob;

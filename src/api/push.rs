@@ -21,6 +21,13 @@ pub(super) struct Change<'a> {
     pub(super) peer: &'a Peer,
 }
 
+impl Change<'_> {
+    /// What the client is called; empty for nobody in particular.
+    pub(super) fn principal_name(&self) -> &str {
+        ""
+    }
+}
+
 /// Answers it.
 pub(super) async fn answer(
     api: &Api,
@@ -30,7 +37,9 @@ pub(super) async fn answer(
 ) -> Answer {
     let method = change.head.method;
     match (&change.endpoint.target, method) {
-        (Target::Upload { .. }, _) => push_blob::upload(api, change, body, facts).await,
+        (Target::Upload { session, asked, .. }, _) => {
+            push_blob::upload(api, change, (session.as_deref(), asked), body, facts).await
+        }
         (Target::Blob { digest, .. }, Method::Delete) => {
             push_blob::delete(api, change, digest, facts).await
         }

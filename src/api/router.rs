@@ -193,7 +193,10 @@ impl Api {
         push::answer(self, &Change { head, endpoint, name, scope: &scope, peer }, body, facts).await
     }
 
-    fn resolve(&self, request: &ResolveRequest<'_>) -> Result<Arc<Resolution>, Arc<ResolveError>> {
+    pub(super) fn resolve(
+        &self,
+        request: &ResolveRequest<'_>,
+    ) -> Result<Arc<Resolution>, Arc<ResolveError>> {
         let resolved = self.chain.borrow().resolve(request);
         if resolved.as_ref().is_err_and(|error| error.status == ResolveStatus::Invalid) {
             self.counters.route_conflict();

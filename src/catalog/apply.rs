@@ -210,10 +210,11 @@ impl<'t> Tables<'t> {
     }
 
     fn put_upload(&mut self, record: &UploadRecord) -> Result<(), CatalogError> {
-        let UploadRecord { id, scope, started_at, last_active_at, confirmed, pool } = record;
+        let UploadRecord { id, scope, owner, started_at, last_active_at, confirmed, pool } = record;
         let value = (
             scope.upstream_str(),
             scope.repository.as_str(),
+            owner.as_str(),
             *started_at,
             *last_active_at,
             *confirmed,

@@ -28,13 +28,13 @@ pub(super) type ReferrerValue = (&'static str, u64, &'static str, &'static [u8])
 pub(super) const REFERRERS: TableDefinition<'_, ReferrerKey, ReferrerValue> =
     TableDefinition::new("referrers.v1");
 
-/// (upstream or "", repository, started at, last active at, bytes confirmed, pool), times in Unix
-/// seconds.
-pub(super) type UploadValue = (&'static str, &'static str, u64, u64, u64, u8);
+/// (upstream or "", repository, owner or "", started at, last active at, bytes confirmed, pool),
+/// times in Unix seconds.
+pub(super) type UploadValue = (&'static str, &'static str, &'static str, u64, u64, u64, u8);
 
 /// id in hexadecimal → upload.
 pub(super) const UPLOADS: TableDefinition<'_, &str, UploadValue> =
-    TableDefinition::new("uploads.v1");
+    TableDefinition::new("uploads.v2");
 
 /// ("", repository, digest or tag) → (deleted at in Unix seconds, number of the commit).
 pub(super) const TOMBSTONES: TableDefinition<'_, ScopedKey, (u64, u64)> =
@@ -71,6 +71,8 @@ pub struct UploadRecord {
     pub id: UploadId,
     /// The repository it is for.
     pub scope: Scope,
+    /// Who began it, as the access check calls them; empty for nobody in particular.
+    pub owner: String,
     /// When it began, Unix seconds.
     pub started_at: u64,
     /// When its client was last heard of, Unix seconds; it expires by this.
@@ -179,13 +181,23 @@ impl UploadId {
         if text.len() != 32 || !text.bytes().all(is_digit) {
             return None;
         }
-        u128::from_str_radix(text, 16).ok().map(|number| Self(number.to_be_bytes()))
+        u128::from_str_radix(text, 16).ok().map(Self::from_number)
+    }
+
+    /// The same as a number.
+    pub fn number(&self) -> u128 {
+        u128::from_be_bytes(self.0)
+    }
+
+    /// The id of this number.
+    pub fn from_number(number: u128) -> Self {
+        Self(number.to_be_bytes())
     }
 }
 
 impl fmt::Display for UploadId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+        write!(f, "{:032x}", self.number())
     }
 }
 
@@ -198,7 +210,8 @@ impl fmt::Debug for UploadId {
 impl UploadRecord {
     pub(super) fn read(
         key: &str,
-        (upstream, repository, started_at, last_active_at, confirmed, pool): (
+        (upstream, repository, owner, started_at, last_active_at, confirmed, pool): (
+            &str,
             &str,
             &str,
             u64,
@@ -211,7 +224,8 @@ impl UploadRecord {
         let id = UploadId::parse(key)
             .ok_or_else(|| damaged("an id has 32 hexadecimal digits".to_owned()))?;
         let scope = scope(upstream, repository).map_err(damaged)?;
-        Ok(Self { id, scope, started_at, last_active_at, confirmed, pool })
+        let owner = owner.to_owned();
+        Ok(Self { id, scope, owner, started_at, last_active_at, confirmed, pool })
     }
 }
 

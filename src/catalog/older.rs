@@ -16,13 +16,21 @@ const BLOBS_V2: TableDefinition<'_, &str, V2> = TableDefinition::new("blobs.v2")
 /// Unsynced content before its commit was noted.
 const UNSYNCED_V1: TableDefinition<'_, &str, ()> = TableDefinition::new("unsynced.v1");
 
+/// Uploads before they had an owner. No version that took any wrote it.
+const UPLOADS_V1: &str = "uploads.v1";
+
 /// Brings the records of an older version into the present form.
 pub(super) fn take_over_all(transaction: &WriteTransaction) -> Result<(), CatalogError> {
     let with_owner = |(size, pool, flags): V1| (size, pool, flags, NO_OWNER, 0, 0);
     take_over(transaction, BLOBS_V1, BLOBS, with_owner)?;
     let with_terms = |(size, pool, flags, owner): V2| (size, pool, flags, owner, 0, 0);
     take_over(transaction, BLOBS_V2, BLOBS, with_terms)?;
-    take_over(transaction, UNSYNCED_V1, UNSYNCED, |()| 0)
+    take_over(transaction, UNSYNCED_V1, UNSYNCED, |()| 0)?;
+    let mut tables = transaction.list_tables().map_err(failed)?;
+    if let Some(table) = tables.find(|table| table.name() == UPLOADS_V1) {
+        transaction.delete_table(table).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn take_over<V, N>(

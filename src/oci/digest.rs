@@ -30,6 +30,17 @@ impl Algorithm {
     }
 }
 
+impl FromStr for Algorithm {
+    type Err = DigestError;
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        match text {
+            "sha256" => Ok(Self::Sha256),
+            "sha512" => Ok(Self::Sha512),
+            _ => Err(DigestError::UnknownAlgorithm),
+        }
+    }
+}
+
 impl fmt::Display for Algorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -171,6 +182,14 @@ impl Digester {
             Algorithm::Sha256 => State::Sha256(sha2::Sha256::new()),
             Algorithm::Sha512 => State::Sha512(sha2::Sha512::new()),
         })
+    }
+
+    /// Which hash it computes.
+    pub const fn algorithm(&self) -> Algorithm {
+        match self.0 {
+            State::Sha256(_) => Algorithm::Sha256,
+            State::Sha512(_) => Algorithm::Sha512,
+        }
     }
 
     /// Adds the next bytes of the content.

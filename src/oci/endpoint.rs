@@ -3,7 +3,7 @@
 //! This is the only place where a path or a query is percent-decoded, and it happens once: a name
 //! that was encoded twice keeps a `%`, which no grammar allows.
 
-use super::digest::{Digest, DigestError};
+use super::digest::{Algorithm, Digest, DigestError};
 use super::error_code::ErrorCode;
 use super::name::{NameError, PathName};
 use super::namespace::{Namespace, NamespaceError};
@@ -86,7 +86,22 @@ pub enum Target {
         name: PathName,
         /// The session's text, not yet looked at; `None` opens a new one.
         session: Option<String>,
+        /// What the query asks of it.
+        asked: Box<UploadAsked>,
     },
+}
+
+/// The parameters of an upload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UploadAsked {
+    /// `digest`: what the content must hash to.
+    pub digest: Option<Digest>,
+    /// `mount`: what is to be taken from another repository.
+    pub mount: Option<Digest>,
+    /// `from`: that repository, perhaps behind a host.
+    pub from: Option<PathName>,
+    /// `digest-algorithm`: what the content is going to be named by.
+    pub algorithm: Option<Algorithm>,
 }
 
 /// Why a request target is refused. [`EndpointError::code`] and [`EndpointError::status`] say how
@@ -201,6 +216,16 @@ impl Endpoint {
         self.next_page(&query)
     }
 
+    /// The query of our own links to what the client asked about: its `ns`, behind a `?`.
+    pub fn own_query(&self) -> String {
+        let mut query = String::new();
+        if let Some(ns) = &self.ns {
+            push_parameter(&mut query, "ns", ns.as_str());
+            query.insert(0, '?');
+        }
+        query
+    }
+
     /// The query of our own link to the next page of a list, from the upstream's: with the client's
     /// filter, if the upstream has dropped it, and its `ns`.
     pub fn next_page(&self, next: &str) -> String {
@@ -246,10 +271,15 @@ fn parse_path(reads: bool, path: &str, query: &Query<'_>) -> Result<Target, Endp
     let (name, kind) = rest.rsplit_once('/').ok_or(EndpointError::NoSuchEndpoint)?;
     let name_of = |text: &str| PathName::parse(text.strip_prefix('/').unwrap_or_default());
     match (kind, last) {
-        ("blobs", "uploads") => Ok(Target::Upload { name: name_of(name)?, session: None }),
+        ("blobs", "uploads") => Ok(Target::Upload {
+            name: name_of(name)?,
+            session: None,
+            asked: Box::new(query.upload()?),
+        }),
         ("uploads", session) if name.ends_with("/blobs") => Ok(Target::Upload {
             name: name_of(name.strip_suffix("/blobs").unwrap_or_default())?,
             session: (!session.is_empty()).then(|| session.to_owned()),
+            asked: Box::new(query.upload()?),
         }),
         ("manifests", reference) => {
             let name = name_of(name)?;

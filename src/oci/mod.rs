@@ -27,7 +27,7 @@ pub mod reference;
 pub mod scope;
 
 pub use digest::{Algorithm, Digest, DigestError, Digester};
-pub use endpoint::{Endpoint, EndpointError, Target, tags_of};
+pub use endpoint::{Endpoint, EndpointError, Target, UploadAsked, tags_of};
 pub use error_code::{ErrorBody, ErrorCode};
 pub use manifest::{Descriptor, Manifest, ManifestError};
 pub use name::{NameError, PathName, RepositoryName};

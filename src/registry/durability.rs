@@ -112,7 +112,6 @@ impl Shared {
     }
 
     /// It has just been verified and synced.
-    #[allow(dead_code, reason = "used as pushes are built")]
     pub(super) fn trust(&self, digest: &Digest) {
         self.suspects.0.pin().remove(digest);
     }

@@ -84,7 +84,9 @@ pub use passing::Passing;
 pub use placing::{Decided, Place, Placing};
 pub use pull_blob::Wanted;
 pub use pull_manifest::OnFailure;
-pub use push::{ManifestPut, ManifestStored, PushError};
+pub use push::{
+    ManifestPut, ManifestStored, PushError, SentRange, UploadStatus, Uploader, Uploads,
+};
 pub use rules::HostedRules;
 pub use scrub::VerifyReport;
 pub use space::{RoomRequest, Space, SpaceLimits};

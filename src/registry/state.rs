@@ -23,7 +23,7 @@ use super::revalidation::Background;
 use super::space::Space;
 use super::tier_write::TierWrites;
 use super::tiers::{TierCount, Tiers};
-use super::{HostedRules, PullError, PushGate, RoomRequest, make_room};
+use super::{HostedRules, PullError, PushGate, RoomRequest, Uploads, make_room};
 use crate::catalog::{Catalog, NO_OWNER};
 use crate::config::{ColdRanges, Config, UpstreamConfig};
 use crate::index::Index;
@@ -58,6 +58,8 @@ pub struct SharedParts<'a> {
     pub owners: HashMap<Namespace, u16>,
     /// What keeps pushes and gc apart.
     pub gate: Arc<PushGate>,
+    /// The uploads that an earlier process left.
+    pub uploads: Arc<Uploads>,
 }
 
 /// How one upstream's content is treated.
@@ -114,6 +116,8 @@ pub struct Shared {
     /// What holds of hosted repositories.
     pub rules: HostedRules,
     pub(super) gate: Arc<PushGate>,
+    /// Uploads under way.
+    pub uploads: Arc<Uploads>,
     pub(super) resting: Resting,
     pub(super) absent: Absences,
     pub(super) background: Arc<Background>,
@@ -139,8 +143,8 @@ impl Shared {
     /// # Errors
     /// The operating system refused that thread.
     pub fn new(parts: SharedParts<'_>) -> io::Result<Self> {
-        let SharedParts { config, workers, store, index, catalog, suspects, space, owners, gate } =
-            parts;
+        let SharedParts { config, workers, store, index, catalog, .. } = parts;
+        let SharedParts { suspects, space, owners, gate, uploads, .. } = parts;
         let syncer = Syncer::start(store.clone(), catalog.clone())?;
         let shared = Self {
             store,
@@ -148,6 +152,7 @@ impl Shared {
             catalog,
             gate,
             rules: HostedRules::new(config),
+            uploads,
             suspects: Suspects::new(suspects),
             space,
             leases: Arc::default(),

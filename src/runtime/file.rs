@@ -76,6 +76,21 @@ impl File {
         made
     }
 
+    /// Opens a file for writing and reading, and makes it if it is not there, mode 0600.
+    ///
+    /// # Errors
+    /// As open(2); a symbolic link as last path component is refused.
+    pub async fn open_or_create(path: PathBuf) -> io::Result<Self> {
+        let file = blocking(move || {
+            let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false).mode(0o600);
+            options.custom_flags(flags).open(path)
+        })
+        .await??;
+        Self::from_shared(Arc::new(file))
+    }
+
     /// Takes a shared handle into use on this worker.
     ///
     /// # Errors
@@ -111,6 +126,32 @@ impl File {
             }
         })
         .await?
+    }
+
+    /// Takes room for `length` bytes behind `from` without making the file longer. Where the file
+    /// system cannot, nothing is promised.
+    ///
+    /// # Errors
+    /// ENOSPC and its like.
+    pub async fn allocate_behind(&self, from: u64, length: u64) -> io::Result<()> {
+        let file = self.shared.clone();
+        blocking(move || {
+            let flags = rustix::fs::FallocateFlags::KEEP_SIZE;
+            match rustix::fs::fallocate(&file, flags, from, length) {
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+                Err(errno) => Err(errno.into()),
+            }
+        })
+        .await?
+    }
+
+    /// Cuts it off behind `length` bytes, and gives back what was taken from the disk for more.
+    ///
+    /// # Errors
+    /// As ftruncate(2).
+    pub async fn cut(&self, length: u64) -> io::Result<()> {
+        let file = self.shared.clone();
+        blocking(move || file.set_len(length)).await?
     }
 
     /// Writes all of `bytes` at `offset`.

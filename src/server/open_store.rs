@@ -9,7 +9,7 @@ use crate::catalog::{Catalog, NO_OWNER, Unstarted};
 use crate::config::{Config, Pool};
 use crate::index::{Index, IndexOptions, Opened};
 use crate::oci::{Digest, Namespace};
-use crate::registry::{Due, IndexFeed, PushGate, RoomRequest, Space, SpaceLimits, Upkeep};
+use crate::registry::{Due, IndexFeed, PushGate, RoomRequest, Space, SpaceLimits, Upkeep, Uploads};
 use crate::runtime::clock;
 use crate::storage::{Store, WantedPool};
 
@@ -24,6 +24,8 @@ pub(super) struct OpenStore {
     pub(super) space: Arc<Space>,
     /// What keeps pushes and gc apart.
     pub(super) gate: Arc<PushGate>,
+    /// The uploads that can go on.
+    pub(super) uploads: Arc<Uploads>,
     /// The upstreams' numbers as owners of content.
     pub(super) owners: HashMap<Namespace, u16>,
     /// Told when room is wanted.
@@ -66,6 +68,7 @@ pub(super) fn open_store(config: &Config) -> Result<OpenStore, ServeError> {
     let due = Due::of(&found, opened.group);
     let feed = IndexFeed::new((index.clone(), writer), (due, opened.group), space.clone());
     let (catalog, catalog_thread) = unstarted.start(Box::new(feed))?;
+    let uploads = Uploads::load(&store, &catalog, opened.is_intact)?;
     if due != Due::Nothing {
         catalog.rebuild();
     }
@@ -82,6 +85,7 @@ pub(super) fn open_store(config: &Config) -> Result<OpenStore, ServeError> {
     Ok(OpenStore {
         store: Arc::new(store),
         gate: Arc::default(),
+        uploads: Arc::new(uploads),
         index,
         catalog,
         catalog_thread,

@@ -135,6 +135,7 @@ pub fn serve(
         space: opened.space,
         owners: opened.owners,
         gate: opened.gate,
+        uploads: opened.uploads,
         room_wanted: opened.room_wanted,
         store: opened.store.clone(),
         catalog: opened.catalog.clone(),

@@ -8,6 +8,7 @@
 //! <root>/rate-limits.json               notes that may be lost (see `note`)
 //! <pool>/pool.json                      which pool of which store this is; in all but the root
 //! <pool>/staging/<boot>-<n>             content being received; swept at start
+//! <pool>/uploads/<id>                   content that comes in several requests; outlives the process
 //! <pool>/blobs/<alg>/<2 hex>/<hex>      verified content, whatever its media type
 //! <pool>/quarantine/<time>-<n>-<name>   what was found damaged or foreign there; gc removes it
 //! ```
@@ -28,6 +29,7 @@
 //! Deliberately absent: knowledge of names, of upstreams, of who may read what, and the choice of a
 //! pool.
 
+mod growing;
 mod inspect;
 mod layout;
 mod mark;
@@ -37,6 +39,7 @@ mod pool;
 mod staged;
 mod turns;
 
+pub use growing::{FoundUpload, Growing};
 pub use inspect::{FileIdentity, FoundFile, Inspection};
 pub use layout::{OpenBlob, ROOT_POOL, Store, StoreError};
 pub use note::Note;

@@ -44,6 +44,8 @@ impl Pool {
         for folder in self.blob_folders() {
             make_folder(&folder).map_err(|error| (folder, error))?;
         }
+        let uploads = self.uploads_folder();
+        make_folder(&uploads).map_err(|error| (uploads, error))?;
         let staging = self.root.join("staging");
         make_folder(&staging).and_then(|()| sweep(&staging)).map_err(|error| (staging, error))
     }
@@ -112,6 +114,15 @@ impl Pool {
     /// Whether it takes no more content.
     pub fn is_poisoned(&self) -> bool {
         self.poisoned.load(Ordering::Relaxed)
+    }
+
+    /// That it takes content.
+    pub(super) fn expect_well(&self) -> io::Result<()> {
+        if self.is_poisoned() {
+            let why = format!("the pool {} is read-only since its disk failed", self.name);
+            return Err(io::Error::other(why));
+        }
+        Ok(())
     }
 
     /// Makes everything in it durable (syncfs). When that fails, it takes no more content. Blocks.

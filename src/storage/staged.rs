@@ -79,14 +79,22 @@ impl Staged {
     /// The disk refused, or the pool takes nothing.
     pub async fn create(store: &Store, pool: u8, digest: Digest) -> Result<Self, StageError> {
         let pool = store.pool(pool).map_err(|error| io_error(&digest, &error))?.clone();
-        if pool.is_poisoned() {
-            let why = format!("the pool {} is read-only since its disk failed", pool.name());
-            return Err(io_error(&digest, &io::Error::other(why)));
-        }
+        pool.expect_well().map_err(|error| io_error(&digest, &error))?;
         let path = pool.staging_path();
         let file = File::create(path.clone()).await.map_err(|e| io_error(&digest, &e))?;
         let digester = Digester::new(digest.algorithm());
         Ok(Self { pool, path: Some(path), file: Rc::new(file), digest, digester, size: 0 })
+    }
+
+    pub(super) fn of_parts(
+        pool: Arc<Pool>,
+        path: PathBuf,
+        file: Rc<File>,
+        digest: Digest,
+        digester: Digester,
+        size: u64,
+    ) -> Self {
+        Self { pool, path: Some(path), file, digest, digester, size }
     }
 
     /// Takes room for `size` bytes from the disk now, so that it cannot run out in the middle.
@@ -181,6 +189,8 @@ impl Staged {
                 self.pool.poison(&error);
                 failed(error)
             })?;
+            // An error is told once: it may have been told to somebody else's sync.
+            self.pool.expect_well().map_err(failed)?;
         }
         self.take_place(&target, durable).await.map_err(failed)?;
         if durable
@@ -227,7 +237,11 @@ impl StagedWriter {
 }
 
 /// Hashes the first `size` bytes of a file.
-fn hash(file: &std::fs::File, mut digester: Digester, size: u64) -> io::Result<Digester> {
+pub(super) fn hash(
+    file: &std::fs::File,
+    mut digester: Digester,
+    size: u64,
+) -> io::Result<Digester> {
     let (mut buffer, mut at) = (vec![0; HASH_BUFFER], 0);
     while at < size {
         let most = usize::try_from(size - at).unwrap_or(usize::MAX).min(HASH_BUFFER);

@@ -24,6 +24,7 @@ fn upload(confirmed: u64) -> UploadRecord {
     UploadRecord {
         id: UploadId::parse("00ff00000000000000000000000000a1").unwrap(),
         scope: scope(None),
+        owner: "alice".to_owned(),
         started_at: 7,
         last_active_at: 8,
         confirmed,
@@ -304,8 +305,8 @@ fn a_damaged_record_is_told_by_its_key_and_hides_no_other() {
         let (value, referrer) = (("", 1, "type", &b"{"[..]), digest().to_string());
         referrers.insert(("", "library/alpine", &*subject, &*referrer), value).unwrap();
         let mut uploads = transaction.open_table(UPLOADS).unwrap();
-        uploads.insert("0123", ("", "library/alpine", 1, 1, 1, 0)).unwrap();
-        uploads.insert("0".repeat(32).as_str(), ("", "No/Name", 1, 1, 1, 0)).unwrap();
+        uploads.insert("0123", ("", "library/alpine", "", 1, 1, 1, 0)).unwrap();
+        uploads.insert("0".repeat(32).as_str(), ("", "No/Name", "", 1, 1, 1, 0)).unwrap();
         let mut tombstones = transaction.open_table(TOMBSTONES).unwrap();
         tombstones.insert(("", "library/alpine", "no tag"), (1, 1)).unwrap();
     });

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use super::EndpointError;
+use super::{Digest, EndpointError, PathName, UploadAsked};
 use crate::limits::{PAGE_ENTRIES_MAX, QUERY_VALUE_BYTES_MAX};
 
 /// Parameters of a list's next page besides our own.
@@ -66,6 +66,27 @@ impl<'a> Query<'a> {
         // The spec has no filter "no type"; an empty value means that no filter was meant.
         let given = self.artifact_type.as_deref().filter(|text| !text.is_empty());
         checked_value("artifactType", given)
+    }
+
+    /// What an upload is asked; everything else is ignored: other registries keep their state there.
+    pub(super) fn upload(&self) -> Result<UploadAsked, EndpointError> {
+        let text = |key| self.once(key);
+        Ok(UploadAsked {
+            digest: text("digest")?.map(|text| Digest::parse(&text)).transpose()?,
+            mount: text("mount")?.map(|text| Digest::parse(&text)).transpose()?,
+            from: text("from")?.map(|text| PathName::parse(&text)).transpose()?,
+            algorithm: text("digest-algorithm")?.map(|text| text.parse()).transpose()?,
+        })
+    }
+
+    /// The value of a parameter that is not one of lists, decoded.
+    fn once(&self, key: &'static str) -> Result<Option<Cow<'a, str>>, EndpointError> {
+        let mut values = self.others.iter().filter(|(other, _)| other == key);
+        let Some((_, value)) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(EndpointError::Repeated(key));
+        }
+        decode(value, SlashRule::Allow).map(Some)
     }
 
     /// The parameters that we don't know, decoded, ordered by key. Lists are paged by what their

@@ -24,7 +24,7 @@ fn shown(target: &str) -> String {
         Target::Blob { name, .. } => format!("blob {name}"),
         Target::TagsList { name, n, last } => format!("tags {name} {n:?} {last:?}"),
         Target::Referrers { name, artifact_type, .. } => format!("ref {name} {artifact_type:?}"),
-        Target::Upload { name, session } => format!("upload {name} {session:?}"),
+        Target::Upload { name, session, .. } => format!("upload {name} {session:?}"),
     };
     match &endpoint.ns {
         Some(ns) => format!("{text} ns={ns}"),

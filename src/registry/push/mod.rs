@@ -10,11 +10,17 @@
 //!
 //! Deliberately absent: who may push (`api` asks before any of this), HTTP statuses.
 
+mod blob;
 mod delete;
 mod error;
 mod manifest;
 #[allow(dead_code, reason = "used as pushes are built")]
 mod place;
+mod receive;
+mod sessions;
+mod upload;
 
 pub use error::PushError;
 pub use manifest::{ManifestPut, ManifestStored};
+pub use sessions::{Uploader, Uploads};
+pub use upload::{SentRange, UploadStatus};

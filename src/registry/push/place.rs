@@ -5,13 +5,14 @@
 //! that returns) → the answer.
 
 use super::PushError;
-use crate::catalog::{BlobRecord, Moment, NO_OWNER, Write};
+use crate::catalog::{BlobRecord, LinkRecord, Moment, NO_OWNER, Write};
 use crate::keeping::Keeping;
-use crate::oci::Digest;
+use crate::oci::{Digest, Scope};
 use crate::registry::commit::remove_second;
 use crate::registry::space::Reservation;
 use crate::registry::state::Shared;
 use crate::registry::take_room::{self, NoPlace};
+use crate::runtime::clock;
 use crate::storage::{Staged, Turn};
 
 /// Content that is in place, durable and without its name yet; nobody else puts or removes it
@@ -59,6 +60,18 @@ pub(super) async fn place<'a>(
 }
 
 impl Placed<'_> {
+    /// Its link into a repository. What is linked as a manifest already stays one.
+    ///
+    /// # Errors
+    /// The catalog cannot be asked.
+    pub(super) async fn link(
+        &self,
+        scope: &Scope,
+        media_type: Option<String>,
+    ) -> Result<Write, PushError> {
+        link(self.shared, scope, &self.record.digest, media_type).await
+    }
+
     /// Names it, together with all that `writes` put: `since` is [`Catalog::moment`] from when the
     /// request began.
     ///
@@ -76,6 +89,27 @@ impl Placed<'_> {
         remove_second(shared, &digest, pool, effects.first()).await;
         Ok(())
     }
+}
+
+/// The link of content into a repository, made now. What is linked as a manifest already stays one.
+///
+/// # Errors
+/// The catalog cannot be asked.
+pub(super) async fn link(
+    shared: &Shared,
+    scope: &Scope,
+    digest: &Digest,
+    media_type: Option<String>,
+) -> Result<Write, PushError> {
+    let media_type = match media_type {
+        Some(media_type) => Some(media_type),
+        None => {
+            let known = shared.find_link(scope, digest).await?;
+            known.and_then(|link| link.media_type).map(|text| text.to_string())
+        }
+    };
+    let linked_at = clock::unix_seconds();
+    Ok(Write::PutLink(LinkRecord { scope: scope.clone(), digest: *digest, media_type, linked_at }))
 }
 
 /// The record of content that is ours.

