@@ -117,7 +117,9 @@ fn who_sent_wrong_bytes_is_not_the_first_to_be_asked_again() {
     let others = random_bytes("others", 400_000);
     both[0].add(&path, "application/octet-stream", &others, Some(&digest));
     let cut = server.get(&target(&path));
-    assert_eq!((cut.status(), cut.ending), (200, Ending::Fin), "{:?}", cut.head);
+    // All of it may be there, and be found wrong, before the head has gone out.
+    let is_refused = matches!((cut.status(), cut.ending), (200, Ending::Fin) | (502, _));
+    assert!(is_refused, "{:?} {:?}", cut.head, cut.ending);
     let whole = server.get(&target(&path));
     assert_eq!((whole.status(), whole.ending), (200, Ending::Complete), "{:?}", whole.head);
     assert!(whole.body == content);

@@ -148,21 +148,24 @@ impl Registry {
         let may_be_stale = may_be_stale(known, bounds);
         if let Some(why) = self.spared(scope, &key, (now, may_be_stale)) {
             return match on_failure {
-                OnFailure::Fail => Err(PullError::UpstreamFailed(format!("{scope}: {why}"))),
-                OnFailure::ServeStale if may_be_stale => {
-                    Ok(Some(stale_list(scope, ask, known, &why)))
+                // As for tags.
+                OnFailure::Fail if state == State::Due => {
+                    Err(PullError::UpstreamFailed(format!("{scope}: {why}")))
                 }
-                OnFailure::ServeStale => Ok(None),
+                _ if may_be_stale => Ok(Some(stale_list(scope, ask, known, &why))),
+                _ => Ok(None),
             };
         }
         if state == State::Due {
             return Ok(None);
         }
-        let wanted = ListKey { scope: scope.clone(), ask: ask.clone() };
-        self.revalidate_behind(scope, key, async move {
-            // Its failure is noted where it is made, for all who would ask next.
-            if let Ok(registry) = Self::current() {
-                let _ = registry.ask_for_list(&wanted.scope, &wanted.ask, false).await;
+        self.revalidate_behind(scope, key, || {
+            let wanted = ListKey { scope: scope.clone(), ask: ask.clone() };
+            async move {
+                // Its failure is noted where it is made, for all who would ask next.
+                if let Ok(registry) = Self::current() {
+                    let _ = registry.ask_for_list(&wanted.scope, &wanted.ask, false).await;
+                }
             }
         });
         let overdue = bounds.overdue(known.checked_at, now);

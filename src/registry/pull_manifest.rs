@@ -166,11 +166,12 @@ impl Registry {
         let may_be_stale = bounds.allows_stale(entry.checked_at, now);
         if let Some(why) = self.spared(scope, &key, (now, may_be_stale)) {
             return match on_failure {
-                OnFailure::Fail => Err(PullError::UpstreamFailed(format!("{scope}: {why}"))),
-                OnFailure::ServeStale if may_be_stale => {
-                    self.stale_manifest(scope, tag, entry, why).await
+                // Another candidate is asked only for what would have been waited for.
+                OnFailure::Fail if state == State::Due => {
+                    Err(PullError::UpstreamFailed(format!("{scope}: {why}")))
                 }
-                OnFailure::ServeStale => Ok(None),
+                _ if may_be_stale => self.stale_manifest(scope, tag, entry, why).await,
+                _ => Ok(None),
             };
         }
         if state == State::Due {
@@ -178,12 +179,13 @@ impl Registry {
         }
         let pull = self.stored_manifest(scope, &entry.digest, CacheResult::Updating, age).await?;
         let Some(pull) = pull else { return Ok(None) };
-        let (work, decided) = ((scope.clone(), tag.clone()), place());
-        self.revalidate_behind(scope, key, async move {
-            let (scope, tag) = work;
-            // Its failure is noted where it is made, for all who would ask next.
-            if let Ok(registry) = Self::current() {
-                let _ = registry.fetch_manifest(&scope, Reference::Tag(tag), decided).await;
+        self.revalidate_behind(scope, key, || {
+            let (scope, tag, decided) = (scope.clone(), tag.clone(), place());
+            async move {
+                // Its failure is noted where it is made, for all who would ask next.
+                if let Ok(registry) = Self::current() {
+                    let _ = registry.fetch_manifest(&scope, Reference::Tag(tag), decided).await;
+                }
             }
         });
         Ok(Some(Pull { overdue: bounds.overdue(entry.checked_at, now), ..pull }))

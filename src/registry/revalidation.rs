@@ -92,18 +92,22 @@ impl Registry {
     }
 
     /// Runs a revalidation on this worker that no client waits for, unless one runs for the same
-    /// name. `work` joins those that clients do wait for, and notes its own failure.
-    pub(super) fn revalidate_behind(
+    /// name: only then `work` is called. What it makes joins those that clients do wait for, and
+    /// notes its own failure.
+    pub(super) fn revalidate_behind<W: Future<Output = ()> + 'static>(
         &self,
         scope: &Scope,
         key: ScopeKey,
-        work: impl Future<Output = ()> + 'static,
+        work: impl FnOnce() -> W,
     ) {
         match self.shared().background.begin(key) {
-            Ok(running) => spawn(Hops::current().carry(async move {
-                work.await;
-                drop(running);
-            })),
+            Ok(running) => {
+                let work = work();
+                spawn(Hops::current().carry(async move {
+                    work.await;
+                    drop(running);
+                }));
+            }
             Err(NoPlace::Running) => {}
             Err(NoPlace::Full) => self.count_revalidation(scope, Revalidation::PutOff),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::start::ServeError;
 use super::state::WorkerState;
-use crate::runtime::Workers;
+use crate::runtime::{Workers, start_service};
 
 /// How long workers may take to change over before that is worth a warning; they do it between
 /// two tasks, so milliseconds are usual.
@@ -26,17 +26,17 @@ impl Ending {
     /// The operating system refused the thread.
     pub(super) fn start() -> Result<Self, ServeError> {
         let (ending, replaced) = crossbeam_channel::unbounded::<Box<dyn Send>>();
-        std::thread::Builder::new()
-            .name("ending".into())
-            .spawn(move || replaced.iter().for_each(drop))
+        start_service("ending", move || replaced.iter().for_each(drop))
             .map_err(|source| ServeError::System { what: "a thread to end plugins", source })?;
         Ok(Self(ending))
     }
 
     /// Ends it soon. Never waits.
     pub(super) fn end(&self, replaced: impl Send + 'static) {
-        // The thread goes on as long as this is there to be asked.
-        let _ = self.0.send(Box::new(replaced));
+        // Without the thread, which a panic has ended, it never ends: here it might wait.
+        if let Err(refused) = self.0.send(Box::new(replaced)) {
+            std::mem::forget(refused.into_inner());
+        }
     }
 
     /// So much waits that something hangs.

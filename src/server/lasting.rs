@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::start::ServeError;
+use crate::runtime::start_service;
 use crate::storage::{Note, Store};
 use crate::telemetry::Metrics;
 use crate::upstream::{Governor, Health, Lasting, LoginBudget};
@@ -35,19 +36,18 @@ impl Keeper {
         attach_health(metrics, &lasting.health);
         let (stop, stopped) = crossbeam_channel::bounded(1);
         let (store, governor) = (store.clone(), lasting.governor.clone());
-        let thread = std::thread::Builder::new()
-            .name("rate-limits".into())
-            .spawn(move || {
-                let mut last = None;
-                loop {
-                    let is_stopped = stopped.recv_timeout(KEEP_INTERVAL)
-                        != Err(crossbeam_channel::RecvTimeoutError::Timeout);
-                    keep(&store, &governor, &mut last);
-                    if is_stopped {
-                        return;
-                    }
+        let work = move || {
+            let mut last = None;
+            loop {
+                let is_stopped = stopped.recv_timeout(KEEP_INTERVAL)
+                    != Err(crossbeam_channel::RecvTimeoutError::Timeout);
+                keep(&store, &governor, &mut last);
+                if is_stopped {
+                    return;
                 }
-            })
+            }
+        };
+        let thread = start_service("rate-limits", work)
             .map_err(|source| ServeError::System { what: "a thread for rate limits", source })?;
         Ok((Self { stop, thread }, lasting))
     }

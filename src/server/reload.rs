@@ -170,7 +170,9 @@ impl Reloader {
         }
         let config = Arc::new((self.read)()?);
         expect_reloadable(&live.config, &config)?;
-        let upstreams = Arc::new(UpstreamSet::build(&config)?.keeping(&live.upstreams));
+        let upstreams = UpstreamSet::build(&config)?;
+        let endpoints: Vec<Arc<str>> = upstreams.endpoint_names().cloned().collect();
+        let upstreams = Arc::new(upstreams.keeping(&live.upstreams));
         let chain = Arc::new(live.chain.successor(&config)?);
         let ReloadParts { workers, registry, metrics, lasting } = &self.parts;
         let chains = (0..workers.count())
@@ -188,6 +190,7 @@ impl Reloader {
         change_over(workers, clients, &self.ending, |state, (upstreams, shared)| {
             state.api.registry().set_client(Client::new(upstreams, shared));
         });
+        lasting.health.retain(endpoints.iter());
         registry.forget_absences();
         let chains = chains.into_iter().map(|chain| (chain, config.clone())).collect();
         change_over(workers, chains, &self.ending, |state, (chain, config)| {

@@ -187,8 +187,11 @@ impl Payload<'_> {
                     return Sent::ClientGone;
                 }
                 first_byte();
-                let sent = of_file(outlet.file(file, *first, *length).await);
+                let sent = outlet.file(file, *first, *length).await;
+                let is_doubtful = sent.as_ref().is_err_and(speaks_of_content);
+                let sent = of_file(sent);
                 if sent == Sent::CutShort
+                    && is_doubtful
                     && let Some(worker) = WorkerState::current()
                 {
                     // Or the next client is cut short at the same place, for ever.
@@ -307,6 +310,16 @@ async fn next_stop(fill: &Fill, at: u64, end: u64, unverified_end: u64) -> Resul
     Ok(readable.min(if fill.is_verified() { end } else { unverified_end }))
 }
 
+/// Whether it is the file that failed, and not that the machine is short of something just now.
+fn speaks_of_content(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+    match error.raw_os_error() {
+        Some(errno) => !passing.iter().any(|passing| passing.raw_os_error() == errno),
+        None => error.kind() == std::io::ErrorKind::UnexpectedEof,
+    }
+}
+
 fn of_file(result: std::io::Result<()>) -> Sent {
     match result {
         Ok(()) => Sent::Whole,
@@ -314,6 +327,8 @@ fn of_file(result: std::io::Result<()>) -> Sent {
             std::io::ErrorKind::BrokenPipe
             | std::io::ErrorKind::ConnectionReset
             | std::io::ErrorKind::ConnectionAborted
+            | std::io::ErrorKind::HostUnreachable
+            | std::io::ErrorKind::NetworkUnreachable
             | std::io::ErrorKind::TimedOut => Sent::ClientGone,
             _ => {
                 tracing::warn!(%error, "an answer was cut short: the stored file could not be read");

@@ -28,7 +28,7 @@ struct Attempts<'a> {
     /// Endpoints that were not asked yet, by their health.
     rest: Peekable<IntoIter<usize>>,
     running: FuturesUnordered<Pin<Box<dyn Future<Output = Outcome> + 'a>>>,
-    /// Which endpoints they ask.
+    /// Which endpoints they ask, in the order in which they were asked.
     asked: Vec<usize>,
     permits: Vec<Permit>,
 }
@@ -63,15 +63,16 @@ pub(super) async fn exchange_as(
                 }
             }
         }
-        let Some((index, outcome)) = attempts.next().await else { continue };
+        let Some(((index, outcome), older)) = attempts.next().await else { continue };
         attempts.note(index, |endpoint| match &outcome {
-            Ok(_) => Finding::Well,
+            Ok(_) => Some(Finding::Well),
             Err(error) => error.finding(endpoint),
         });
         match outcome {
             Ok(response) => {
-                for late in std::mem::take(&mut attempts.asked) {
-                    attempts.note(late, |_| Finding::Trouble);
+                // Those asked after it had no time to answer.
+                for late in attempts.asked.drain(..).take(older).collect::<Vec<_>>() {
+                    attempts.note(late, |_| Some(Finding::Late));
                 }
                 return Ok(response);
             }
@@ -108,9 +109,9 @@ impl<'a> Attempts<'a> {
         Ok(())
     }
 
-    /// The next attempt to end. One that is late is not waited for alone; `None` when another one
-    /// was started instead.
-    async fn next(&mut self) -> Option<Outcome> {
+    /// The next attempt to end, and how many of those still under way are older. One that is late
+    /// is not waited for alone; `None` when another one was started instead.
+    async fn next(&mut self) -> Option<(Outcome, usize)> {
         let may_hedge = self.asked.len() == 1 && self.rest.peek().is_some();
         let outcome = match self.upstream.hedge_after.filter(|_| may_hedge) {
             None => self.running.next().await,
@@ -126,13 +127,16 @@ impl<'a> Attempts<'a> {
                 }
             },
         }?;
+        let older = self.asked.iter().take_while(|&&asked| asked != outcome.0).count();
         self.asked.retain(|&asked| asked != outcome.0);
-        Some(outcome)
+        Some((outcome, older))
     }
 
-    fn note(&self, index: usize, finding: impl FnOnce(&str) -> Finding) {
-        if let Some(name) = self.upstream.endpoint_names().nth(index) {
-            self.inner.shared.health.note(name, finding(name));
+    fn note(&self, index: usize, finding: impl FnOnce(&str) -> Option<Finding>) {
+        if let Some(name) = self.upstream.endpoint_names().nth(index)
+            && let Some(finding) = finding(name)
+        {
+            self.inner.shared.health.note(name, finding);
         }
     }
 

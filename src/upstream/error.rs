@@ -227,8 +227,9 @@ impl UpstreamError {
 
     /// What this says about `endpoint`, which led to it: that nobody takes the connections of a
     /// token service, or of a host it redirects to, is not for want of a connection to itself.
-    pub(super) fn finding(&self, endpoint: &str) -> Finding {
-        match self {
+    /// `None`: nothing, because it was not asked.
+    pub(super) fn finding(&self, endpoint: &str) -> Option<Finding> {
+        Some(match self {
             Self::Timeout { phase: Phase::FirstByte, .. } => Finding::Trouble,
             Self::Unreachable { at, .. } | Self::Tls { at, .. } | Self::Timeout { at, .. } => {
                 match at.is_below(endpoint) {
@@ -236,9 +237,10 @@ impl UpstreamError {
                     false => Finding::Trouble,
                 }
             }
+            Self::Credentials { .. } | Self::Request { .. } | Self::Internal { .. } => return None,
             _ if self.is_worth_next_endpoint() => Finding::Trouble,
             _ => Finding::Well,
-        }
+        })
     }
 }
 

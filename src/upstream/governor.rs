@@ -12,7 +12,7 @@
 //!
 //! **Invariant:** the lock is held for arithmetic only, and never on the way of a hit.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -172,11 +172,13 @@ impl Governor {
     pub fn save(&self) -> String {
         let now = now_ms();
         let known = self.lock();
-        let worth: HashMap<&str, &Budget> = known
+        // In one order, so that it can be compared with the last one; written without the lock.
+        let worth: BTreeMap<String, Budget> = known
             .iter()
             .filter(|(_, known)| !known.budget.is_spent_knowledge(now))
-            .map(|(login, known)| (login.as_str(), &known.budget))
+            .map(|(login, known)| (login.as_str().to_owned(), known.budget.clone()))
             .collect();
+        drop(known);
         // Numbers and strings only: it can't fail.
         serde_json::to_string(&worth).unwrap_or_default()
     }

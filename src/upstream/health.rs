@@ -11,7 +11,7 @@
 //! 5xx, late, or breaks off in mid-body may do better for the next path. So only the first kind
 //! makes an endpoint down.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,8 +32,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 pub(super) enum Finding {
     /// It answered, be it that something is not there.
     Well,
-    /// It failed, was late, or broke off.
+    /// It failed, or broke off.
     Trouble,
+    /// Another one, asked after it, was faster: nobody knows how it would have ended.
+    Late,
     /// No connection could be made.
     Unconnected,
 }
@@ -100,12 +102,15 @@ impl Health {
         }
         let state = known.entry(name.clone()).or_default();
         state.troubled_until = Some(now + TROUBLED_FOR);
-        if finding == Finding::Trouble {
+        match finding {
             // It could be connected to.
-            (state.unconnected, state.paused_until) = (0, None);
+            Finding::Trouble => (state.unconnected, state.paused_until) = (0, None),
+            Finding::Unconnected => state.unconnected = state.unconnected.saturating_add(1),
+            Finding::Late | Finding::Well => {}
+        }
+        if finding != Finding::Unconnected {
             return;
         }
-        state.unconnected = state.unconnected.saturating_add(1);
         if state.unconnected >= DOWN_AFTER {
             let (is_new, pause) = (state.paused_until.is_none(), state.pause());
             state.paused_until = Some(now + pause);
@@ -127,6 +132,12 @@ impl Health {
         self.hedges.load(Ordering::Relaxed)
     }
 
+    /// Forgets the endpoints that are not among `names`: nobody asks them any more.
+    pub fn retain<'n>(&self, names: impl Iterator<Item = &'n Arc<str>>) {
+        let names: HashSet<&Arc<str>> = names.collect();
+        self.lock().retain(|name, _| names.contains(name));
+    }
+
     /// The endpoints that are down, by their names.
     pub fn down(&self) -> Vec<Arc<str>> {
         let known = self.lock();
@@ -142,7 +153,9 @@ impl Health {
 impl State {
     fn rank(&self, now: Instant) -> u8 {
         match (self.paused_until, self.troubled_until) {
-            (Some(_), _) => 2,
+            (Some(until), _) if now < until => 2,
+            // Who asks next is the probe: behind one that answers nobody would ever look.
+            (Some(_), _) => 0,
             (None, Some(until)) if now < until => 1,
             _ => 0,
         }
@@ -183,6 +196,20 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_late_is_neither_up_nor_down_and_one_that_is_gone_is_forgotten() {
+        let health = Health::default();
+        let names: [Arc<str>; 2] = ["a", "b"].map(Arc::from);
+        (0..10 * DOWN_AFTER).for_each(|_| health.note(&names[0], Finding::Late));
+        assert!(health.down().is_empty());
+        assert_eq!(health.order(names.iter()), [1, 0]);
+        (0..DOWN_AFTER).for_each(|_| health.note(&names[0], Finding::Unconnected));
+        health.note(&names[0], Finding::Late);
+        assert_eq!(health.down(), [names[0].clone()], "nothing was heard of it");
+        health.retain(names[1..].iter());
+        assert!(health.down().is_empty());
+    }
+
+    #[test]
     fn one_probe_a_pause_and_longer_pauses() {
         let health = Health::default();
         let name: Arc<str> = "a".into();
@@ -193,7 +220,11 @@ mod tests {
         };
         for seconds in [2, 4, 8, 16, 30, 30] {
             over(&health);
+            let names = [Arc::from("other"), name.clone()];
+            health.note(&names[0], Finding::Trouble);
+            assert_eq!(health.order(names.iter()), [1, 0], "it is looked for");
             health.admit(&name).unwrap();
+            assert_eq!(health.order(names.iter()), [0, 1], "once");
             assert!(health.admit(&name).is_err(), "one at a time");
             health.note(&name, Finding::Unconnected);
             let wait = health.admit(&name).unwrap_err();

@@ -160,6 +160,11 @@ impl UpstreamSet {
         self
     }
 
+    /// All endpoints there are, those of remote tiers too.
+    pub fn endpoint_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.upstreams.iter().chain(&self.tiers).flat_map(|upstream| upstream.endpoint_names())
+    }
+
     /// The upstream that `name` (canonical, scoped or alias) stands for.
     pub fn find(&self, name: &Namespace) -> Option<&Arc<Upstream>> {
         self.upstreams.get(*self.by_name.get(name)?)

@@ -95,7 +95,8 @@ pub(in crate::registry) async fn run(
     let tries = Rc::new(RefCell::new(Tries::default()));
     let size = fill.plan().map_or(0, |plan| plan.size());
     let (of, into, writer) = (registry.clone(), fill.clone(), staged.writer());
-    let stream = Stream { registry: of, fill: into, writer, size };
+    let endpoints = Rc::default();
+    let stream = Stream { registry: of, fill: into, writer, size, endpoints };
     let first = stream.clone();
     start(fill, &tries, piece, async move {
         let _turn = turn;
@@ -120,6 +121,11 @@ pub(in crate::registry) async fn run(
         Err(Lost { error, outcome }) => {
             tracing::warn!(scope = %fill.scope, digest = %fill.digest, %error,
                 "a sparse fill failed; what has come of it is dropped");
+            if outcome == FillOutcome::DigestMismatch {
+                // One of them has lied: who pulls again is to have it from another one.
+                let client = registry.client();
+                stream.endpoints.borrow().iter().for_each(|endpoint| client.note_wrong(endpoint));
+            }
             active.finish(outcome);
             fill.keep_place(place);
             Some(NotOpened::Failed(error))

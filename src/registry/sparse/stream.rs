@@ -1,5 +1,7 @@
 //! One range on its way from the upstream into the file.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,6 +24,8 @@ pub(super) struct Stream {
     pub(super) writer: StagedWriter,
     /// Of the blob, in bytes.
     pub(super) size: u64,
+    /// Who sent some of it; no more than the upstream has.
+    pub(super) endpoints: Rc<RefCell<HashSet<Arc<str>>>>,
 }
 
 impl Stream {
@@ -42,6 +46,7 @@ impl Stream {
         ignores_ranges: bool,
     ) -> Result<(), Broken> {
         let fill = &self.fill;
+        self.endpoints.borrow_mut().insert(response.endpoint.clone());
         if let Some(mut plan) = fill.plan() {
             plan.answered(piece.id, ignores_ranges, clock::now());
         }
