@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::auth::Principal;
 use crate::oci::{Namespace, Reference, RepositoryName};
 use crate::registry::{Fill, Lease, Passing, SparseReader, Tail};
 use crate::telemetry::{CacheResult, Decision, RouteKind};
@@ -80,6 +81,8 @@ pub struct Facts {
     pub repository: Option<RepositoryName>,
     /// Tag or digest.
     pub reference: Option<Reference>,
+    /// Who asked; `None` for somebody unknown.
+    pub user: Option<Arc<str>>,
     /// The registry that the header `X-Dragonfly-Registry` named.
     pub header_ns: Option<Namespace>,
     /// What the resolvers decided; `None` when they were not asked.
@@ -87,6 +90,11 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Nothing is known yet but the kind and who asks.
+    pub(super) fn by(principal: &Principal, route_kind: RouteKind) -> Self {
+        Self { user: principal.shared_name(), ..Self::of(route_kind) }
+    }
+
     /// Nothing is known yet but the kind.
     pub fn of(route_kind: RouteKind) -> Self {
         Self {
@@ -95,6 +103,7 @@ impl Facts {
             upstream: None,
             repository: None,
             reference: None,
+            user: None,
             header_ns: None,
             decision: None,
         }

@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
+use super::access::{Place, Wish};
 use super::answer::{Answer, Facts};
 use super::refusal::Refusal;
 use super::router::Api;
+use crate::auth::{Principal, Verb};
 use crate::oci::{Endpoint, PathName, Scope, Target, media_type};
 use crate::registry::{PageAsk, PullError};
 use crate::telemetry::RouteKind;
@@ -55,13 +57,19 @@ pub(super) async fn answer(
 }
 
 /// The page of hosted repositories that the endpoint asks for, those that the client may pull.
-pub(super) async fn catalog(api: &Api, endpoint: &Endpoint) -> Answer {
-    let facts = Facts::of(RouteKind::Other);
+pub(super) async fn catalog(api: &Api, endpoint: &Endpoint, principal: &Principal) -> Answer {
+    let facts = Facts::by(principal, RouteKind::Other);
+    let access = api.access();
+    let wish = Wish { verb: Verb::Catalog, name: "", target: Place::Catalog };
+    if let Err(refusal) = access.check(principal, &wish) {
+        return refusal.answer(facts);
+    }
     let Target::Catalog { n, last } = &endpoint.target else {
         return Refusal::from(PullError::Internal("no catalog is asked for".into())).answer(facts);
     };
     let ask = PageAsk { n: *n, last: last.clone() };
-    let page = match api.registry().hosted_repositories(&ask, |_| true).await {
+    let may_see = |repository: &_| access.may_see(principal, repository);
+    let page = match api.registry().hosted_repositories(&ask, may_see).await {
         Ok(page) => page,
         Err(error) => return Refusal::from(error).answer(facts),
     };

@@ -3,6 +3,7 @@
 //! ```text
 //! router     endpoint → resolver chain → the registry's use case
 //! candidates which of the route's upstreams answers
+//! access     who is asking, and whether they may
 //! push       what changes hosted repositories
 //! mount      where a blob may be taken from instead of being sent
 //! content    a pull becomes 200, 206, 304 or 416
@@ -22,6 +23,7 @@
 //!
 //! Deliberately absent: sockets, timers, writing of bytes (`server` does that).
 
+mod access;
 mod answer;
 mod candidates;
 mod content;
@@ -36,6 +38,7 @@ mod refusal;
 mod relay;
 mod router;
 
+pub use access::Rules;
 pub use answer::{Answer, Body, Facts};
 pub use explain::{Question, explain};
 pub use peer::Peer;

@@ -5,6 +5,7 @@ use super::peer::Peer;
 use super::refusal::Refusal;
 use super::router::Api;
 use super::{push_blob, push_manifest};
+use crate::auth::Principal;
 use crate::http::{Method, RequestHead};
 use crate::oci::{Endpoint, PathName, Scope, Target};
 use crate::transfer::Inlet;
@@ -19,6 +20,8 @@ pub(super) struct Change<'a> {
     /// The repository as it is kept; its upstream is `None`.
     pub(super) scope: &'a Scope,
     pub(super) peer: &'a Peer,
+    /// Who may do this, as has been checked.
+    pub(super) principal: &'a Principal,
 }
 
 impl Change<'_> {

@@ -25,6 +25,8 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// For `Allow`, with 405.
     pub allow: Option<&'static str>,
+    /// For `WWW-Authenticate`, with 401.
+    pub challenges: Vec<String>,
     /// How old the answer is, in seconds, when it is the cache's and not the upstream's.
     pub remembered: Option<u64>,
 }
@@ -38,6 +40,7 @@ impl Refusal {
             message: message.into(),
             retry_after: None,
             allow: None,
+            challenges: Vec::new(),
             remembered: None,
         }
     }
@@ -77,6 +80,9 @@ impl Refusal {
         }
         if let Some(methods) = self.allow {
             answer = answer.header("Allow", methods);
+        }
+        for challenge in self.challenges {
+            answer = answer.header("WWW-Authenticate", challenge);
         }
         if let Some(age) = self.remembered {
             answer = answer

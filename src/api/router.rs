@@ -4,14 +4,16 @@ use std::cell::{Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::access::{Access, Place, Rules, Wish};
 use super::answer::{Answer, Facts};
 use super::candidates::Routed;
 use super::hosted_lists;
 use super::peer::Peer;
 use super::push::{self, Change};
 use super::refusal::Refusal;
+use crate::auth::{Authenticator, Principal, Verb};
 use crate::http::{Method, RequestHead};
-use crate::oci::{Endpoint, ErrorCode, Namespace, Reference, Scope, Target};
+use crate::oci::{Endpoint, ErrorCode, Namespace, PathName, Reference, Scope, Target};
 use crate::plugin::{
     RequestKind, Resolution, ResolveError, ResolveRequest, ResolveStatus, Route, WorkerChain,
     WorkerLink,
@@ -24,9 +26,20 @@ use crate::upstream::Hops;
 /// The API as one worker serves it.
 pub struct Api {
     pub(super) registry: Rc<Registry>,
+    /// Borrowed for a moment, never over a wait.
+    access: RefCell<Rc<Access>>,
     /// Borrowed for a decision, never over a wait.
     chain: RefCell<WorkerChain>,
     counters: WorkerMetrics,
+}
+
+/// A request, and whose it is.
+struct Asking<'a> {
+    head: &'a RequestHead,
+    endpoint: &'a Endpoint,
+    peer: &'a Peer,
+    principal: &'a Principal,
+    access: &'a Access,
 }
 
 /// What a read asks of the registry, once it is routed.
@@ -39,8 +52,26 @@ pub(super) enum Ask<'a> {
 
 impl Api {
     /// Answers with this registry what this chain routes.
-    pub fn new(registry: Rc<Registry>, chain: WorkerChain, counters: WorkerMetrics) -> Self {
-        Self { registry, chain: RefCell::new(chain), counters }
+    pub fn new(
+        registry: Rc<Registry>,
+        chain: WorkerChain,
+        (authenticator, rules): (Arc<Authenticator>, Arc<Rules>),
+        counters: WorkerMetrics,
+    ) -> Self {
+        let access = Access { authenticator, rules };
+        let access = RefCell::new(Rc::new(access));
+        Self { registry, access, chain: RefCell::new(chain), counters }
+    }
+
+    /// Goes by these rules from now on.
+    pub fn replace_rules(&self, rules: Arc<Rules>) {
+        let authenticator = self.access.borrow().authenticator.clone();
+        self.access.replace(Rc::new(Access { authenticator, rules }));
+    }
+
+    /// Who may do what, for the length of a request.
+    pub(super) fn access(&self) -> Rc<Access> {
+        self.access.borrow().clone()
     }
 
     /// The chain, for explanations; to be given back before the next wait.
@@ -88,53 +119,44 @@ impl Api {
             Ok(endpoint) => endpoint,
             Err(error) => return Refusal::from(error).answer(Facts::of(RouteKind::Other)),
         };
-        let kind = route_kind(&endpoint.target);
-        if !reads || matches!(endpoint.target, Target::Upload { .. }) {
+        let access = self.access();
+        let principal = match access.identify(head, &endpoint, peer).await {
+            Ok(principal) => principal,
+            Err(refusal) => return refusal.answer(Facts::of(route_kind(&endpoint.target))),
+        };
+        let asking = Asking { head, endpoint: &endpoint, peer, principal: &principal, access: &access };
+        match &endpoint.target {
             // Boxed, as above.
-            return Box::pin(self.change(head, &endpoint, body, peer)).await;
-        }
-        let (name, request_kind, ask) = match &endpoint.target {
-            Target::Base | Target::Upload { .. } => return base(),
-            // Boxed, as above.
+            Target::Upload { .. } => Box::pin(self.change(&asking, body)).await,
+            _ if !reads => Box::pin(self.change(&asking, body)).await,
+            Target::Base => base(&asking),
             Target::Catalog { .. } => {
-                return Box::pin(hosted_lists::catalog(self, &endpoint)).await;
+                Box::pin(hosted_lists::catalog(self, &endpoint, &principal)).await
             }
             Target::Manifest { name, reference } => {
-                (name, RequestKind::Manifest, Ask::Manifest(reference))
+                self.read(&asking, name, Ask::Manifest(reference)).await
             }
-            Target::Blob { name, digest } => (name, RequestKind::Blob, Ask::Blob(digest)),
-            Target::TagsList { name, .. } => (name, RequestKind::Tags, Ask::Tags),
+            Target::Blob { name, digest } => self.read(&asking, name, Ask::Blob(digest)).await,
+            Target::TagsList { name, .. } => self.read(&asking, name, Ask::Tags).await,
             Target::Referrers { name, digest, .. } => {
-                (name, RequestKind::Referrers, Ask::Referrers(digest))
+                self.read(&asking, name, Ask::Referrers(digest)).await
             }
-        };
-        let mut facts = Facts::of(kind);
+        }
+    }
+
+    /// Answers what is read from a repository.
+    async fn read(&self, asking: &Asking<'_>, name: &PathName, ask: Ask<'_>) -> Answer {
+        let Asking { head, endpoint, .. } = *asking;
+        let mut facts = Facts::by(asking.principal, route_kind(&endpoint.target));
         facts.reference = ask.reference();
-        facts.header_ns = match registry_header(head) {
-            Ok(header_ns) => header_ns,
+        let resolution = match self.resolve_for(asking, name, ask.kind(), &mut facts) {
+            Ok(resolution) => resolution,
             Err(refusal) => return refusal.answer(facts),
         };
-        let reference = facts.reference.as_ref().map(|r| r.to_string()).unwrap_or_default();
-        let resolved = self.resolve(&ResolveRequest {
-            method: head.method.as_str(),
-            kind: request_kind,
-            ns: endpoint.ns.as_ref(),
-            header: facts.header_ns.as_ref(),
-            name: name.as_str(),
-            reference: &reference,
-            client: Some(peer.address),
-            principal: None,
-            head: Some(head),
-        });
-        let resolution = match resolved {
-            Ok(resolution) => resolution,
-            Err(error) => {
-                facts.decision = Some(error.clone());
-                return Refusal::from(error).answer(facts);
-            }
-        };
-        facts.decision = Some(resolution.clone());
-        let routed = Routed { head, endpoint: &endpoint, name, ask: &ask, resolution: &resolution };
+        if let Err(refusal) = asking.check(Verb::Pull, name, &resolution.route) {
+            return refusal.answer(facts);
+        }
+        let routed = Routed { head, endpoint, name, ask: &ask, resolution: &resolution };
         let answer = self.ask_candidates(&routed, facts).await;
         match endpoint.ns_received() {
             Some(ns) if resolution.scoped_by_ns => answer.header("OCI-Namespace", ns.to_owned()),
@@ -143,14 +165,9 @@ impl Api {
     }
 
     /// Answers what is part of a push, or changes a hosted repository otherwise.
-    async fn change(
-        &self,
-        head: &RequestHead,
-        endpoint: &Endpoint,
-        body: &mut Inlet<'_>,
-        peer: &Peer,
-    ) -> Answer {
-        let mut facts = Facts::of(route_kind(&endpoint.target));
+    async fn change(&self, asking: &Asking<'_>, body: &mut Inlet<'_>) -> Answer {
+        let Asking { head, endpoint, peer, principal, .. } = *asking;
+        let mut facts = Facts::by(principal, route_kind(&endpoint.target));
         let Some(name) = endpoint.target.name() else {
             return Refusal::method(head.method, "GET, HEAD").answer(facts);
         };
@@ -161,38 +178,27 @@ impl Api {
             _ => return Refusal::method(head.method, "GET, HEAD").answer(facts),
         };
         facts.reference = reference;
-        facts.header_ns = match registry_header(head) {
-            Ok(header_ns) => header_ns,
+        let resolution = match self.resolve_for(asking, name, kind, &mut facts) {
+            Ok(resolution) => resolution,
             Err(refusal) => return refusal.answer(facts),
         };
-        let reference = facts.reference.as_ref().map(|r| r.to_string()).unwrap_or_default();
-        let resolved = self.resolve(&ResolveRequest {
-            method: head.method.as_str(),
-            kind,
-            ns: endpoint.ns.as_ref(),
-            header: facts.header_ns.as_ref(),
-            name: name.as_str(),
-            reference: &reference,
-            client: Some(peer.address),
-            principal: None,
-            head: Some(head),
-        });
-        let resolution = match resolved {
-            Ok(resolution) => resolution,
-            Err(error) => {
-                facts.decision = Some(error.clone());
-                return Refusal::from(error).answer(facts);
-            }
-        };
-        facts.decision = Some(resolution.clone());
         let Route::Hosted { repository } = &resolution.route else {
             return Refusal::mirrored(head.method, name).answer(facts);
         };
         facts.repository = Some(repository.clone());
+        let is_upload = matches!(endpoint.target, Target::Upload { .. });
+        // Whoever gives an upload up deletes nothing.
+        let deletes = head.method == Method::Delete && !is_upload;
+        let verb = if deletes { Verb::Delete } else { Verb::Push };
+        if let Err(refusal) = asking.check(verb, name, &resolution.route) {
+            return refusal.answer(facts);
+        }
         let scope = Scope { upstream: None, repository: repository.clone() };
-        push::answer(self, &Change { head, endpoint, name, scope: &scope, peer }, body, facts).await
+        let change = Change { head, endpoint, name, scope: &scope, peer, principal };
+        push::answer(self, &change, body, facts).await
     }
 
+    /// What the resolvers say.
     pub(super) fn resolve(
         &self,
         request: &ResolveRequest<'_>,
@@ -203,9 +209,59 @@ impl Api {
         }
         resolved
     }
+
+    /// Where it goes; the facts learn how that was decided.
+    fn resolve_for(
+        &self,
+        asking: &Asking<'_>,
+        name: &PathName,
+        kind: RequestKind,
+        facts: &mut Facts,
+    ) -> Result<Arc<Resolution>, Refusal> {
+        facts.header_ns = registry_header(asking.head)?;
+        let reference = facts.reference.as_ref().map(|r| r.to_string()).unwrap_or_default();
+        let resolved = self.resolve(&ResolveRequest {
+            method: asking.head.method.as_str(),
+            kind,
+            ns: asking.endpoint.ns.as_ref(),
+            header: facts.header_ns.as_ref(),
+            name: name.as_str(),
+            reference: &reference,
+            client: Some(asking.peer.address),
+            principal: asking.principal.name(),
+            head: Some(asking.head),
+        });
+        match resolved {
+            Ok(resolution) => {
+                facts.decision = Some(resolution.clone());
+                Ok(resolution)
+            }
+            Err(error) => {
+                facts.decision = Some(error.clone());
+                Err(Refusal::from(error))
+            }
+        }
+    }
+}
+
+impl Asking<'_> {
+    /// The one check, before any handler.
+    fn check(&self, verb: Verb, name: &PathName, route: &Route) -> Result<(), Refusal> {
+        let wish = Wish { verb, name: name.as_str(), target: Place::Routed(route) };
+        self.access.check(self.principal, &wish)
+    }
 }
 
 impl Ask<'_> {
+    fn kind(&self) -> RequestKind {
+        match self {
+            Self::Manifest(_) => RequestKind::Manifest,
+            Self::Blob(_) => RequestKind::Blob,
+            Self::Tags => RequestKind::Tags,
+            Self::Referrers(_) => RequestKind::Referrers,
+        }
+    }
+
     fn reference(&self) -> Option<Reference> {
         match self {
             Self::Manifest(reference) => Some((*reference).clone()),
@@ -250,7 +306,14 @@ pub(super) fn registry_header(head: &RequestHead) -> Result<Option<Namespace>, R
     Ok(found)
 }
 
-/// `GET /v2/`: yes, this is a registry.
-fn base() -> Answer {
-    Answer::new(200, Facts::of(RouteKind::Base)).memory("application/json", &b"{}"[..])
+/// `GET /v2/`: yes, this is a registry, and so one logs in.
+fn base(asking: &Asking<'_>) -> Answer {
+    let facts = Facts::by(asking.principal, RouteKind::Base);
+    let (challenges, is_needed) = asking.access.at_base(asking.principal);
+    if is_needed && !challenges.is_empty() {
+        let refusal = Refusal::new(401, ErrorCode::Unauthorized, "a login is needed");
+        return Refusal { challenges, ..refusal }.answer(facts);
+    }
+    let answer = Answer::new(200, facts).memory("application/json", &b"{}"[..]);
+    challenges.into_iter().fold(answer, |answer, one| answer.header("WWW-Authenticate", one))
 }

@@ -15,6 +15,8 @@ pub struct Auth {
     pub realm: String,
     /// Users and the bcrypt hashes of their passwords.
     pub htpasswd_file: Option<PathBuf>,
+    /// Whether `GET /v2/` asks for a password although everyone may pull something.
+    pub login_first: bool,
     /// Who may list the hosted repositories.
     pub catalog: Vec<Subject>,
     /// The operator's word that everyone who reaches the port may write.

@@ -93,6 +93,7 @@ fn auth(auth: &Auth) -> AuthTable {
     AuthTable {
         realm: value(auth.realm.clone()),
         htpasswd_file: auth.htpasswd_file.clone().and_then(value),
+        login_first: value(auth.login_first),
         catalog: texts(auth.catalog.iter().cloned()),
         anonymous_writes_public: value(auth.anonymous_writes_public),
         token: auth.token.as_ref().map(token),

@@ -84,6 +84,7 @@ pub(super) struct RoutingTable {
 pub(super) struct AuthTable {
     pub realm: Value<String>,
     pub htpasswd_file: Value<PathBuf>,
+    pub login_first: Value<bool>,
     pub catalog: Values<As<Subject>>,
     pub anonymous_writes_public: Value<bool>,
     pub token: Option<TokenTable>,

@@ -30,6 +30,7 @@ mod connection;
 mod drain;
 mod lasting;
 mod lifecycle;
+mod logins;
 mod maintenance;
 mod maintenance_admin;
 mod maintenance_runs;

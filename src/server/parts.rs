@@ -14,7 +14,8 @@ use super::observer::UpstreamCounters;
 use super::reload::Reloader;
 use super::start::ServeError;
 use super::state::{ConnectionLimits, Serving, WorkerState};
-use crate::api::Api;
+use crate::api::{Api, Rules};
+use crate::auth::Authenticator;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::index::Index;
@@ -30,6 +31,8 @@ use crate::upstream::{self, Client, Lasting, UpstreamSet};
 /// What the workers are made from; each takes its chain.
 pub(super) struct Parts {
     pub(super) config: Arc<Config>,
+    pub(super) authenticator: Arc<Authenticator>,
+    pub(super) rules: Arc<Rules>,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) maintenance: Arc<Maintenance>,
@@ -104,9 +107,10 @@ impl Parts {
             let source = io::Error::other(format!("worker {worker} has no resolver chain"));
             return Err(ServeError::System { what: "a worker", source });
         };
+        let access = (self.authenticator.clone(), self.rules.clone());
         let server = &self.config.server;
         let state = WorkerState {
-            api: Api::new(registry, chain, counters.clone()),
+            api: Api::new(registry, chain, access, counters.clone()),
             config: RefCell::new(self.config.clone()),
             reloader: self.reloader.clone(),
             plugins: self.plugins.clone(),

@@ -7,7 +7,7 @@
 //! waiting.
 //!
 //! ```text
-//! reload   read → compare → upstreams, chain → workers of the chain → clients → chains
+//! reload   read → compare → upstreams, users and keys, chain → workers of the chain → clients → chains
 //! refresh  the plugin makes a successor → its workers → that link of each chain
 //! ```
 //!
@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 use super::change_over::{Ending, change_over};
 use super::observer::UpstreamCounters;
 use super::start::ServeError;
+use crate::api::Rules;
+use crate::auth::{AuthFilesError, Authenticator};
 use crate::config::{Config, ConfigError};
 use crate::plugin::{Chain, PluginError};
 use crate::registry::Shared;
@@ -40,10 +42,12 @@ pub(super) enum ReloadError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(
-        "{tables} changed, and only a restart takes that up; [routing], [[upstream]] and \
-         [[plugin]] can be reloaded"
+        "{tables} changed, and only a restart takes that up; [routing], [auth], [[hosted]], \
+         [[upstream]] and [[plugin]] can be reloaded"
     )]
     NeedsRestart { tables: String },
+    #[error(transparent)]
+    Auth(#[from] AuthFilesError),
     #[error(transparent)]
     Upstreams(#[from] UpstreamSetError),
     #[error(transparent)]
@@ -73,6 +77,7 @@ pub(super) struct ReloadParts {
     pub(super) registry: Arc<Shared>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) lasting: Lasting,
+    pub(super) authenticator: Arc<Authenticator>,
 }
 
 struct Live {
@@ -174,7 +179,8 @@ impl Reloader {
         let endpoints: Vec<Arc<str>> = upstreams.endpoint_names().cloned().collect();
         let upstreams = Arc::new(upstreams.keeping(&live.upstreams));
         let chain = Arc::new(live.chain.successor(&config)?);
-        let ReloadParts { workers, registry, metrics, lasting } = &self.parts;
+        let ReloadParts { workers, registry, metrics, lasting, authenticator } = &self.parts;
+        let logins = authenticator.prepare(&config.auth)?;
         let chains = (0..workers.count())
             .map(|worker| chain.start_worker(worker))
             .collect::<Result<Vec<_>, _>>()?;
@@ -183,6 +189,7 @@ impl Reloader {
         if !left_out.is_empty() {
             tracing::warn!(?left_out, "these upstreams are counted after a restart only");
         }
+        authenticator.replace(logins);
         registry.set_upstreams(&config);
         let observer = Arc::new(UpstreamCounters::new(metrics.clone(), workers.count()));
         let shared = Arc::new(upstream::Shared::new(workers, observer, lasting.clone()));
@@ -192,9 +199,12 @@ impl Reloader {
         });
         lasting.health.retain(endpoints.iter());
         registry.forget_absences();
-        let chains = chains.into_iter().map(|chain| (chain, config.clone())).collect();
-        change_over(workers, chains, &self.ending, |state, (chain, config)| {
+        let rules = Rules::new(config.clone());
+        let chains =
+            chains.into_iter().map(|chain| (chain, config.clone(), rules.clone())).collect();
+        change_over(workers, chains, &self.ending, |state, (chain, config, rules)| {
             *state.config.borrow_mut() = config;
+            state.api.replace_rules(rules);
             state.api.replace_chain(chain)
         });
         let names: Vec<&str> = chain.names().collect();

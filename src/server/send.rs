@@ -96,6 +96,7 @@ impl Exchange<'_> {
             unix_time: self.unix_time,
             request_id: self.serving.request_ids.next_id(),
             client: Some(self.client),
+            user: facts.user,
             method: Cow::Borrowed(head.method.as_str()),
             path: head.path().to_owned(),
             query: head.query().map(str::to_owned),

@@ -12,12 +12,15 @@ use super::accept::Service;
 use super::drain::{on_all_workers, wait_and_drain};
 use super::lasting;
 use super::lifecycle::Lifecycle;
+use super::logins::attach_logins;
 use super::maintenance::Maintenance;
 use super::open_store::open_store;
 use super::parts::Parts;
 use super::plugins::attach_plugins;
 use super::reload::{ReadConfig, ReloadParts, Reloader};
 use super::store_metrics;
+use crate::api::Rules;
+use crate::auth::{self, Authenticator};
 use crate::catalog::{Catalog, CatalogError};
 use crate::config::{self, Config};
 use crate::index::IndexError;
@@ -47,6 +50,9 @@ pub enum ServeError {
     /// A plugin.
     #[error(transparent)]
     Plugin(#[from] PluginError),
+    /// Users and keys.
+    #[error(transparent)]
+    Auth(#[from] auth::StartError),
     /// The upstreams' secrets or certificates.
     #[error(transparent)]
     Upstreams(#[from] UpstreamSetError),
@@ -103,6 +109,7 @@ pub fn serve(
         .map_err(|source| ServeError::System { what: "signal handlers", source })?;
     let upstreams = Arc::new(UpstreamSet::build(&config)?);
     let chain = Chain::load(&config)?;
+    let authenticator = Authenticator::start(&config.auth)?;
     let access_log = AccessLog::start(&config.log.access)?;
     let metrics = make_metrics(&config, worker_count, driver, &access_log, log_dropped);
     let opened = open_store(&config)?;
@@ -117,12 +124,15 @@ pub fn serve(
         .collect::<Result<Vec<_>, _>>()?;
     let reloader = Arc::<OnceLock<Arc<Reloader>>>::default();
     attach_plugins(&metrics, chain.observer());
+    attach_logins(&metrics, &authenticator);
     let parts = Parts {
         reloader: reloader.clone(),
         plugins: chain.observer(),
         listen: config.server.listen.iter().map(|a| reserve(*a)).collect::<Result<_, _>>()?,
         admin: config.server.admin.map(reserve).transpose()?,
         config: config.clone(),
+        authenticator: authenticator.clone(),
+        rules: Rules::new(config.clone()),
         lifecycle: lifecycle.clone(),
         metrics: metrics.clone(),
         maintenance: maintenance.clone(),
@@ -145,7 +155,8 @@ pub fn serve(
     };
     let (listen, admin) = (parts.listen.clone(), parts.admin);
     let (workers, registry) = start_workers(parts, driver)?;
-    let parts = ReloadParts { workers: workers.clone(), registry, metrics, lasting };
+    let parts =
+        ReloadParts { workers: workers.clone(), registry, metrics, lasting, authenticator };
     let running = Reloader::start(read, (config.clone(), upstreams, chain), parts)?;
     let reloader = reloader.get_or_init(|| running);
     lifecycle.set_serving();

@@ -57,6 +57,7 @@ impl Checker<'_> {
                 None => REALM.to_owned(),
             },
             htpasswd_file: self.file(table.htpasswd_file, true),
+            login_first: flag(table.login_first, false),
             catalog: who(table.catalog, Subject::Authenticated),
             anonymous_writes_public: flag(table.anonymous_writes_public, false),
             token: table.token.map(|token| self.token(token)),

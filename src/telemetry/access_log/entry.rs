@@ -27,6 +27,8 @@ pub struct AccessEntry {
     pub request_id: RequestId,
     /// The connection's other end.
     pub client: Option<IpAddr>,
+    /// Who asked, as proved; `None` for somebody unknown.
+    pub user: Option<Arc<str>>,
     /// The request's method.
     pub method: Cow<'static, str>,
     /// As it was sent, without the query.
@@ -68,6 +70,8 @@ struct Line<'a> {
     request_id: RequestId,
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
     method: &'a str,
     path: String,
     kind: &'static str,
@@ -106,6 +110,7 @@ impl AccessEntry {
             time: humantime::format_rfc3339_millis(UNIX_EPOCH + self.unix_time).to_string(),
             request_id: self.request_id,
             client: self.client,
+            user: self.user.as_deref(),
             method: &self.method,
             path: shown_target(&self.path, self.query.as_deref()),
             kind: self.kind.as_str(),
