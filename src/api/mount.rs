@@ -28,17 +28,12 @@ impl Api {
             name: from.as_str(),
             reference: &reference,
             client: Some(change.peer.address),
-            principal: None,
+            principal: change.principal.name(),
             head: Some(change.head),
         });
         let Ok(resolution) = resolved else { return Ok(None) };
         let Route::Hosted { repository } = &resolution.route else { return Ok(None) };
-        let source = Scope { upstream: None, repository: repository.clone() };
-        Ok(self.may_pull(change, &source).then_some(source))
-    }
-
-    /// Whether the client may pull from this hosted repository.
-    fn may_pull(&self, _change: &Change<'_>, _source: &Scope) -> bool {
-        true
+        let may_pull = change.may_pull_from(self, from.as_str(), repository);
+        Ok(may_pull.then(|| Scope { upstream: None, repository: repository.clone() }))
     }
 }

@@ -1,13 +1,14 @@
 //! What changes a hosted repository: uploads, manifests, deletes.
 
+use super::access::{Place, Wish};
 use super::answer::{Answer, Facts};
 use super::peer::Peer;
 use super::refusal::Refusal;
 use super::router::Api;
 use super::{push_blob, push_manifest};
-use crate::auth::Principal;
+use crate::auth::{Principal, Verb};
 use crate::http::{Method, RequestHead};
-use crate::oci::{Endpoint, PathName, Scope, Target};
+use crate::oci::{Endpoint, PathName, RepositoryName, Scope, Target};
 use crate::transfer::Inlet;
 
 /// A request that changes a hosted repository, once it is routed.
@@ -25,9 +26,16 @@ pub(super) struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// What the client is called; empty for nobody in particular.
+    /// What the client is called; empty for somebody unknown.
     pub(super) fn principal_name(&self) -> &str {
-        ""
+        self.principal.name().unwrap_or_default()
+    }
+
+    /// Whether who pushes may read the hosted repository that a blob is to be mounted from; `name`
+    /// as the client writes it.
+    pub(super) fn may_pull_from(&self, api: &Api, name: &str, repository: &RepositoryName) -> bool {
+        let wish = Wish { verb: Verb::Pull, name, target: Place::Hosted(repository) };
+        api.access().check(self.principal, &wish).is_ok()
     }
 }
 

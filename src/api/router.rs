@@ -124,7 +124,8 @@ impl Api {
             Ok(principal) => principal,
             Err(refusal) => return refusal.answer(Facts::of(route_kind(&endpoint.target))),
         };
-        let asking = Asking { head, endpoint: &endpoint, peer, principal: &principal, access: &access };
+        let asking =
+            Asking { head, endpoint: &endpoint, peer, principal: &principal, access: &access };
         match &endpoint.target {
             // Boxed, as above.
             Target::Upload { .. } => Box::pin(self.change(&asking, body)).await,

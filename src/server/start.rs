@@ -155,8 +155,7 @@ pub fn serve(
     };
     let (listen, admin) = (parts.listen.clone(), parts.admin);
     let (workers, registry) = start_workers(parts, driver)?;
-    let parts =
-        ReloadParts { workers: workers.clone(), registry, metrics, lasting, authenticator };
+    let parts = ReloadParts { workers: workers.clone(), registry, metrics, lasting, authenticator };
     let running = Reloader::start(read, (config.clone(), upstreams, chain), parts)?;
     let reloader = reloader.get_or_init(|| running);
     lifecycle.set_serving();

@@ -75,8 +75,7 @@ pub(super) struct Record {
     pub(super) path: String,
     pub(super) client: Option<IpAddr>,
     header_ns: Option<String>,
-    /// Written once the server authenticates.
-    principal: Option<String>,
+    user: Option<String>,
     pub(super) decision: Option<String>,
 }
 
@@ -132,7 +131,7 @@ impl Record {
             name: name.as_str(),
             reference: &reference,
             client: self.client,
-            principal: self.principal.as_deref(),
+            principal: self.user.as_deref(),
             head: None,
         });
         let now = |decision: &dyn Decision, reason: Option<&str>| Now {

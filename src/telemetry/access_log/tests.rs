@@ -11,6 +11,7 @@ fn entry() -> AccessEntry {
         unix_time: Duration::from_millis(1_700_000_000_123),
         request_id: RequestIds::new(1).next_id(),
         client: Some("127.0.0.1".parse().unwrap()),
+        user: None,
         method: "GET".into(),
         path: "/v2/library/a/manifests/latest\"\n".into(),
         query: Some("ns=docker.io&sig=hunter2".into()),
