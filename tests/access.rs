@@ -309,7 +309,8 @@ fn the_catalog_by_everybody_and_rules_by_a_reload() {
             assert_eq!(found, wanted, "{list:?} by {}: {}", role.what, answer.text());
             if wanted == Expected::Passed {
                 let sees_both = role.name == Some("alice");
-                let names = if sees_both { json!(["alices/b", "open/a"]) } else { json!(["open/a"]) };
+                let names =
+                    if sees_both { json!(["alices/b", "open/a"]) } else { json!(["open/a"]) };
                 assert_eq!(answer.json()["repositories"], names, "{}", role.what);
             }
         }
@@ -330,11 +331,8 @@ fn private(what: &str) -> (Server, Issuer, Vec<u8>) {
     let mut connection = Connection::open(server.addr);
     let login = basic(&format!("alice:{ALICE}"));
     let length = bytes.len().to_string();
-    let headers = [
-        ("Content-Type", OCI_INDEX),
-        ("Content-Length", &*length),
-        ("Authorization", &*login),
-    ];
+    let headers =
+        [("Content-Type", OCI_INDEX), ("Content-Length", &*length), ("Authorization", &*login)];
     connection.request("PUT", "/v2/secret/app/manifests/v1", &headers);
     connection.send(&bytes);
     let put = connection.read_answer("PUT").unwrap();
@@ -419,9 +417,10 @@ fn what_is_refused_and_how() {
     let other = bearer(&issuer, json!({"access": [grant("secret/app2", &["pull"])]}));
     let answer = get(&other);
     assert_eq!(answer.status(), 401);
-    assert!(challenges(&answer)[0].ends_with(
-        "scope=\"repository:secret/app:pull\",error=\"insufficient_scope\""
-    ));
+    assert!(
+        challenges(&answer)[0]
+            .ends_with("scope=\"repository:secret/app:pull\",error=\"insufficient_scope\"")
+    );
 }
 
 #[test]
@@ -642,5 +641,7 @@ fn nothing_secret_is_written_and_the_user_is() {
         assert!(entry["status"] != 401 || user != Some("alice"), "{line}");
     }
     assert!(log.contains("\"user\":\"alice\"") && log.contains("\"user\":\"ci\""), "{log}");
-    assert!(server.metric("ringport_logins_total", &["kind=\"token\"", "result=\"expired\""]) > 0.0);
+    assert!(
+        server.metric("ringport_logins_total", &["kind=\"token\"", "result=\"expired\""]) > 0.0
+    );
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::Exit;
 use crate::config::{Config, ConfigError};
+use crate::server::check_certificates;
 
 /// Loads the configuration at `path`. Well: the effective configuration goes to `out`, advice to
 /// `remarks`. Failed: the problems go to `remarks`, one a line, and nothing to `out`.
@@ -13,6 +14,10 @@ pub fn run(path: &Path, out: &mut impl Write, remarks: &mut impl Write) -> io::R
         Ok(config) => config,
         Err(error) => return refuse(&error, remarks),
     };
+    if let Err(error) = check_certificates(&config) {
+        writeln!(remarks, "{}: {error}", path.display())?;
+        return Ok(Exit::Failed);
+    }
     let text = config.to_toml().map_err(io::Error::other)?;
     writeln!(out, "# The effective configuration of {}", path.display())?;
     out.write_all(text.as_bytes())?;

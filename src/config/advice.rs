@@ -34,7 +34,7 @@ impl Config {
                     .to_owned(),
             );
         }
-        let open = self.server.listen.iter().find(|address| !address.ip().is_loopback());
+        let open = self.server.addresses().find(|address| !address.ip().is_loopback());
         let is_open =
             |up: &&UpstreamConfig| up.has_credentials() && up.pull.contains(&Subject::Anonymous);
         let secret = self.upstreams.iter().find(is_open);

@@ -5,6 +5,7 @@ mod credential_command;
 mod proxy;
 mod routing;
 mod server;
+mod tls;
 mod upstream;
 
 use std::ops::{Range, RangeInclusive};
@@ -52,7 +53,8 @@ impl Checker<'_> {
         let plugins = self.plugins(file.plugin);
         let server = self.server(file.server.unwrap_or_default());
         let auth = file.auth.unwrap_or_default();
-        let (auth, hosted) = self.access(auth, file.hosted, &server.listen);
+        let addresses: Vec<_> = server.addresses().collect();
+        let (auth, hosted) = self.access(auth, file.hosted, &addresses);
         Config {
             server,
             storage: self.storage(file.storage.unwrap_or_default()),

@@ -41,8 +41,15 @@ impl Config {
 // Struct literals without `..`: a key that is added to the schema must be added here.
 
 fn server(server: &Server) -> ServerTable {
+    let tls = server.tls.as_ref();
+    let ca = tls.and_then(|tls| tls.client_ca_file.clone());
     ServerTable {
         listen: texts(server.listen.iter().copied()),
+        tls_listen: tls.and_then(|tls| texts(tls.listen.iter().copied())),
+        tls_certificate: tls.and_then(|tls| value(tls.certificate.clone())),
+        tls_key: tls.and_then(|tls| value(tls.key.clone())),
+        client_certificate: ca.as_ref().and(tls).and_then(|tls| text(tls.client_certificate)),
+        client_ca_file: ca.and_then(value),
         admin: text(AdminAddress(server.admin)),
         admin_public: value(server.admin_public),
         workers: count(server.workers),

@@ -41,9 +41,14 @@ impl Config {
         listen: Vec<SocketAddr>,
         data: Option<PathBuf>,
     ) -> Result<(), ConfigError> {
-        let taken = |admin: &SocketAddr| admin.port() != 0 && listen.contains(admin);
-        if let Some(admin) = self.server.admin.filter(taken) {
-            return Err(ConfigError::ListenIsAdmin { admin });
+        let taken = |address: &&SocketAddr| address.port() != 0 && listen.contains(*address);
+        let tls = self.server.tls.iter().flat_map(|tls| &tls.listen);
+        let others = [
+            ("server.admin", self.server.admin.iter().find(taken)),
+            ("server.tls_listen", tls.clone().find(taken)),
+        ];
+        if let Some((key, &address)) = others.iter().find_map(|(key, at)| Some((*key, (*at)?))) {
+            return Err(ConfigError::ListenIsTaken { address, key });
         }
         let public = listen.iter().find(|address| !address.ip().is_loopback());
         if let (Some(address), true) = (public, self.is_open_by_oversight()) {

@@ -14,14 +14,16 @@ pub enum ConfigError {
         /// What the operating system answered.
         source: std::io::Error,
     },
-    /// `--listen` names the address of the admin listener.
+    /// `--listen` names an address that the configuration gives to something else.
     #[error(
-        "--listen {admin}: expected an address of its own, found the one of server.admin; choose \
-         another port, or move the admin listener in a configuration (--config FILE)"
+        "--listen {address}: expected an address of its own, found the one of {key}; choose \
+         another port, or move {key} in a configuration (--config FILE)"
     )]
-    ListenIsAdmin {
+    ListenIsTaken {
         /// The address that both want.
-        admin: std::net::SocketAddr,
+        address: std::net::SocketAddr,
+        /// The key that has it.
+        key: &'static str,
     },
     /// `--listen` names an address off loopback, and everyone may write there.
     #[error(

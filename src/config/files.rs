@@ -76,9 +76,20 @@ pub(super) fn program(path: &Path) -> Result<(), Refusal> {
 /// # Errors
 /// What was expected and found, and the way out, in one sentence.
 pub fn check_program(path: &Path) -> Result<(), String> {
-    program(path).map_err(|Refusal { expected, found, remedy }| {
-        format!("expected {expected}, found {found}; {remedy}").trim_end_matches("; ").to_owned()
-    })
+    program(path).map_err(sentence)
+}
+
+/// Whether a configured secret file may still be read: there, and closed to others.
+///
+/// # Errors
+/// What was expected and found, and the way out, in one sentence.
+pub fn check_secret(path: &Path) -> Result<(), String> {
+    secret(path).map_err(sentence)
+}
+
+fn sentence(refusal: Refusal) -> String {
+    let Refusal { expected, found, remedy } = refusal;
+    format!("expected {expected}, found {found}; {remedy}").trim_end_matches("; ").to_owned()
 }
 
 /// The permission bits. Asked of the opened file, not of the name: no race between the two.

@@ -8,7 +8,8 @@
 //! May import: `oci`, `limits`, serde/toml, and the pattern matcher that plugins have, so that a
 //! pattern means the same wherever it stands. Reading the file and the permissions of the
 //! secret files and programs it names ([`Config::load`]) is the only I/O, done before any worker
-//! starts; [`check_program`] looks at a program again before it is run.
+//! starts; [`check_program`] and [`check_secret`] look at one again
+//! before it is used.
 //!
 //! **Invariant:** a `Config` exists only if every check passed; nothing checks it again later.
 //! **Invariant:** a refused file is answered with all its problems, each naming file, line,
@@ -39,10 +40,10 @@ mod tests;
 pub use access::{Auth, HostedRule, MissingReferences, Subject, TokenAuth};
 pub use endpoint_url::EndpointUrl;
 pub use error::{ConfigError, Problem};
-pub use files::check_program;
+pub use files::{check_program, check_secret};
 pub use model::{
-    AccessTarget, ColdRanges, Config, CredentialConfig, Driver, Log, LogFormat, LogLevel,
-    PluginConfig, Pool, Routing, Server, Storage, UpstreamConfig,
+    AccessTarget, ClientCertificate, ColdRanges, Config, CredentialConfig, Driver, Log, LogFormat,
+    LogLevel, PluginConfig, Pool, Routing, Server, ServerTls, Storage, UpstreamConfig,
 };
 pub use proxy::ProxyConfig;
 pub use units::{format_duration, format_size, parse_duration, parse_size};

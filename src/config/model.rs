@@ -36,8 +36,10 @@ pub struct Config {
 /// `[server]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Never empty.
+    /// Plain HTTP; empty only where there are addresses in `tls`.
     pub listen: Vec<SocketAddr>,
+    /// `None` without `tls_listen`.
+    pub tls: Option<ServerTls>,
     /// `None` when the file says `admin = "off"`.
     pub admin: Option<SocketAddr>,
     /// The operator's word that an admin address off loopback is meant.
@@ -54,6 +56,30 @@ pub struct Server {
     pub head_timeout: Duration,
     /// How long a kept-alive connection may stay silent.
     pub idle_timeout: Duration,
+}
+
+/// `[server]`: TLS to clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTls {
+    /// Never empty; none of them is in [`Server::listen`].
+    pub listen: Vec<SocketAddr>,
+    /// The chain that is shown (PEM), the server's own certificate first.
+    pub certificate: PathBuf,
+    /// Its private key (PEM).
+    pub key: PathBuf,
+    /// Authorities (PEM) of client certificates; without it none is asked for.
+    pub client_ca_file: Option<PathBuf>,
+    /// What a client without a certificate gets.
+    pub client_certificate: ClientCertificate,
+}
+
+/// Whether clients must show a certificate, where they are asked for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// One that is shown is verified.
+    Optional,
+    /// No connection without one.
+    Required,
 }
 
 /// How workers talk to the kernel.
@@ -289,6 +315,14 @@ impl Config {
     }
 }
 
+impl Server {
+    /// All addresses of the registry, plain and TLS.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let tls = self.tls.iter().flat_map(|tls| &tls.listen);
+        self.listen.iter().chain(tls).copied()
+    }
+}
+
 impl UpstreamConfig {
     /// Whether a secret of ours is sent to this upstream.
     pub fn has_credentials(&self) -> bool {
@@ -318,6 +352,16 @@ impl ColdRanges {
         match self {
             ColdRanges::Verified => "verified",
             ColdRanges::Unverified => "unverified",
+        }
+    }
+}
+
+impl ClientCertificate {
+    /// The word for it in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ClientCertificate::Optional => "optional",
+            ClientCertificate::Required => "required",
         }
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::access::{MissingReferences, Subject};
-use super::model::{AccessTarget, ColdRanges, Driver, LogFormat, LogLevel};
+use super::model::{AccessTarget, ClientCertificate, ColdRanges, Driver, LogFormat, LogLevel};
 use super::text::{AdminAddress, As, Interval, RealmHost, Size};
 use super::{EndpointUrl, ProxyConfig};
 use crate::oci::Namespace;
@@ -40,6 +40,11 @@ pub(super) struct File {
 #[serde(deny_unknown_fields)]
 pub(super) struct ServerTable {
     pub listen: Values<As<SocketAddr>>,
+    pub tls_listen: Values<As<SocketAddr>>,
+    pub tls_certificate: Value<PathBuf>,
+    pub tls_key: Value<PathBuf>,
+    pub client_ca_file: Value<PathBuf>,
+    pub client_certificate: Value<As<ClientCertificate>>,
     pub admin: Value<As<AdminAddress>>,
     pub admin_public: Value<bool>,
     pub workers: Value<u64>,

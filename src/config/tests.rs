@@ -160,7 +160,7 @@ fn problems_name_place_key_expectation_finding_and_remedy() {
     let cases = [
         (
             "[server]\nlisten = [\"127.0.0.1:5000\"]\n  lissten = 1",
-            "t.toml:3:3: key `server.lissten`: expected one of the keys listen, admin, ",
+            "t.toml:3:3: key `server.lissten`: expected one of the keys listen, tls_listen, ",
             "found `lissten`; did you mean `listen`?",
         ),
         (
@@ -469,6 +469,13 @@ fn full() -> Config {
          max_tags = 1\nkeep_last = 1\nkeep_newer = \"1d\"",
     );
     config.auth.htpasswd_file = Some("/h".into());
+    config.server.tls = Some(ServerTls {
+        listen: vec!["127.0.0.1:5443".parse().unwrap()],
+        certificate: "/f".into(),
+        key: "/f".into(),
+        client_ca_file: Some("/f".into()),
+        client_certificate: ClientCertificate::Optional,
+    });
     config.plugins[0].sha256 = Some("0".repeat(64));
     config.storage.pools[0].max_size = Some(1 << 40);
     let upstream = &mut config.upstreams[0];

@@ -13,7 +13,7 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::access::{MissingReferences, Subject};
-use super::model::{AccessTarget, ColdRanges, Driver, LogFormat, LogLevel};
+use super::model::{AccessTarget, ClientCertificate, ColdRanges, Driver, LogFormat, LogLevel};
 use super::{EndpointUrl, parse, units};
 use crate::oci::Namespace;
 
@@ -283,6 +283,19 @@ impl Text for Subject {
                                   control character"
             )),
         }
+    }
+
+    fn write(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+impl Text for ClientCertificate {
+    const EXPECTED: &'static str = "\"optional\" or \"required\"";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let all = [ClientCertificate::Optional, ClientCertificate::Required];
+        one_of(text, &all, |asked| asked.as_str())
     }
 
     fn write(&self) -> String {

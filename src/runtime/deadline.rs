@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::net::TcpStream;
+use super::client::ClientStream;
 use super::{sleep, spawn};
 
 /// How often deadlines are looked at.
@@ -30,11 +30,15 @@ struct State {
     watch: Cell<Watch>,
     idle: Cell<bool>,
     expired: Cell<bool>,
+    /// The number of its handshake, while there is one.
+    handshake: Cell<Option<u64>>,
 }
 
 thread_local! {
     static SLOTS: RefCell<Vec<Option<Rc<State>>>> = const { RefCell::new(Vec::new()) };
     static FREE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    /// Handshakes begun, and under way.
+    static HANDSHAKES: Cell<(u64, usize)> = const { Cell::new((0, 0)) };
 }
 
 /// The deadline of one connection; deregisters itself when dropped. Must be dropped before the
@@ -46,13 +50,14 @@ pub struct Deadline {
 
 impl Deadline {
     /// Watches `stream` on the current worker; nothing is due yet.
-    pub fn watch(stream: &TcpStream) -> Self {
+    pub fn watch(stream: &ClientStream) -> Self {
         let state = Rc::new(State {
-            fd: stream.borrow().as_raw_fd(),
+            fd: stream.socket().borrow().as_raw_fd(),
             due: Cell::new(None),
             watch: Cell::new(Watch::Read),
             idle: Cell::new(false),
             expired: Cell::new(false),
+            handshake: Cell::new(None),
         });
         let slot = SLOTS.with(|slots| {
             let mut slots = slots.borrow_mut();
@@ -95,10 +100,44 @@ impl Deadline {
         self.state.due.set(None);
     }
 
+    /// Counts as a handshake until the returned value is dropped. When more than `max` are under way
+    /// on this worker, the one that began first is ended: whoever lets handshakes hang must not keep
+    /// others out, and one that goes on is over in two round trips.
+    pub fn handshake(&self, max: usize) -> Handshake {
+        let (number, count) = HANDSHAKES.get();
+        HANDSHAKES.set((number + 1, count + 1));
+        self.state.handshake.set(Some(number));
+        if count >= max {
+            end_first_handshake();
+        }
+        Handshake(self.state.clone())
+    }
+
     /// Whether the sweep ended this connection's wait.
     pub fn expired(&self) -> bool {
         self.state.expired.get()
     }
+}
+
+/// A handshake under way.
+pub struct Handshake(Rc<State>);
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.handshake.set(None);
+        let (number, count) = HANDSHAKES.get();
+        HANDSHAKES.set((number, count.saturating_sub(1)));
+    }
+}
+
+fn end_first_handshake() {
+    SLOTS.with_borrow(|slots| {
+        let under_way = slots.iter().flatten();
+        let first = under_way.filter(|state| state.handshake.get().is_some());
+        if let Some(state) = first.min_by_key(|state| state.handshake.get()) {
+            state.end();
+        }
+    });
 }
 
 impl Drop for Deadline {

@@ -17,6 +17,7 @@
 //! [`deadline`]), which completes whatever is in flight, so no read is ever abandoned half-way.
 
 mod blocking;
+mod client;
 pub mod clock;
 pub mod deadline;
 mod file;
@@ -25,18 +26,24 @@ mod net;
 mod service;
 mod single_flight;
 mod task;
+mod tls;
 mod worker;
 
 pub use blocking::{
     BlockingError, BlockingPool, blocking, blocking_alone, blocking_long, blocking_names,
     blocking_passwords,
 };
+pub use client::ClientStream;
 pub use file::File;
 pub use mailbox::{WorkerGone, Workers};
 pub use net::{PollStream, TcpListener, TcpStream, connect, probe_address};
 pub use service::{ended_services, start_service};
 pub use single_flight::{FlightError, SingleFlight};
 pub use task::{Elapsed, catch_panic, panic_count, sleep, spawn, timeout};
+pub use tls::{
+    ClientCertificates, HandshakeError, HandshakeFailure, Handshaken, TLS_PIECE_BYTES_MAX,
+    TlsFileError, TlsFiles, TlsServing,
+};
 pub use worker::{
     Driver, StartError, WorkerContext, driver_for, raise_descriptor_limit, start, worker_id,
 };

@@ -45,7 +45,8 @@ fn a_read_waits_on_a_non_blocking_socket_and_the_sweep_ends_it() {
             async move {
                 let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
-                let (mut stream, _) = listener.accept().await.unwrap();
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut stream = ClientStream::plain(stream);
                 let deadline = Deadline::watch(&stream);
                 deadline.read_by(Instant::now() + Duration::from_secs(5), false);
                 let (read, buffer) = stream.read_more(Vec::with_capacity(64)).await;

@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::connection::Handler;
-use super::state::WorkerState;
+use super::state::{Listener, WorkerState};
 use super::{admin, connection};
 use crate::api::{Answer, Peer};
 use crate::http::RequestHead;
-use crate::runtime::{TcpListener, TcpStream, sleep, spawn};
+use crate::runtime::{ClientStream, TcpStream, sleep, spawn};
 use crate::transfer::Inlet;
 
 /// First pause after a failed accept; doubles up to [`PAUSE_MAX`]. On io_uring a failing accept
@@ -30,13 +30,13 @@ pub(super) enum Service {
 }
 
 /// Accepts until the listener is stopped.
-pub(super) async fn run(worker: Rc<WorkerState>, listener: Rc<TcpListener>, service: Service) {
+pub(super) async fn run(worker: Rc<WorkerState>, listener: Listener) {
     let mut pause = PAUSE;
     loop {
-        match listener.accept().await {
+        match listener.socket.accept().await {
             Ok((stream, peer)) => {
                 pause = PAUSE;
-                admit(&worker, stream, peer, service);
+                admit(&worker, stream, peer, &listener);
             }
             Err(_) if worker.serving.lifecycle.is_draining() => {
                 return;
@@ -54,17 +54,18 @@ pub(super) async fn run(worker: Rc<WorkerState>, listener: Rc<TcpListener>, serv
 
 /// Takes the connections that were waiting when the drain began.
 pub(super) fn take_waiting(worker: &Rc<WorkerState>) {
-    for (service, listener) in worker.listeners.borrow().iter() {
-        if *service == Service::Admin {
+    for listener in worker.listeners.borrow().iter() {
+        if listener.service == Service::Admin {
             continue;
         }
-        while let Ok(Some((stream, peer))) = listener.accept_waiting() {
-            admit(worker, stream, peer, Service::Registry);
+        while let Ok(Some((stream, peer))) = listener.socket.accept_waiting() {
+            admit(worker, stream, peer, listener);
         }
     }
 }
 
-fn admit(worker: &Rc<WorkerState>, stream: TcpStream, peer: SocketAddr, service: Service) {
+fn admit(worker: &Rc<WorkerState>, socket: TcpStream, peer: SocketAddr, listener: &Listener) {
+    let service = listener.service;
     let open = Open::new(worker.clone(), service);
     let (count, max) = open.count_and_max();
     if count > max.saturating_mul(2) {
@@ -73,6 +74,17 @@ fn admit(worker: &Rc<WorkerState>, stream: TcpStream, peer: SocketAddr, service:
         return;
     }
     let over = (count > max).then_some(max);
+    let stream = match worker.serving.tls.as_ref().filter(|_| listener.is_tls) {
+        None => ClientStream::plain(socket),
+        Some(tls) => match ClientStream::tls(socket, &tls.current()) {
+            Ok(stream) => stream,
+            Err(error) => {
+                worker.serving.counters.accept_error();
+                tracing::warn!(worker = worker.serving.worker, %error, "no TLS session");
+                return;
+            }
+        },
+    };
     spawn(async move {
         let worker = &*open.worker;
         match service {

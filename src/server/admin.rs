@@ -64,7 +64,11 @@ fn ready(worker: &WorkerState) -> Answer {
         failed.iter().partition(|failed| failed.is_everywhere);
     reasons.extend(everywhere.iter().map(|failed| failed.text.as_str()));
     let warning = |failed: &&plugins::Failed| format!("warning: {}\n", failed.text);
-    let warnings: String = warnings.iter().map(warning).collect();
+    let mut warnings: String = warnings.iter().map(warning).collect();
+    for text in worker.serving.tls.iter().flat_map(|tls| tls.warnings()) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(warnings, "warning: {text}");
+    }
     if reasons.is_empty() {
         return Answer::new(200, facts).memory(TEXT, format!("ready\n{warnings}"));
     }

@@ -10,7 +10,7 @@ use crate::http::{BodyFraming, ChunkedDecoder, HeadError, Parsed, RequestHead, S
 use crate::limits::{DRAIN_BYTES_MAX, HEAD_BYTES_MAX, REQUESTS_PER_CONNECTION_MAX};
 use crate::oci::ErrorCode;
 use crate::runtime::deadline::Deadline;
-use crate::runtime::{TcpStream, catch_panic, clock};
+use crate::runtime::{ClientStream, HandshakeError, catch_panic, clock};
 use crate::telemetry::RouteKind;
 use crate::transfer::Inlet;
 
@@ -46,7 +46,7 @@ enum Arrival {
 struct Connection<'a> {
     serving: &'a Serving,
     deadline: Deadline,
-    stream: TcpStream,
+    stream: ClientStream,
     peer: Peer,
     /// What was read and not used yet: pipelined requests stay here.
     buffer: Vec<u8>,
@@ -57,7 +57,7 @@ struct Connection<'a> {
 pub(super) async fn serve<H: Handler>(
     serving: &Serving,
     handler: &H,
-    stream: TcpStream,
+    stream: ClientStream,
     peer: SocketAddr,
     over: Option<usize>,
 ) {
@@ -70,6 +70,11 @@ pub(super) async fn serve<H: Handler>(
         peer: Peer { address: peer.ip(), is_tls: false, certificate: None },
         buffer: Vec::with_capacity(HEAD_BYTES_FIRST),
     };
+    match connection.secure().await {
+        Secured::Yes => {}
+        Secured::Refused => return connection.linger().await,
+        Secured::Gone => return,
+    }
     if let Some(max) = over {
         let refusal = Refusal::new(
             503,
@@ -84,10 +89,50 @@ pub(super) async fn serve<H: Handler>(
     connection.linger().await;
 }
 
+/// How it went to make a connection what its port says.
+enum Secured {
+    Yes,
+    /// The client has been told why not.
+    Refused,
+    /// There is nobody to tell.
+    Gone,
+}
+
 /// The client has gone, or takes nothing any more.
 struct Gone;
 
 impl Connection<'_> {
+    /// Runs the TLS handshake, on a port for TLS.
+    async fn secure(&mut self) -> Secured {
+        let Some(tls) = self.serving.tls.as_ref().filter(|_| self.stream.is_tls()) else {
+            return Secured::Yes;
+        };
+        let limits = &self.serving.limits;
+        let outcome = {
+            // The other half of the connections is for those that have done theirs.
+            let _turn = self.deadline.handshake(limits.connections_max.div_ceil(2));
+            self.stream.handshake(&self.deadline, limits.head_timeout).await
+        };
+        tls.count(&outcome);
+        match outcome {
+            Ok(_) => {
+                self.peer.is_tls = true;
+                self.peer.certificate = self.stream.peer_certificate();
+                Secured::Yes
+            }
+            Err(HandshakeError::PlainHttp) => {
+                let message = "this port speaks HTTPS; use https:// here";
+                self.refuse(Refusal::new(400, ErrorCode::Unsupported, message)).await;
+                Secured::Refused
+            }
+            Err(HandshakeError::Refused(error)) => {
+                tracing::debug!(client = %self.peer.address, %error, "no TLS session");
+                Secured::Refused
+            }
+            Err(HandshakeError::Gone | HandshakeError::TimedOut) => Secured::Gone,
+        }
+    }
+
     async fn requests<H: Handler>(&mut self, handler: &H) -> Result<(), Gone> {
         for served in 1..=REQUESTS_PER_CONNECTION_MAX {
             match self.next_request(served == 1).await {
@@ -125,7 +170,7 @@ impl Connection<'_> {
             self.deadline.read_by(clock::now() + limits.head_timeout, is_first);
         }
         loop {
-            if crate::http::looks_like_tls(&self.buffer) {
+            if !self.stream.is_tls() && crate::http::looks_like_tls(&self.buffer) {
                 return Arrival::Tls;
             }
             match RequestHead::parse(&self.buffer) {
@@ -197,7 +242,11 @@ impl Connection<'_> {
         match sent {
             Sent::Whole if stays && unread == Unread::Nothing => Ok(true),
             Sent::Whole if stays => Ok(self.drain_body(head.body).await),
-            Sent::Whole | Sent::CutShort => Ok(false),
+            Sent::Whole => Ok(false),
+            Sent::CutShort => {
+                self.stream.cut_short();
+                Ok(false)
+            }
             Sent::ClientGone => Err(Gone),
         }
     }
@@ -274,8 +323,12 @@ impl Connection<'_> {
         self.deadline.read_by(clock::now() + LINGER, true);
         let mut read = 0;
         while read < LINGER_BYTES_MAX {
-            self.buffer.clear();
-            match self.read_more(HEAD_BYTES_MAX).await {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            buffer.clear();
+            buffer.reserve(HEAD_BYTES_FIRST);
+            let (result, buffer) = self.stream.read_away(buffer).await;
+            self.buffer = buffer;
+            match result {
                 Ok(n @ 1..) => read += n,
                 Ok(0) | Err(_) => return,
             }

@@ -8,7 +8,7 @@ use super::super::state::ConnectionLimits;
 use super::*;
 use crate::config::AccessTarget;
 use crate::runtime::tests::{DRIVERS, on_workers};
-use crate::runtime::{Driver, TcpListener};
+use crate::runtime::{ClientStream, Driver, TcpListener};
 use crate::telemetry::{AccessLog, Metrics, RequestIds};
 
 /// Panics at `/panic`, reads a body at `/body` and three bytes of one at `/some`, and answers with
@@ -54,6 +54,7 @@ fn serving(lifecycle: &Arc<Lifecycle>) -> Serving {
         access_log: AccessLog::start(&AccessTarget::Off).unwrap(),
         request_ids: RequestIds::new(0),
         date: std::cell::RefCell::default(),
+        tls: None,
     }
 }
 
@@ -86,7 +87,7 @@ fn exchange(driver: Driver, sent: &[&[u8]]) -> Vec<String> {
             let serving = serving(&Arc::default());
             for _ in 0..count {
                 let (stream, peer) = listener.accept().await.unwrap();
-                serve(&serving, &Echo, stream, peer, None).await;
+                serve(&serving, &Echo, ClientStream::plain(stream), peer, None).await;
             }
         }
     });

@@ -7,6 +7,7 @@
 //! connection  keep-alive loop: head → answer → body → next, with every bound on the way
 //! send        an answer becomes bytes on the socket, or is cut short by FIN
 //! admin       /healthz /readyz /metrics /explain /reload
+//! certificates what TLS clients are shown, read anew when the files change
 //! reload      another configuration, or a plugin's successor, while serving
 //! change_over each worker takes something new; what was before ends on a thread of its own
 //! maintenance /verify /gc: a thread that looks after the store; `stopped`: without a server
@@ -25,6 +26,7 @@
 
 mod accept;
 mod admin;
+mod certificates;
 mod change_over;
 mod connection;
 mod drain;
@@ -46,6 +48,7 @@ mod state;
 mod stopped;
 mod store_metrics;
 
+pub use certificates::{CertificateError, check_certificates};
 pub use maintenance_runs::{RunState, RunStatus};
 pub use reload::ReadConfig;
 pub use start::{ServeError, serve};

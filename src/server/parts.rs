@@ -8,16 +8,17 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::accept::{self, Service};
+use super::certificates::Certificates;
 use super::lifecycle::Lifecycle;
 use super::maintenance::Maintenance;
 use super::observer::UpstreamCounters;
 use super::reload::Reloader;
 use super::start::ServeError;
-use super::state::{ConnectionLimits, Serving, WorkerState};
+use super::state::{ConnectionLimits, Listener, Serving, WorkerState};
 use crate::api::{Api, Rules};
 use crate::auth::Authenticator;
 use crate::catalog::Catalog;
-use crate::config::Config;
+use crate::config::{Config, Server};
 use crate::index::Index;
 use crate::limits;
 use crate::oci::{Digest, Namespace};
@@ -54,9 +55,37 @@ pub(super) struct Parts {
     pub(super) reloader: Arc<OnceLock<Arc<Reloader>>>,
     pub(super) plugins: ChainObserver,
     pub(super) chains: Mutex<Vec<Option<WorkerChain>>>,
-    pub(super) listen: Vec<SocketAddr>,
-    pub(super) admin: Option<SocketAddr>,
+    pub(super) addresses: Addresses,
+    pub(super) tls: Option<Arc<Certificates>>,
     pub(super) worker_count: usize,
+}
+
+/// Where the workers listen, with the ports that 0 became.
+#[derive(Clone, Debug)]
+pub(super) struct Addresses {
+    listen: Vec<SocketAddr>,
+    tls: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// Finds out that nobody else listens there (workers share an address among themselves, so they
+    /// would share it with a stranger too), and which ports 0 became. Binds without listening: a
+    /// client that connected to a listener of ours that goes away again would be reset.
+    ///
+    /// # Errors
+    /// Somebody does, or an address is not ours.
+    pub(super) fn reserve(server: &Server) -> Result<Self, ServeError> {
+        let reserve = |&address: &SocketAddr| {
+            runtime::probe_address(address).map_err(|source| ServeError::Listen { address, source })
+        };
+        let tls = server.tls.iter().flat_map(|tls| &tls.listen);
+        Ok(Self {
+            listen: server.listen.iter().map(reserve).collect::<Result<_, _>>()?,
+            tls: tls.map(reserve).collect::<Result<_, _>>()?,
+            admin: server.admin.as_ref().map(reserve).transpose()?,
+        })
+    }
 }
 
 impl Parts {
@@ -133,6 +162,7 @@ impl Parts {
                 access_log: self.access_log.clone(),
                 request_ids: RequestIds::new(*worker),
                 date: RefCell::default(),
+                tls: self.tls.clone(),
             },
         }
         .install();
@@ -140,11 +170,14 @@ impl Parts {
         state.api.registry().set_placer(Box::new(move |request| {
             placer.upgrade().map(|state| state.api.place_stored(request)).unwrap_or_default()
         }));
-        for &address in &self.listen {
-            listen(&state, address, Service::Registry)?;
+        for &address in &self.addresses.listen {
+            listen(&state, address, Service::Registry, false)?;
         }
-        if let Some(address) = self.admin.filter(|_| *worker == 0) {
-            listen(&state, address, Service::Admin)?;
+        for &address in &self.addresses.tls {
+            listen(&state, address, Service::Registry, true)?;
+        }
+        if let Some(address) = self.addresses.admin.filter(|_| *worker == 0) {
+            listen(&state, address, Service::Admin, false)?;
         }
         Ok(())
     }
@@ -154,11 +187,13 @@ fn listen(
     state: &Rc<WorkerState>,
     address: SocketAddr,
     service: Service,
+    is_tls: bool,
 ) -> Result<(), ServeError> {
-    let listener = TcpListener::bind(address)
+    let socket = TcpListener::bind(address)
         .map(Rc::new)
         .map_err(|source| ServeError::Listen { address, source })?;
-    state.listeners.borrow_mut().push((service, listener.clone()));
-    runtime::spawn(accept::run(state.clone(), listener, service));
+    let listener = Listener { service, is_tls, socket };
+    state.listeners.borrow_mut().push(listener.clone());
+    runtime::spawn(accept::run(state.clone(), listener));
     Ok(())
 }

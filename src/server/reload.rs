@@ -21,12 +21,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::certificates::{CertificateError, Certificates};
 use super::change_over::{Ending, change_over};
 use super::observer::UpstreamCounters;
 use super::start::ServeError;
 use crate::api::Rules;
 use crate::auth::{AuthFilesError, Authenticator};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Server, ServerTls};
 use crate::plugin::{Chain, PluginError};
 use crate::registry::Shared;
 use crate::runtime::{Workers, clock};
@@ -43,13 +44,15 @@ pub(super) enum ReloadError {
     Config(#[from] ConfigError),
     #[error(
         "{tables} changed, and only a restart takes that up; [routing], [auth], [[hosted]], \
-         [[upstream]] and [[plugin]] can be reloaded"
+         [[upstream]], [[plugin]] and the files of tls_certificate, tls_key and client_ca_file can be reloaded"
     )]
     NeedsRestart { tables: String },
     #[error(transparent)]
     Auth(#[from] AuthFilesError),
     #[error(transparent)]
     Upstreams(#[from] UpstreamSetError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     #[error(transparent)]
     Plugin(#[from] PluginError),
     #[error(
@@ -78,6 +81,7 @@ pub(super) struct ReloadParts {
     pub(super) metrics: Arc<Metrics>,
     pub(super) lasting: Lasting,
     pub(super) authenticator: Arc<Authenticator>,
+    pub(super) tls: Option<Arc<Certificates>>,
 }
 
 struct Live {
@@ -179,12 +183,16 @@ impl Reloader {
         let endpoints: Vec<Arc<str>> = upstreams.endpoint_names().cloned().collect();
         let upstreams = Arc::new(upstreams.keeping(&live.upstreams));
         let chain = Arc::new(live.chain.successor(&config)?);
-        let ReloadParts { workers, registry, metrics, lasting, authenticator } = &self.parts;
+        let ReloadParts { workers, registry, metrics, lasting, authenticator, tls } = &self.parts;
         let logins = authenticator.prepare(&config.auth)?;
+        let certificate = config.server.tls.as_ref().map(Certificates::prepare).transpose()?;
         let chains = (0..workers.count())
             .map(|worker| chain.start_worker(worker))
             .collect::<Result<Vec<_>, _>>()?;
         // From here on nothing can fail.
+        if let (Some(tls), Some(certificate)) = (tls, certificate) {
+            tls.take_up(certificate);
+        }
         let left_out = metrics.add_namespaces(config.namespaces().cloned());
         if !left_out.is_empty() {
             tracing::warn!(?left_out, "these upstreams are counted after a restart only");
@@ -306,10 +314,19 @@ impl Schedule {
     }
 }
 
+/// `after`, with the certificate's files of `before`: others are taken up.
+fn without_certificate(before: &Server, after: &Server) -> Server {
+    let mut server = after.clone();
+    if let (Some(before), Some(after)) = (&before.tls, &mut server.tls) {
+        *after = ServerTls { listen: std::mem::take(&mut after.listen), ..before.clone() };
+    }
+    server
+}
+
 /// The tables that only a restart takes up must be as they were.
 fn expect_reloadable(before: &Config, after: &Config) -> Result<(), ReloadError> {
     let changed = [
-        ("[server]", before.server != after.server),
+        ("[server]", before.server != without_certificate(&before.server, &after.server)),
         ("[storage]", before.storage != after.storage),
         ("[log]", before.log != after.log),
     ];

@@ -11,7 +11,7 @@ use crate::http::{RequestHead, ResponseHead, Version};
 use crate::limits::HOLD_BACK_BYTES;
 use crate::registry::{Fill, Passing, PullError, SparseReader, Tail};
 use crate::runtime::deadline::Deadline;
-use crate::runtime::{TcpStream, clock};
+use crate::runtime::{ClientStream, clock};
 use crate::telemetry::AccessEntry;
 use crate::transfer::Outlet;
 
@@ -54,7 +54,7 @@ impl Exchange<'_> {
     pub(super) async fn send(
         &mut self,
         answer: Answer,
-        stream: &mut TcpStream,
+        stream: &mut ClientStream,
         deadline: &Deadline,
         stays: bool,
     ) -> Sent {
@@ -73,6 +73,7 @@ impl Exchange<'_> {
         });
         let sent = sent.await;
         let body_bytes = outlet.sent().saturating_sub(head_length);
+        self.serving.counters.copied(outlet.copied());
         if self.is_recorded {
             self.record(answer, body_bytes, first_byte);
         }
@@ -121,7 +122,7 @@ impl Exchange<'_> {
 pub(super) async fn without_request(
     serving: &Serving,
     answer: Answer,
-    stream: &mut TcpStream,
+    stream: &mut ClientStream,
     deadline: &Deadline,
 ) {
     let mut outlet = Outlet::new(stream, deadline, serving.limits.stall_timeout);

@@ -4,18 +4,20 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::accept::Service;
+use super::certificates::{CertificateError, Certificates};
 use super::drain::{on_all_workers, wait_and_drain};
 use super::lasting;
 use super::lifecycle::Lifecycle;
 use super::logins::attach_logins;
 use super::maintenance::Maintenance;
 use super::open_store::open_store;
-use super::parts::Parts;
+use super::parts::{Addresses, Parts};
 use super::plugins::attach_plugins;
 use super::reload::{ReadConfig, ReloadParts, Reloader};
 use super::store_metrics;
@@ -56,6 +58,9 @@ pub enum ServeError {
     /// The upstreams' secrets or certificates.
     #[error(transparent)]
     Upstreams(#[from] UpstreamSetError),
+    /// The certificate that clients are shown.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The workers.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -105,13 +110,13 @@ pub fn serve(
     let worker_count = worker_count(&config);
     let driver = choose_driver(&config)?;
     raise_descriptor_limit(&config, worker_count);
-    let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
-        .map_err(|source| ServeError::System { what: "signal handlers", source })?;
+    let signals = signals()?;
     let upstreams = Arc::new(UpstreamSet::build(&config)?);
     let chain = Chain::load(&config)?;
     let authenticator = Authenticator::start(&config.auth)?;
     let access_log = AccessLog::start(&config.log.access)?;
     let metrics = make_metrics(&config, worker_count, driver, &access_log, log_dropped);
+    let tls = Certificates::start(&config.server, &metrics)?;
     let opened = open_store(&config)?;
     store_metrics::attach(&metrics, &opened);
     let (store, catalog) = (opened.store.clone(), opened.catalog.clone());
@@ -119,17 +124,17 @@ pub fn serve(
     store_metrics::count_maintenance(&metrics, &maintenance);
     let (keeper, lasting) = lasting::Keeper::start(&store, &metrics)?;
     let lifecycle = Arc::<Lifecycle>::default();
-    let chains = (0..worker_count)
-        .map(|worker| chain.start_worker(worker).map(Some))
-        .collect::<Result<Vec<_>, _>>()?;
+    let chains = (0..worker_count).map(|worker| chain.start_worker(worker).map(Some));
+    let chains = chains.collect::<Result<Vec<_>, _>>()?;
     let reloader = Arc::<OnceLock<Arc<Reloader>>>::default();
     attach_plugins(&metrics, chain.observer());
     attach_logins(&metrics, &authenticator);
+    let addresses = Addresses::reserve(&config.server)?;
     let parts = Parts {
         reloader: reloader.clone(),
         plugins: chain.observer(),
-        listen: config.server.listen.iter().map(|a| reserve(*a)).collect::<Result<_, _>>()?,
-        admin: config.server.admin.map(reserve).transpose()?,
+        addresses: addresses.clone(),
+        tls: tls.clone(),
         config: config.clone(),
         authenticator: authenticator.clone(),
         rules: Rules::new(config.clone()),
@@ -153,14 +158,14 @@ pub fn serve(
         chains: Mutex::new(chains),
         worker_count,
     };
-    let (listen, admin) = (parts.listen.clone(), parts.admin);
     let (workers, registry) = start_workers(parts, driver)?;
-    let parts = ReloadParts { workers: workers.clone(), registry, metrics, lasting, authenticator };
+    let workers_too = workers.clone();
+    let parts =
+        ReloadParts { workers: workers_too, registry, metrics, lasting, authenticator, tls };
     let running = Reloader::start(read, (config.clone(), upstreams, chain), parts)?;
     let reloader = reloader.get_or_init(|| running);
     lifecycle.set_serving();
-    tracing::info!(listen = ?listen, admin = ?admin, workers = worker_count,
-        driver = driver.as_str(), start_ms = started.elapsed().as_millis(), "serving");
+    log_serving(&addresses, worker_count, driver, started);
     let drained = wait_and_drain(&config, signals, &workers, &lifecycle, reloader);
     // The admin side has answered during the drain; now it ends too.
     on_all_workers(&workers, |state| state.stop_listening(Service::Admin));
@@ -169,6 +174,16 @@ pub fn serve(
     leave_store(store, &catalog, opened.catalog_thread);
     access_log.flush(Duration::from_secs(2));
     drained
+}
+
+fn log_serving(addresses: &Addresses, workers: usize, driver: Driver, started: Instant) {
+    let start_ms = started.elapsed().as_millis();
+    tracing::info!(?addresses, workers, driver = driver.as_str(), start_ms, "serving");
+}
+
+fn signals() -> Result<Signals, ServeError> {
+    Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|source| ServeError::System { what: "signal handlers", source })
 }
 
 fn end_maintenance(maintenance: &Maintenance, thread: JoinHandle<()>) {
@@ -295,13 +310,6 @@ fn worker_count(config: &Config) -> usize {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         count => count,
     }
-}
-
-/// Finds out that nobody else listens there (workers share the address among themselves, so they
-/// would share it with a stranger too), and which port 0 became. Binds without listening: a client
-/// that connected to a listener of ours that goes away again would be reset.
-fn reserve(address: SocketAddr) -> Result<SocketAddr, ServeError> {
-    runtime::probe_address(address).map_err(|source| ServeError::Listen { address, source })
 }
 
 #[cfg(test)]

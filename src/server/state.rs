@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::accept::Service;
+use super::certificates::Certificates;
 use super::lifecycle::Lifecycle;
 use super::maintenance::Maintenance;
 use super::reload::Reloader;
@@ -39,6 +40,8 @@ pub(super) struct Serving {
     pub(super) access_log: AccessLog,
     pub(super) request_ids: RequestIds,
     pub(super) date: RefCell<DateCache>,
+    /// If there are addresses that speak TLS.
+    pub(super) tls: Option<Arc<Certificates>>,
 }
 
 /// One worker's part of the server.
@@ -53,7 +56,15 @@ pub(super) struct WorkerState {
     pub(super) maintenance: Arc<Maintenance>,
     pub(super) connections: Cell<usize>,
     pub(super) admin_connections: Cell<usize>,
-    pub(super) listeners: RefCell<Vec<(Service, Rc<TcpListener>)>>,
+    pub(super) listeners: RefCell<Vec<Listener>>,
+}
+
+/// What the worker listens on.
+#[derive(Clone)]
+pub(super) struct Listener {
+    pub(super) service: Service,
+    pub(super) is_tls: bool,
+    pub(super) socket: Rc<TcpListener>,
 }
 
 thread_local! {
@@ -82,8 +93,8 @@ impl WorkerState {
     /// holds it until the kernel has taken the ring down, and a successor on the same port would
     /// share its connections with a dead socket.
     pub(super) fn stop_listening(&self, service: Service) {
-        for (_, listener) in self.listeners.borrow().iter().filter(|(whose, _)| *whose == service) {
-            listener.stop();
+        for listener in self.listeners.borrow().iter().filter(|one| one.service == service) {
+            listener.socket.stop();
         }
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::http::{BodyFraming, ChunkError, ChunkedDecoder, RequestHead, Step, Version};
 use crate::limits::{BODY_RATE_FLOOR_BYTES_PER_SECOND, BODY_RATE_WINDOW, FRAME_BYTES_MAX};
 use crate::runtime::deadline::Deadline;
-use crate::runtime::{TcpStream, clock};
+use crate::runtime::{ClientStream, clock};
 
 /// Bytes read at once while a body may be a small one.
 const PIECE_FIRST: usize = 16 * 1024;
@@ -39,7 +39,7 @@ pub enum InletError {
 
 /// The receiving half of one request.
 pub struct Inlet<'a> {
-    stream: &'a mut TcpStream,
+    stream: &'a mut ClientStream,
     deadline: &'a Deadline,
     /// How long the client may take to send at least one byte.
     stall: Duration,
@@ -68,7 +68,7 @@ impl<'a> Inlet<'a> {
     /// byte for `stall` is given up.
     pub fn new(
         head: &RequestHead,
-        stream: &'a mut TcpStream,
+        stream: &'a mut ClientStream,
         deadline: &'a Deadline,
         stall: Duration,
         buffer: &'a mut Vec<u8>,

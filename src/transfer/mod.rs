@@ -3,10 +3,11 @@
 //!
 //! May import: `limits`, `http` (where a request's body ends), `runtime`.
 //!
-//! **Invariant:** a body in a file goes from the page cache to the socket by sendfile(2); user memory
-//! holds its head only. [`Outlet::bytes`] is for what is in memory anyway: heads, documents, small
+//! **Invariant:** to a client that speaks plain HTTP a body in a file goes from the page cache to the
+//! socket by sendfile(2); user memory holds its head only. To one that speaks TLS it goes in pieces by
+//! way of one buffer of the worker, and of each connection one piece is in memory. [`Outlet::bytes`] is for what is in memory anyway: heads, documents, small
 //! contents, and what passes by the store.
-//! **Invariant:** sendfile is only called on pages that are in memory; cold ones are read ahead
+//! **Invariant:** the worker sends and reads only pages that are in memory; cold ones are read (ahead)
 //! on the blocking pool first, because a page fault would block the worker.
 //! **Invariant:** after each window the connection queues behind the ring again, so that one
 //! large body never starves the small requests of its worker.
@@ -17,11 +18,15 @@
 //! Deliberately absent: heads (they come as bytes, or read), deciding what may be sent (the caller
 //! says how far).
 
-mod file_to_socket;
 mod inlet;
+mod outlet;
+mod pages;
 
-pub use file_to_socket::Outlet;
 pub use inlet::{Inlet, InletError};
+pub use outlet::Outlet;
+
+/// Bytes handed to the kernel in one call. About 1 MiB is where throughput stops to grow.
+const WINDOW: u64 = 1024 * 1024;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::runtime::deadline::Deadline;
-use crate::runtime::{TcpListener, tests as runtime_tests};
+use crate::runtime::{ClientStream, TcpListener, tests as runtime_tests};
 
 #[test]
 fn head_and_file_arrive_whole_and_a_short_file_is_told() {
@@ -26,7 +26,8 @@ fn head_and_file_arrive_whole_and_a_short_file_is_told() {
             async move {
                 let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
-                let (mut stream, _) = listener.accept().await.unwrap();
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut stream = ClientStream::plain(stream);
                 let deadline = Deadline::watch(&stream);
                 let mut outlet = Outlet::new(&mut stream, &deadline, Duration::from_secs(5));
                 outlet.bytes(b"head ", true).await.unwrap();
@@ -62,7 +63,8 @@ fn a_client_that_takes_nothing_is_given_up() {
             async move {
                 let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
-                let (mut stream, _) = listener.accept().await.unwrap();
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut stream = ClientStream::plain(stream);
                 let deadline = Deadline::watch(&stream);
                 let mut outlet = Outlet::new(&mut stream, &deadline, Duration::from_millis(300));
                 let error = outlet.file(&file, 0, 64 * 1024 * 1024).await.unwrap_err();

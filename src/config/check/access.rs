@@ -41,7 +41,7 @@ impl Checker<'_> {
         let public = listen.iter().find(|address| !address.ip().is_loopback());
         if let (Some(address), false) = (public, auth.anonymous_writes_public) {
             for span in open {
-                let found = format!("\"anonymous\" while server.listen has {address}");
+                let found = format!("\"anonymous\" while the registry listens on {address}");
                 let remedy = "name users, or \"authenticated\"; if everyone who reaches that \
                               address is meant, add `anonymous_writes_public = true` to [auth]";
                 self.refuse(span, "nobody unknown off loopback", found, remedy);

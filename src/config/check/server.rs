@@ -28,13 +28,17 @@ const CONNECTIONS_MAX_MAX: u64 = 1 << 20;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Checker<'_> {
-    pub(super) fn server(&mut self, table: ServerTable) -> Server {
+    pub(super) fn server(&mut self, mut table: ServerTable) -> Server {
         let listen = self.listen(&table);
+        let tls = self.server_tls(&mut table, &listen);
         let admin_public = flag(table.admin_public, false);
+        let taken = tls.iter().flat_map(|tls| &tls.listen).chain(&listen).copied();
+        let taken: Vec<SocketAddr> = taken.collect();
         Server {
-            admin: self.admin(table.admin, admin_public, &listen),
+            admin: self.admin(table.admin, admin_public, &taken),
             admin_public,
             listen,
+            tls,
             workers: self.count(table.workers, 0, 0..=WORKERS_MAX),
             driver: text(table.driver, Driver::Auto),
             drain_timeout: self.limit(table.drain_timeout, DRAIN_TIMEOUT),
@@ -50,8 +54,9 @@ impl Checker<'_> {
 
     fn listen(&mut self, table: &ServerTable) -> Vec<SocketAddr> {
         let Some(list) = &table.listen else { return LISTEN.parse().into_iter().collect() };
-        if list.get_ref().is_empty() {
-            self.refuse(list.span(), "at least one address", "an empty list", "");
+        if list.get_ref().is_empty() && table.tls_listen.is_none() {
+            let remedy = "`tls_listen` may have addresses instead";
+            self.refuse(list.span(), "at least one address", "an empty list", remedy);
         }
         let mut listen: Vec<SocketAddr> = Vec::new();
         for address in list.get_ref() {

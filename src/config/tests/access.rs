@@ -105,7 +105,10 @@ fn everyone_may_write_off_loopback_only_by_a_word_of_its_own() {
         assert!(parse(&text).advice().len() <= 1, "loopback");
         let public = format!("[server]\nlisten = [\"127.0.0.1:1\", \"[::]:5000\"]\n{text}");
         let printed = problem(&public);
-        assert!(printed.contains("\"anonymous\" while server.listen has [::]:5000"), "{printed}");
+        assert!(
+            printed.contains("\"anonymous\" while the registry listens on [::]:5000"),
+            "{printed}"
+        );
         assert!(printed.contains("anonymous_writes_public = true"), "{printed}");
         let word = "anonymous_writes_public = true\n";
         let said = match public.contains("[auth]\n") {

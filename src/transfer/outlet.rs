@@ -1,0 +1,206 @@
+//! Sending an answer, fair and never on a cold page: sendfile(2) in windows, corked behind the head;
+//! to clients that speak TLS, pieces that are read from the page cache and encrypted.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::{WINDOW, pages};
+use crate::limits::{BODY_RATE_FLOOR_BYTES_PER_SECOND, BODY_RATE_WINDOW};
+use crate::runtime::deadline::Deadline;
+use crate::runtime::{ClientStream, clock};
+
+/// Bytes encrypted for one client before others have their turn: what takes a worker about a tenth
+/// of a millisecond.
+const ENCRYPTED_TURN: u64 = 256 * 1024;
+
+/// The sending half of one response.
+pub struct Outlet<'a> {
+    stream: &'a mut ClientStream,
+    deadline: &'a Deadline,
+    /// How long the client may take to accept at least one byte.
+    stall: Duration,
+    sent: u64,
+    copied: u64,
+    /// When the current stretch of measuring began, and what had been sent by then.
+    measured_from: (Instant, u64),
+}
+
+impl<'a> Outlet<'a> {
+    /// Sends to `stream`; a client that takes no byte for `stall` is given up.
+    pub fn new(stream: &'a mut ClientStream, deadline: &'a Deadline, stall: Duration) -> Self {
+        let measured_from = (clock::now(), 0);
+        Self { stream, deadline, stall, sent: 0, copied: 0, measured_from }
+    }
+
+    /// Bytes the socket has taken so far, head included. Over TLS: bytes that were encrypted, of
+    /// which a client that has gone may have missed the last 64 KiB.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Bytes of files that went through user memory, to be encrypted.
+    pub fn copied(&self) -> u64 {
+        self.copied
+    }
+
+    /// Sends bytes from user memory: heads and documents. With `more`, the kernel waits for what
+    /// follows before it sends a packet that is not full.
+    ///
+    /// # Errors
+    /// The client has gone or takes nothing.
+    pub async fn bytes(&mut self, bytes: &[u8], more: bool) -> io::Result<()> {
+        self.measure();
+        self.write(bytes, more).await?;
+        self.flush(more).await
+    }
+
+    /// Sends `length` bytes of `file` from `offset`: without copying them, or encrypted.
+    ///
+    /// # Errors
+    /// The client has gone or takes nothing, the disk failed, or the file is shorter than it
+    /// should be (`UnexpectedEof`): the response must then be cut short.
+    pub async fn file(
+        &mut self,
+        file: &Arc<std::fs::File>,
+        mut offset: u64,
+        length: u64,
+    ) -> io::Result<()> {
+        let end = offset.saturating_add(length);
+        self.measure();
+        while offset < end {
+            if self.stream.is_tls() {
+                return self.encrypted(file, offset, end).await;
+            }
+            let window = pages::warm(file, offset, (end - offset).min(WINDOW)).await?;
+            let count = usize::try_from(window).unwrap_or(usize::MAX);
+            let Some(socket) = self.stream.without_tls() else { continue };
+            match rustix::fs::sendfile(socket, file, Some(&mut offset), count) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(taken) => {
+                    self.sent += taken as u64;
+                    if offset < end {
+                        self.wait().await?;
+                    }
+                }
+                Err(Errno::AGAIN) => self.wait().await?,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a part of a file to a client that speaks TLS. Of what is encrypted, one piece at most
+    /// waits for the client.
+    async fn encrypted(
+        &mut self,
+        file: &Arc<std::fs::File>,
+        mut offset: u64,
+        end: u64,
+    ) -> io::Result<()> {
+        let mut turn_ends = offset.saturating_add(ENCRYPTED_TURN);
+        while offset < end {
+            // TLS takes a whole piece only when the one before has gone.
+            self.flush(false).await?;
+            if offset >= turn_ends {
+                self.wait().await?;
+                turn_ends = offset.saturating_add(ENCRYPTED_TURN);
+            }
+            let stream = &mut *self.stream;
+            let taken = pages::with_warm(file, offset, end - offset, |piece| {
+                if piece.is_empty() { Ok(0) } else { stream.try_write(piece, false) }
+            })?;
+            let taken = match taken {
+                Some(Err(error)) if waits(&error) => continue,
+                Some(taken) => {
+                    let taken = taken? as u64;
+                    self.sent += taken;
+                    taken
+                }
+                None => {
+                    let piece = pages::read_cold(file, offset, end - offset).await?;
+                    self.write(&piece, false).await?;
+                    piece.len() as u64
+                }
+            };
+            if taken == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.copied += taken;
+            offset += taken;
+        }
+        self.flush(false).await
+    }
+
+    /// Waits until all of `bytes` is taken: by the socket, or by TLS before it.
+    async fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match self.stream.try_write(rest, more) {
+                Ok(taken) => {
+                    self.sent += taken as u64;
+                    rest = rest.get(taken..).unwrap_or_default();
+                }
+                Err(error) if waits(&error) => self.wait().await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the socket has taken what TLS has.
+    async fn flush(&mut self, more: bool) -> io::Result<()> {
+        loop {
+            match self.stream.try_flush(more) {
+                Err(error) if waits(&error) => self.wait().await?,
+                flushed => return flushed,
+            }
+        }
+    }
+
+    /// Queues behind the ring until the socket takes bytes again.
+    async fn wait(&mut self) -> io::Result<()> {
+        self.deadline.write_by(clock::now() + self.stall);
+        self.stream.writable().await?;
+        let expired = self.deadline.expired();
+        self.deadline.clear();
+        if expired || self.is_below_floor() {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("the client took next to nothing for {:?}", self.stall),
+            ));
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self) {
+        self.measured_from = (clock::now(), self.progress());
+    }
+
+    /// Bytes that the socket has taken: what is measured. TLS takes more at once than a slow client
+    /// does in a window.
+    fn progress(&self) -> u64 {
+        self.stream.tls_written().unwrap_or(self.sent)
+    }
+
+    /// Whether a whole window has passed in which the client took fewer bytes than the floor,
+    /// although there were some to take: each call that sends begins to measure anew.
+    fn is_below_floor(&mut self) -> bool {
+        let (since, before) = self.measured_from;
+        let window = clock::now().duration_since(since);
+        if window < BODY_RATE_WINDOW {
+            return false;
+        }
+        self.measure();
+        let floor = window.as_secs().saturating_mul(BODY_RATE_FLOOR_BYTES_PER_SECOND);
+        self.progress() - before < floor
+    }
+}
+
+/// Whether the call is to be made again when the socket takes bytes.
+fn waits(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
