@@ -111,9 +111,14 @@ impl Containerd {
 
     /// Makes this the mirror of every registry: `_default/hosts.toml`, and nothing else.
     pub fn mirror_everything(&self, url: &str) {
+        self.mirror_everything_with(url, "");
+    }
+
+    /// The same with more lines about that host: `ca`, `client`.
+    pub fn mirror_everything_with(&self, url: &str, lines: &str) {
         let folder = self.hosts_dir.join("_default");
         std::fs::create_dir_all(&folder).expect("a folder for hosts.toml");
-        let text = format!("[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
+        let text = format!("[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n{lines}");
         std::fs::write(folder.join("hosts.toml"), text).expect("hosts.toml");
     }
 
@@ -175,6 +180,7 @@ pub struct ContainersImage {
     policy: PathBuf,
     scratch: PathBuf,
     run: tempfile::TempDir,
+    certificates: Option<PathBuf>,
 }
 
 impl ContainersImage {
@@ -187,7 +193,26 @@ impl ContainersImage {
         // podman refuses a runroot of more than 50 characters.
         let run = tempfile::Builder::new().prefix("rp-run-").tempdir_in("/tmp");
         let run = run.expect("a short temporary folder");
-        ContainersImage { registries, policy, scratch: scratch.dir("containers-image"), run }
+        let scratch = scratch.dir("containers-image");
+        ContainersImage { registries, policy, scratch, run, certificates: None }
+    }
+
+    /// They speak TLS only, with the files of this folder: `ca.crt`, and to show `client.cert` and
+    /// `client.key`.
+    pub fn trusting(mut self, folder: &Path) -> ContainersImage {
+        self.certificates = Some(folder.to_path_buf());
+        self
+    }
+
+    /// What they are told about TLS, after a prefix of the option's name.
+    fn tls(&self, of: &str) -> Vec<String> {
+        match &self.certificates {
+            None => vec![format!("--{of}tls-verify=false")],
+            Some(folder) => vec![
+                format!("--{of}tls-verify=true"),
+                format!("--{of}cert-dir={}", folder.display()),
+            ],
+        }
     }
 
     /// One `[[registry]]` with one mirror for each pair of registry and mirror location.
@@ -206,7 +231,7 @@ impl ContainersImage {
     pub fn skopeo_copy(&self, reference: &str, folder: &str) -> Option<(Ran, PathBuf)> {
         let folder = self.scratch.join(folder);
         let mut command = self.skopeo()?;
-        command.args(["copy", "--all", "--src-tls-verify=false", "--preserve-digests"]);
+        command.args(["copy", "--all", "--preserve-digests"]).args(self.tls("src-"));
         command.arg(format!("docker://{reference}")).arg(format!("dir:{}", folder.display()));
         Some((run(command, BOUND), folder))
     }
@@ -214,7 +239,7 @@ impl ContainersImage {
     /// The digest of the raw manifest, by `skopeo inspect --raw`.
     pub fn skopeo_digest(&self, reference: &str) -> Option<String> {
         let mut command = self.skopeo()?;
-        command.args(["inspect", "--raw", "--tls-verify=false"]);
+        command.args(["inspect", "--raw"]).args(self.tls(""));
         command.arg(format!("docker://{reference}"));
         let raw = run(command, BOUND).expect_ok();
         Some(super::images::sha256(raw.as_bytes()))
@@ -237,7 +262,7 @@ impl ContainersImage {
     /// `podman pull`, into a store of its own (vfs).
     pub fn podman_pull(&self, reference: &str) -> Option<Ran> {
         let mut command = self.podman()?;
-        command.args(["pull", "--quiet", "--tls-verify=false", "--signature-policy"]);
+        command.args(["pull", "--quiet"]).args(self.tls("")).arg("--signature-policy");
         command.arg(&self.policy).arg(reference);
         Some(run(command, BOUND))
     }

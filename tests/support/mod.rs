@@ -43,6 +43,7 @@ pub mod rig;
 pub mod scratch;
 pub mod server;
 pub mod sockets;
+pub mod tls;
 pub mod token_server;
 pub mod upload;
 
