@@ -261,8 +261,7 @@ fn guarded(setup: Setup, scratch: &Scratch, ca: &PrivateCa) -> Option<Setup> {
     let passwords = scratch.secret("htpasswd", run(command, secs(10)).expect_ok());
     std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).ok()?;
     let setup = setup
-        .server(&format!("tls_certificate = \"{}\"", certificate.display()))
-        .server(&format!("tls_key = \"{}\"", key.display()))
+        .by_tls(&certificate, &key)
         .more(&format!("[auth]\nhtpasswd_file = \"{}\"\n", passwords.display()))
         .more(&hosted("authenticated"));
     Some(setup)

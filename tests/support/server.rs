@@ -47,6 +47,7 @@ pub struct Setup {
     addr: Option<SocketAddr>,
     wrapper: Vec<String>,
     environment: Vec<(String, String)>,
+    tls: bool,
 }
 
 impl Setup {
@@ -63,6 +64,7 @@ impl Setup {
             addr: None,
             wrapper: Vec::new(),
             environment: Vec::new(),
+            tls: false,
         }
     }
 
@@ -99,6 +101,12 @@ impl Setup {
     pub fn more(mut self, sections: &str) -> Setup {
         self.more.push(sections.to_owned());
         self
+    }
+
+    /// The registry speaks TLS only, with these files.
+    pub fn by_tls(mut self, certificate: &Path, key: &Path) -> Setup {
+        self.tls = true;
+        self.server(&format!("tls_certificate = {certificate:?}\ntls_key = {key:?}"))
     }
 
     /// The store lies there and not in the scratch folder.
@@ -144,7 +152,8 @@ impl Setup {
     }
 
     fn text(&self, addr: SocketAddr, admin: SocketAddr, root: &Path) -> String {
-        let mut text = format!("[server]\nlisten = [\"{addr}\"]\nadmin = \"{admin}\"\n");
+        let listen = if self.tls { "listen = []\ntls_listen" } else { "listen" };
+        let mut text = format!("[server]\n{listen} = [\"{addr}\"]\nadmin = \"{admin}\"\n");
         if let Ok(driver) = std::env::var("RINGPORT_TEST_DRIVER")
             && !self.server.iter().any(|line| line.starts_with("driver"))
         {
