@@ -159,9 +159,9 @@ pub fn serve(
         worker_count,
     };
     let (workers, registry) = start_workers(parts, driver)?;
-    let workers_too = workers.clone();
+    let workers_of_it = workers.clone();
     let parts =
-        ReloadParts { workers: workers_too, registry, metrics, lasting, authenticator, tls };
+        ReloadParts { workers: workers_of_it, registry, metrics, lasting, authenticator, tls };
     let running = Reloader::start(read, (config.clone(), upstreams, chain), parts)?;
     let reloader = reloader.get_or_init(|| running);
     lifecycle.set_serving();
