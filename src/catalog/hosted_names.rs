@@ -59,7 +59,10 @@ impl Catalog {
         let table = self.snapshot()?.open_table(LINKS).map_err(failed)?;
         let mut page = Page { names: Vec::new(), has_more: false };
         let mut behind = after.unwrap_or_default();
-        while max > 0 {
+        if max == 0 {
+            return Ok(page);
+        }
+        loop {
             let from = Bound::Excluded(("", behind.as_str(), BEHIND_ALL));
             let Some(next) = first_repository(&table, from)? else { break };
             if page.names.len() == max {

@@ -74,7 +74,10 @@ impl Registry {
         let max = ask.max();
         let mut shown = Page { names: Vec::new(), has_more: false };
         let mut after = ask.last.clone();
-        while max > 0 {
+        if max == 0 {
+            return Ok(shown);
+        }
+        loop {
             // One more than is shown tells whether there is one; those that are not shown tell
             // nobody that they exist, so all of them are passed over here.
             let wanted = (max + 1).clamp(PIECE_MIN, PAGE_ENTRIES_MAX as usize);
@@ -120,7 +123,10 @@ impl Registry {
         let mut after = ask.last.as_deref().map(Mark::behind);
         let (mut shown, mut last) = (Vec::new(), None);
         let mut next = None;
-        'page: while max > 0 {
+        'page: loop {
+            if max == 0 {
+                break;
+            }
             let catalog = &self.shared().catalog;
             let piece = catalog.find_referrers(scope, subject, after, max.max(PIECE_MIN)).await?;
             if let Some(error) = piece.damaged.into_iter().next() {
