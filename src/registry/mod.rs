@@ -85,7 +85,7 @@ pub use placing::{Decided, Place, Placing};
 pub use pull_blob::Wanted;
 pub use pull_manifest::OnFailure;
 pub use push::{
-    ManifestPut, ManifestStored, PushError, SentRange, UploadStatus, Uploader, Uploads,
+    ManifestPut, ManifestStored, PushError, Pushes, SentRange, UploadStatus, Uploader, Uploads,
 };
 pub use rules::HostedRules;
 pub use scrub::VerifyReport;

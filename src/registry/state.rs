@@ -23,7 +23,7 @@ use super::revalidation::Background;
 use super::space::Space;
 use super::tier_write::TierWrites;
 use super::tiers::{TierCount, Tiers};
-use super::{HostedRules, PullError, PushGate, RoomRequest, Uploads, make_room};
+use super::{HostedRules, PullError, PushGate, Pushes, RoomRequest, Uploads, make_room};
 use crate::catalog::{Catalog, NO_OWNER};
 use crate::config::{ColdRanges, Config, UpstreamConfig};
 use crate::index::Index;
@@ -56,10 +56,8 @@ pub struct SharedParts<'a> {
     pub space: Arc<Space>,
     /// The upstreams' numbers as owners of content.
     pub owners: HashMap<Namespace, u16>,
-    /// What keeps pushes and gc apart.
-    pub gate: Arc<PushGate>,
-    /// The uploads that an earlier process left.
-    pub uploads: Arc<Uploads>,
+    /// The gate, and the uploads that an earlier process left.
+    pub pushes: Pushes,
 }
 
 /// How one upstream's content is treated.
@@ -144,7 +142,8 @@ impl Shared {
     /// The operating system refused that thread.
     pub fn new(parts: SharedParts<'_>) -> io::Result<Self> {
         let SharedParts { config, workers, store, index, catalog, .. } = parts;
-        let SharedParts { suspects, space, owners, gate, uploads, .. } = parts;
+        let SharedParts { suspects, space, owners, pushes, .. } = parts;
+        let Pushes { gate, uploads } = pushes;
         let syncer = Syncer::start(store.clone(), catalog.clone())?;
         let shared = Self {
             store,

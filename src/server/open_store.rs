@@ -9,7 +9,7 @@ use crate::catalog::{Catalog, NO_OWNER, Unstarted};
 use crate::config::{Config, Pool};
 use crate::index::{Index, IndexOptions, Opened};
 use crate::oci::{Digest, Namespace};
-use crate::registry::{Due, IndexFeed, PushGate, RoomRequest, Space, SpaceLimits, Upkeep, Uploads};
+use crate::registry::{Due, IndexFeed, Pushes, RoomRequest, Space, SpaceLimits, Upkeep, Uploads};
 use crate::runtime::clock;
 use crate::storage::{Store, WantedPool};
 
@@ -22,10 +22,8 @@ pub(super) struct OpenStore {
     /// Content that a power cut has made doubtful.
     pub(super) suspects: Vec<Digest>,
     pub(super) space: Arc<Space>,
-    /// What keeps pushes and gc apart.
-    pub(super) gate: Arc<PushGate>,
-    /// The uploads that can go on.
-    pub(super) uploads: Arc<Uploads>,
+    /// The gate, and the uploads that can go on.
+    pub(super) pushes: Pushes,
     /// The upstreams' numbers as owners of content.
     pub(super) owners: HashMap<Namespace, u16>,
     /// Told when room is wanted.
@@ -35,7 +33,7 @@ pub(super) struct OpenStore {
 impl OpenStore {
     /// What scrub and gc stand on.
     pub(super) fn upkeep(&self) -> Upkeep {
-        Upkeep::new(self.store.clone(), self.catalog.clone(), self.gate.clone())
+        Upkeep::new(self.store.clone(), self.catalog.clone(), self.pushes.gate.clone())
     }
 }
 
@@ -84,8 +82,7 @@ pub(super) fn open_store(config: &Config) -> Result<OpenStore, ServeError> {
         "store opened");
     Ok(OpenStore {
         store: Arc::new(store),
-        gate: Arc::default(),
-        uploads: Arc::new(uploads),
+        pushes: Pushes { uploads: Arc::new(uploads), ..Pushes::default() },
         index,
         catalog,
         catalog_thread,

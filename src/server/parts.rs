@@ -23,7 +23,7 @@ use crate::index::Index;
 use crate::limits;
 use crate::oci::{Digest, Namespace};
 use crate::plugin::{ChainObserver, WorkerChain};
-use crate::registry::{PushGate, Registry, RoomRequest, Shared, SharedParts, Space, Uploads};
+use crate::registry::{Pushes, Registry, RoomRequest, Shared, SharedParts, Space};
 use crate::runtime::{self, TcpListener, WorkerContext, Workers};
 use crate::storage::Store;
 use crate::telemetry::{AccessLog, Metrics, RequestIds};
@@ -45,8 +45,7 @@ pub(super) struct Parts {
     pub(super) suspects: Vec<Digest>,
     pub(super) space: Arc<Space>,
     pub(super) owners: HashMap<Namespace, u16>,
-    pub(super) gate: Arc<PushGate>,
-    pub(super) uploads: Arc<Uploads>,
+    pub(super) pushes: Pushes,
     pub(super) room_wanted: crossbeam_channel::Receiver<RoomRequest>,
     pub(super) store: Arc<Store>,
     pub(super) catalog: Catalog,
@@ -104,8 +103,7 @@ impl Parts {
             suspects: self.suspects.clone(),
             space: self.space.clone(),
             owners: self.owners.clone(),
-            gate: self.gate.clone(),
-            uploads: self.uploads.clone(),
+            pushes: self.pushes.clone(),
         };
         let refused = |source| ServeError::System { what: "a thread of the store", source };
         let shared = Shared::new(parts).map(Arc::new).map_err(refused)?;

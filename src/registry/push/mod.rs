@@ -20,7 +20,19 @@ mod receive;
 mod sessions;
 mod upload;
 
+use std::sync::Arc;
+
+use super::PushGate;
 pub use error::PushError;
 pub use manifest::{ManifestPut, ManifestStored};
 pub use sessions::{Uploader, Uploads};
 pub use upload::{SentRange, UploadStatus};
+
+/// What pushes share with gc, and with the process before.
+#[derive(Clone, Default)]
+pub struct Pushes {
+    /// Keeps them apart from gc.
+    pub gate: Arc<PushGate>,
+    /// Uploads under way.
+    pub uploads: Arc<Uploads>,
+}
