@@ -21,6 +21,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// When links and tags whose content has gone are pruned: first after the start, and then again.
 const PRUNE_DELAY: Duration = Duration::from_secs(3600);
 const PRUNE_INTERVAL: Duration = Duration::from_secs(6 * 3600);
+/// How often idle uploads are looked for.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
 /// After each thousand of them, so that the thread of the catalog and its disk have others to serve.
 const PRUNE_PAUSE: Duration = Duration::from_millis(10);
 
@@ -68,6 +70,7 @@ impl Maintenance {
             bytes_per_second: storage.verify_rate,
             last_verify: clock::now(),
             next_prune: clock::now() + PRUNE_DELAY,
+            next_expiry: clock::now() + EXPIRY_INTERVAL,
         };
         let handle = std::thread::Builder::new()
             .name("maintenance".into())
@@ -174,6 +177,7 @@ struct Thread {
     bytes_per_second: u64,
     last_verify: Instant,
     next_prune: Instant,
+    next_expiry: Instant,
 }
 
 impl Thread {
@@ -183,6 +187,9 @@ impl Thread {
                 Ok(job) => job,
                 Err(crossbeam_channel::RecvTimeoutError::Disconnected) => Job::Stop,
                 Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
+                    if clock::now() >= self.next_expiry {
+                        self.expire_uploads();
+                    }
                     if clock::now() >= self.next_prune {
                         self.prune();
                         self.next_prune = clock::now() + PRUNE_INTERVAL;
@@ -246,6 +253,19 @@ impl Thread {
         match guarded(|| self.upkeep.prune(clock::unix_seconds(), false, go_on)) {
             Ok(Pruned { links, tags }) => tracing::info!(links, tags, "names were pruned"),
             Err(error) => tracing::error!(%error, "names could not be pruned"),
+        }
+    }
+
+    /// Uploads whose client has not been heard of for too long.
+    fn expire_uploads(&mut self) {
+        self.next_expiry = clock::now() + EXPIRY_INTERVAL;
+        if let Some(registry) = self.board.registry.get()
+            && let Err(error) = guarded(|| {
+                registry.expire_uploads();
+                Ok(())
+            })
+        {
+            tracing::error!(%error, "idle uploads stay");
         }
     }
 

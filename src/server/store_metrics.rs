@@ -32,6 +32,7 @@ pub(super) fn attach(metrics: &Metrics, opened: &OpenStore) {
     metrics.attach_counter("ringport_fills_without_room", help, move || no_room.no_room());
     pools(metrics, opened);
     owners(metrics, opened);
+    uploads(metrics, opened);
     let (store, catalog, index) =
         (opened.store.clone(), opened.catalog.clone(), opened.index.clone());
     let help = "1 when no pool takes content since their disks failed";
@@ -89,6 +90,21 @@ fn pools(metrics: &Metrics, opened: &OpenStore) {
         let there = store.pools().map(|pool| (pool.name().to_owned(), 1));
         let missing = store.missing().iter().filter(|pool| pool.is_declared);
         there.chain(missing.map(|pool| (pool.name.clone(), 0))).collect()
+    });
+}
+
+/// Figures of what is pushed.
+fn uploads(metrics: &Metrics, opened: &OpenStore) {
+    let uploads = || opened.pushes.uploads.clone();
+    let (open, received, results) = (uploads(), uploads(), uploads());
+    let help = "Uploads of blobs under way";
+    metrics.attach_gauge("ringport_uploads_open", help, move || open.open() as u64);
+    let help = "Bytes of blobs that were received from clients";
+    let read = move || received.received_bytes();
+    metrics.attach_counter("ringport_upload_received_bytes", help, read);
+    let help = "Uploads of blobs by what became of them";
+    metrics.attach_counters("ringport_uploads", help, ["result"], move || {
+        results.results().map(|(result, count)| ([result.to_owned()], count)).to_vec()
     });
 }
 

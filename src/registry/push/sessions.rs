@@ -11,11 +11,11 @@
 //! | after | what is left of a session |
 //! |---|---|
 //! | the client has gone | all that was received |
-//! | SIGTERM, kill -9 | all that was written, which is all that was acknowledged: the file's length tells. One that was begun less than a second before a kill may be gone |
+//! | SIGTERM, kill -9 | all that was written, which is all that was acknowledged: the file's length tells. One that has less than [`DURABLE_BYTES`] and was begun less than a second before a kill may be gone |
 //! | a power cut | what was synced and noted in the catalog: at most [`SYNC_BYTES`] are sent again for each sync that was under way |
 //!
-//! The record is written without waiting for the disk: what is lost with it is a session that its
-//! client begins anew, and nothing was promised of it. A file without a record and a record without
+//! The record is written without waiting for the disk until the session holds [`DURABLE_BYTES`]:
+//! what is lost with it is a session that its client begins anew at little cost. A file without a record and a record without
 //! its bytes are removed at start. The hash is not kept: it is computed again when it is needed.
 //!
 //! [`SYNC_BYTES`]: super::receive::SYNC_BYTES
@@ -40,6 +40,8 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) const IDLE_SECONDS: u64 = 24 * 3600;
 /// Where there are too many, one that is idle for so long makes room for a new one.
 const IDLE_ENOUGH_SECONDS: u64 = 600;
+/// A session that holds so much after a request has a durable record before that is answered.
+pub(super) const DURABLE_BYTES: u64 = 1 << 20;
 /// Records read at once.
 const PIECE: usize = 1024;
 
@@ -92,6 +94,8 @@ pub(super) struct State {
     pub(super) is_ragged: bool,
     /// What its record says of the bytes that are on the disk; `None` without a record.
     noted: Option<u64>,
+    /// Whether that was written to the disk before it was answered.
+    is_durable: bool,
     /// It has been finished, cancelled, or has expired.
     is_over: bool,
 }
@@ -231,7 +235,7 @@ impl Uploads {
     }
 
     /// Removes the sessions that have been idle for too long, and what they hold. Blocks.
-    pub fn expire(&self, store: &Store, catalog: &Catalog) {
+    pub(super) fn expire(&self, store: &Store, catalog: &Catalog) {
         let before = clock::unix_seconds().saturating_sub(IDLE_SECONDS);
         self.remove_idle(store, catalog, |session| session.idle_since() <= before);
     }
@@ -316,7 +320,15 @@ impl Session {
 
 impl State {
     fn new(size: u64, pool: Option<u8>, noted: Option<u64>) -> Self {
-        Self { size, pool, digester: None, is_ragged: false, noted, is_over: false }
+        Self {
+            size,
+            pool,
+            digester: None,
+            is_ragged: false,
+            noted,
+            is_durable: noted.is_some(),
+            is_over: false,
+        }
     }
 }
 
@@ -334,9 +346,22 @@ impl Held<'_> {
         if self.state.noted == Some(confirmed) {
             return None;
         }
+        Some(self.record(confirmed))
+    }
+
+    /// The same of a session that has much to lose, to be written durably; once.
+    pub(super) fn note_durably(&mut self) -> Option<Write> {
+        if self.state.size < DURABLE_BYTES || std::mem::replace(&mut self.state.is_durable, true) {
+            return None;
+        }
+        let confirmed = self.session.confirmed.load(Ordering::Acquire).min(self.state.size);
+        Some(self.record(confirmed))
+    }
+
+    fn record(&mut self, confirmed: u64) -> Write {
         self.state.noted = Some(confirmed);
         let Session { id, scope, owner, started_at, .. } = &**self.session;
-        Some(Write::PutUpload(UploadRecord {
+        Write::PutUpload(UploadRecord {
             id: *id,
             scope: scope.clone(),
             owner: owner.to_string(),
@@ -344,7 +369,7 @@ impl Held<'_> {
             last_active_at: self.session.idle_since(),
             confirmed,
             pool: self.state.pool.unwrap_or(ROOT_POOL),
-        }))
+        })
     }
 
     /// Whether the catalog has a record of it.

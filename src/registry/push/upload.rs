@@ -89,7 +89,14 @@ impl Registry {
         let mut held = session.hold().await?;
         let algorithm = session.algorithm;
         let appended = append(shared, &mut held, range, body, algorithm).await;
-        shared.catalog.write_soon(held.note().into_iter().collect());
+        if let Some(write) = held.note_durably() {
+            // Should that fail, less survives a kill; nobody was promised more.
+            if let Err(error) = shared.catalog.write(vec![write], true).await {
+                tracing::warn!(%id, %error, "an upload may be lost with this process");
+            }
+        } else {
+            shared.catalog.write_soon(held.note().into_iter().collect());
+        }
         appended?;
         Ok(UploadStatus { id: session.id, received: held.state.size })
     }
@@ -195,6 +202,11 @@ impl Registry {
 }
 
 impl Shared {
+    /// Removes the uploads that have been idle for too long. Blocks.
+    pub fn expire_uploads(&self) {
+        self.uploads.expire(&self.store, &self.catalog);
+    }
+
     /// Ends a session, with its file and its record.
     async fn give_up(&self, held: &mut Held<'_>) {
         self.uploads.end(held);
@@ -258,7 +270,8 @@ async fn append(
     let wrong = match &appended {
         Err(PushError::Size(_)) => true,
         Ok(()) => range.is_some() && received != max,
-        Err(_) => false,
+        // `0-0` would tell of it, and of nothing too: who goes on at 0 must be able to.
+        Err(_) => held.state.size == 1,
     };
     if wrong {
         // As if it had not come.
