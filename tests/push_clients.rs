@@ -260,6 +260,26 @@ fn forty_at_a_time_share_their_layers() {
 }
 
 #[test]
+fn what_another_repository_has_is_mounted() {
+    let Some(registry) = Registry::start("push-mount", &Guard::Open) else { return };
+    let clients = ContainersImage::new(registry.scratch());
+    let image = images::eight();
+    let folder = folder::write(registry.scratch(), &image, "latest");
+    let source = format!("dir:{}", folder.display());
+    for (repository, mounted) in [("team/first", 0), ("team/second", 8)] {
+        let name = format!("{repository}:latest");
+        let Some(mut command) = clients.skopeo_push_command(&registry, &source, &name) else {
+            return;
+        };
+        command.arg("--debug");
+        let ran = support::process::run(command, secs(60));
+        assert!(ran.ok(), "{}", ran.stderr);
+        assert_eq!(ran.stderr.matches("... mount OK").count(), mounted, "{}", ran.stderr);
+        registry.expect_all_of(repository, &image);
+    }
+}
+
+#[test]
 fn a_client_that_is_killed_in_the_middle_pushes_again() {
     let Some(registry) = Registry::start("push-killed", &Guard::Open) else { return };
     let clients = ContainersImage::new(registry.scratch());
