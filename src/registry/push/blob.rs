@@ -28,8 +28,9 @@ impl Registry {
         if shared.find_link(source, digest).await?.is_none() {
             return Ok(false);
         }
-        let since = shared.catalog.moment();
         let _pushing = shared.gate.pushing().await;
+        // Behind the gate: a gc that has just removed an older link does not count.
+        let since = shared.catalog.moment();
         let stored = shared.find_blob(source, digest).await?;
         let is_there = stored.is_some_and(|entry| entry.is_hosted)
             && shared.find_link(source, digest).await?.is_some();

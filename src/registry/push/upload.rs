@@ -161,8 +161,6 @@ impl Registry {
         body: &mut Inlet<'_>,
     ) -> Result<(), PushError> {
         let shared = self.shared();
-        // Before the first look at a name that is to be put.
-        let since = shared.catalog.moment();
         let file = append(shared, &mut held, range, body, digest.algorithm()).await?;
         let (file, digester) = hashed(shared, &mut held, file, digest.algorithm()).await?;
         let found = digester.clone().finish();
@@ -186,6 +184,9 @@ impl Registry {
         let _pushing = shared.gate.pushing().await;
         let committed = async {
             let placed = place(shared, digest, staged).await?;
+            // Not from when the request began: what a gc or somebody else has deleted since is
+            // pushed anew by this, and nobody deletes it before it has its name.
+            let since = shared.catalog.moment();
             let mut writes = vec![placed.link(&scope, None).await?];
             writes.extend(was_noted.then_some(Write::RemoveUpload(id)));
             placed.name(since, writes).await
