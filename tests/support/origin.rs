@@ -55,6 +55,16 @@ impl Origin {
         Origin::start_with(scratch, storage, access, |text| text.replace(off, ""))
     }
 
+    /// The same that lets content be deleted.
+    pub fn start_with_deletes(
+        scratch: &Scratch,
+        storage: &Path,
+        access: &Access<'_>,
+    ) -> Option<Origin> {
+        let delete = "storage:\n  delete:\n    enabled: true\n";
+        Origin::start_with(scratch, storage, access, |text| text.replace("storage:\n", delete))
+    }
+
     fn start_with(
         scratch: &Scratch,
         storage: &Path,
