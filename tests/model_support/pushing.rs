@@ -197,15 +197,14 @@ impl Pusher {
         }
         let piece = self.new_piece();
         let bytes = piece.bytes();
-        let sent = bytes.len() * (1 + self.chance.below(90)) / 100;
+        // One byte is told with the same words as none.
+        let sent = (bytes.len() * (1 + self.chance.below(90)) / 100).max(2);
         let target = uploads::open(&mut self.wire, &self.ledger.name)?;
         let (at, open) = (self.ledger.uploads.len(), target.clone());
         self.ledger.uploads.push(Unfinished { piece, target, sent });
-        if sent > 0 {
-            let is_streamed = self.chance.percent(50);
-            let target = uploads::append(&mut self.wire, &open, 0, &bytes[..sent], is_streamed)?;
-            self.ledger.uploads[at].target = target;
-        }
+        let is_streamed = self.chance.percent(50);
+        let target = uploads::append(&mut self.wire, &open, 0, &bytes[..sent], is_streamed)?;
+        self.ledger.uploads[at].target = target;
         Ok(())
     }
 }

@@ -64,10 +64,11 @@ impl Machine<'_> {
             Op::Append { percent, is_streamed, .. } => {
                 let rest = blob.bytes.len() - found.offset;
                 let piece = &blob.bytes[found.offset..found.offset + rest * percent / 100];
-                if piece.is_empty() {
+                let end = found.offset + piece.len();
+                // One byte is told with the same words as none.
+                if piece.is_empty() || end == 1 {
                     return Ok(());
                 }
-                let end = found.offset + piece.len();
                 found.sent = found.sent.max(end);
                 found.target =
                     uploads::append(wire, &found.target, found.offset, piece, is_streamed)?;
