@@ -9,7 +9,7 @@ use super::state::{Serving, WorkerState};
 use crate::api::{Answer, Body};
 use crate::http::{RequestHead, ResponseHead, Version};
 use crate::limits::HOLD_BACK_BYTES;
-use crate::registry::{Fill, Passing, PullError, SparseReader, Tail};
+use crate::registry::{Fill, Lease, Passing, PullError, SparseReader, Tail};
 use crate::runtime::deadline::Deadline;
 use crate::runtime::{ClientStream, clock};
 use crate::telemetry::AccessEntry;
@@ -189,17 +189,7 @@ impl Payload<'_> {
                     return Sent::ClientGone;
                 }
                 first_byte();
-                let sent = outlet.file(file, *first, *length).await;
-                let is_doubtful = sent.as_ref().is_err_and(speaks_of_content);
-                let sent = of_file(sent);
-                if sent == Sent::CutShort
-                    && is_doubtful
-                    && let Some(worker) = WorkerState::current()
-                {
-                    // Or the next client is cut short at the same place, for ever.
-                    worker.shared.doubt(lease.digest());
-                }
-                sent
+                stored(outlet, file, (*first, *length), lease).await
             }
             Body::Passing(passing) => {
                 if outlet.bytes(&head, false).await.is_err() {
@@ -310,6 +300,26 @@ async fn next_stop(fill: &Fill, at: u64, end: u64, unverified_end: u64) -> Resul
     }
     let readable = fill.readable_beyond(at).await?;
     Ok(readable.min(if fill.is_verified() { end } else { unverified_end }))
+}
+
+/// Sends from a stored file. One that cannot be read is looked at before it is used again, or the
+/// next client is cut short at the same place, for ever.
+async fn stored(
+    outlet: &mut Outlet<'_>,
+    file: &Arc<std::fs::File>,
+    (first, length): (u64, u64),
+    lease: &Lease,
+) -> Sent {
+    let sent = outlet.file(file, first, length).await;
+    let is_doubtful = sent.as_ref().is_err_and(speaks_of_content);
+    let sent = of_file(sent);
+    if sent == Sent::CutShort
+        && is_doubtful
+        && let Some(worker) = WorkerState::current()
+    {
+        worker.shared.doubt(lease.digest());
+    }
+    sent
 }
 
 /// Whether it is the file that failed, and not that the machine is short of something just now.

@@ -107,9 +107,7 @@ pub fn serve(
 ) -> Result<(), ServeError> {
     let started = clock::now();
     let config = Arc::new(config);
-    let worker_count = worker_count(&config);
-    let driver = choose_driver(&config)?;
-    raise_descriptor_limit(&config, worker_count);
+    let (worker_count, driver) = prepare_machine(&config)?;
     let signals = signals()?;
     let upstreams = Arc::new(UpstreamSet::build(&config)?);
     let chain = Chain::load(&config)?;
@@ -123,10 +121,9 @@ pub fn serve(
     let (maintenance, maintenance_thread) = Maintenance::start(opened.upkeep(), &config.storage)?;
     store_metrics::count_maintenance(&metrics, &maintenance);
     let (keeper, lasting) = lasting::Keeper::start(&store, &metrics)?;
-    let lifecycle = Arc::<Lifecycle>::default();
     let chains = (0..worker_count).map(|worker| chain.start_worker(worker).map(Some));
     let chains = chains.collect::<Result<Vec<_>, _>>()?;
-    let reloader = Arc::<OnceLock<Arc<Reloader>>>::default();
+    let (lifecycle, reloader) = <(Arc<Lifecycle>, Arc<OnceLock<Arc<Reloader>>>)>::default();
     attach_plugins(&metrics, chain.observer());
     attach_logins(&metrics, &authenticator);
     let addresses = Addresses::reserve(&config.server)?;
@@ -158,9 +155,8 @@ pub fn serve(
         worker_count,
     };
     let (workers, registry) = start_workers(parts, driver)?;
-    let workers_of_it = workers.clone();
-    let parts =
-        ReloadParts { workers: workers_of_it, registry, metrics, lasting, authenticator, tls };
+    let told = workers.clone();
+    let parts = ReloadParts { workers: told, registry, metrics, lasting, authenticator, tls };
     let running = Reloader::start(read, (config.clone(), upstreams, chain), parts)?;
     let reloader = reloader.get_or_init(|| running);
     lifecycle.set_serving();
@@ -173,6 +169,14 @@ pub fn serve(
     leave_store(store, &catalog, opened.catalog_thread);
     access_log.flush(Duration::from_secs(2));
     drained
+}
+
+/// How many workers there are to be, and how they talk to the kernel.
+fn prepare_machine(config: &Config) -> Result<(usize, Driver), ServeError> {
+    let workers = worker_count(config);
+    let driver = choose_driver(config)?;
+    raise_descriptor_limit(config, workers);
+    Ok((workers, driver))
 }
 
 fn log_serving(addresses: &Addresses, workers: usize, driver: Driver, started: Instant) {
