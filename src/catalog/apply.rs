@@ -9,6 +9,7 @@ use super::hosted::{
 };
 use super::lists::{LIST_AGES, LISTS, LISTS_WEIGHT, ListAge, ListValue};
 use super::record::{BLOBS, BlobValue, LINKS, SUSPECTS, ScopedKey, TAGS, TagRecord, UNSYNCED};
+use super::usage::Accounts;
 use super::{BlobRecord, CatalogError, Effect, LinkRecord, Moment, Write, failed};
 use crate::oci::Digest;
 use crate::runtime::clock;
@@ -31,6 +32,7 @@ pub(super) struct Tables<'t> {
     tags: Table<'t, ScopedKey, (&'static str, u64)>,
     tagged: Table<'t, ReferrerKey, ()>,
     links: Table<'t, ScopedKey, (&'static str, u64)>,
+    accounts: Accounts<'t>,
     referrers: Table<'t, ReferrerKey, ReferrerValue>,
     uploads: Table<'t, &'static str, UploadValue>,
     tombstones: Table<'t, ScopedKey, (u64, u64)>,
@@ -53,6 +55,7 @@ impl<'t> Tables<'t> {
             tags: transaction.open_table(TAGS).map_err(failed)?,
             tagged: transaction.open_table(TAGGED).map_err(failed)?,
             links: transaction.open_table(LINKS).map_err(failed)?,
+            accounts: Accounts::open(transaction)?,
             referrers: transaction.open_table(REFERRERS).map_err(failed)?,
             uploads: transaction.open_table(UPLOADS).map_err(failed)?,
             tombstones: transaction.open_table(TOMBSTONES).map_err(failed)?,
@@ -73,7 +76,8 @@ impl<'t> Tables<'t> {
         {
             return Ok(Err(CatalogError::Deleted { key }));
         }
-        let judging = Judging { tags: &self.tags, tagged: &self.tagged };
+        let Self { blobs, tags, tagged, accounts, .. } = &*self;
+        let judging = Judging { blobs, tags, tagged, accounts, writes: batch.writes };
         if let Some(unmet) = judging.first_unmet(batch.conditions)? {
             return Ok(Err(CatalogError::Unmet(unmet)));
         }
@@ -130,6 +134,9 @@ impl<'t> Tables<'t> {
                 let before = before.map(|value| value.value().0.to_owned());
                 let now = Some(digest.as_str());
                 rebind(&mut self.tagged, tag_key(record), before.as_deref(), now)?;
+                if before.is_none() {
+                    self.accounts.tagged(tag_key(record))?;
+                }
                 self.alive(tag_key(record))
             }
             Write::RemoveTag(record) => {
@@ -138,6 +145,7 @@ impl<'t> Tables<'t> {
                     return Ok(());
                 };
                 rebind(&mut self.tagged, tag_key(record), Some(&before), None)?;
+                self.accounts.untagged(tag_key(record))?;
                 self.deleted(tag_key(record))
             }
             Write::PutLink(record) => {
@@ -145,12 +153,15 @@ impl<'t> Tables<'t> {
                 let key = link_key(record, &digest);
                 let media_type = record.media_type.as_deref().unwrap_or("");
                 self.links.insert(key, (media_type, record.linked_at)).map_err(failed)?;
+                self.accounts.linked(key, &self.blobs)?;
                 self.alive(key)
             }
+            Write::TouchLink(record) => self.touch_link(record),
             Write::RemoveLink(record) => {
                 let digest = record.digest.to_string();
                 let key = link_key(record, &digest);
                 let was_there = self.links.remove(key).map_err(failed)?.is_some();
+                self.accounts.unlinked(key)?;
                 if was_there { self.deleted(key) } else { Ok(()) }
             }
             Write::PutReferrer(record) => self.put_referrer(record),
@@ -198,6 +209,17 @@ impl<'t> Tables<'t> {
         let key = digest.to_string();
         let noted = self.unsynced.get(key.as_str()).map_err(failed)?.map(|value| value.value());
         if noted.is_none_or(|commit| commit <= until) { self.not_doubtful(digest) } else { Ok(()) }
+    }
+
+    fn touch_link(&mut self, record: &LinkRecord) -> Result<(), CatalogError> {
+        let digest = record.digest.to_string();
+        let key = link_key(record, &digest);
+        let found = self.links.get(key).map_err(failed)?;
+        let Some(media_type) = found.map(|value| value.value().0.to_owned()) else {
+            return Ok(());
+        };
+        self.links.insert(key, (media_type.as_str(), record.linked_at)).map_err(failed)?;
+        self.accounts.linked(key, &self.blobs)
     }
 
     fn put_referrer(&mut self, record: &ReferrerRecord) -> Result<(), CatalogError> {
@@ -261,7 +283,9 @@ impl<'t> Tables<'t> {
         for write in writes {
             let (scope, name) = match write {
                 Write::PutTag(record) => (&record.scope, record.tag.to_string()),
-                Write::PutLink(record) => (&record.scope, record.digest.to_string()),
+                Write::PutLink(record) | Write::TouchLink(record) => {
+                    (&record.scope, record.digest.to_string())
+                }
                 _ => continue,
             };
             let key = (scope.upstream_str(), scope.repository.as_str(), name.as_str());

@@ -1,11 +1,14 @@
 //! What a batch of writes may ask for: judged in the transaction that applies it, so that nothing
 //! can change in between. And what this needs to know of hosted tags.
 
+use std::collections::HashSet;
+
 use redb::{ReadableTable, Table, TableDefinition};
 
 use super::hosted::ReferrerKey;
-use super::record::{ScopedKey, TagRecord, damaged};
-use super::{Catalog, CatalogError, failed};
+use super::record::{BlobValue, ScopedKey, TagRecord, damaged};
+use super::usage::Accounts;
+use super::{Catalog, CatalogError, Write, failed};
 use crate::oci::{Digest, Scope, Tag};
 use crate::runtime::blocking;
 
@@ -37,6 +40,15 @@ pub enum Condition {
         /// The content.
         digest: Digest,
     },
+    /// With the batch the repository holds no more than this, or the batch adds nothing to it.
+    Within {
+        /// The hosted repository.
+        scope: Scope,
+        /// Most tags; `None` for no limit.
+        tags_max: Option<u64>,
+        /// Most bytes, as [`Usage`](super::Usage) counts them; `None` for no limit.
+        bytes_max: Option<u64>,
+    },
 }
 
 /// Which condition did not hold.
@@ -60,10 +72,33 @@ pub enum Unmet {
         /// What it is bound to.
         bound: Digest,
     },
+    /// The repository would hold more tags than it may.
+    #[error("{scope} may hold {max} tags, and would hold {tags}")]
+    Tags {
+        /// The hosted repository.
+        scope: Scope,
+        /// How many it would hold.
+        tags: u64,
+        /// How many it may.
+        max: u64,
+    },
+    /// The repository would hold more bytes than it may.
+    #[error("{scope} may hold {max} bytes, and would hold {bytes}")]
+    Bytes {
+        /// The hosted repository.
+        scope: Scope,
+        /// How many it would hold.
+        bytes: u64,
+        /// How many it may.
+        max: u64,
+    },
 }
 
-/// The tables that conditions are judged by.
+/// What conditions are judged by: the tables, and what is about to be written.
 pub(super) struct Judging<'a, 't> {
+    pub(super) blobs: &'a Table<'t, &'static str, BlobValue>,
+    pub(super) accounts: &'a Accounts<'t>,
+    pub(super) writes: &'a [Write],
     pub(super) tags: &'a Table<'t, ScopedKey, (&'static str, u64)>,
     pub(super) tagged: &'a Table<'t, ReferrerKey, ()>,
 }
@@ -83,6 +118,9 @@ impl Judging<'_, '_> {
                     (!is_same).then(|| Unmet::TagsAre { scope: scope.clone(), digest: *digest })
                 }
                 Condition::TagStays { scope, tag, digest } => self.moved(scope, tag, digest)?,
+                Condition::Within { scope, tags_max, bytes_max } => {
+                    self.over(scope, *tags_max, *bytes_max)?
+                }
             };
             if unmet.is_some() {
                 return Ok(unmet);
@@ -102,6 +140,55 @@ impl Judging<'_, '_> {
         let bound = TagRecord::read(key, found.value())?.digest;
         let unmet = || Unmet::TagStays { scope: scope.clone(), tag: tag.clone(), bound };
         Ok((bound != *digest).then(unmet))
+    }
+}
+
+impl Judging<'_, '_> {
+    /// What a repository would hold too much of with this batch.
+    fn over(
+        &self,
+        scope: &Scope,
+        tags_max: Option<u64>,
+        bytes_max: Option<u64>,
+    ) -> Result<Option<Unmet>, CatalogError> {
+        let usage = self.accounts.of(scope.repository.as_str())?;
+        let (mut tags, mut bytes) = (usage.tags, usage.bytes);
+        let mut counted = HashSet::new();
+        for write in self.writes {
+            match write {
+                Write::PutTag(record) if record.scope == *scope => {
+                    let key = (scope.upstream_str(), scope.repository.as_str(), record.tag.as_str());
+                    let is_new = self.tags.get(key).map_err(failed)?.is_none();
+                    tags += u64::from(is_new && counted.insert(record.tag.to_string()));
+                }
+                Write::PutLink(record) if record.scope == *scope => {
+                    let digest = record.digest.to_string();
+                    let is_new = !self.accounts.counts(scope.repository.as_str(), &digest)?;
+                    if is_new && counted.insert(digest) {
+                        bytes = bytes.saturating_add(self.size(&record.digest)?);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Some(max) = tags_max.filter(|max| tags > *max && tags > usage.tags) {
+            return Ok(Some(Unmet::Tags { scope: scope.clone(), tags, max }));
+        }
+        let max = bytes_max.filter(|max| bytes > *max && bytes > usage.bytes);
+        Ok(max.map(|max| Unmet::Bytes { scope: scope.clone(), bytes, max }))
+    }
+
+    /// The size of content that this batch puts, or that is here.
+    fn size(&self, digest: &Digest) -> Result<u64, CatalogError> {
+        let put = self.writes.iter().find_map(|write| match write {
+            Write::PutBlob { record, .. } if record.digest == *digest => Some(record.size),
+            _ => None,
+        });
+        if let Some(size) = put {
+            return Ok(size);
+        }
+        let found = self.blobs.get(digest.to_string().as_str()).map_err(failed)?;
+        Ok(found.map_or(0, |value| value.value().0))
     }
 }
 

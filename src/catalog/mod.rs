@@ -31,6 +31,7 @@ mod rebuild;
 mod record;
 mod scan;
 mod scan_hosted;
+mod usage;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -52,6 +53,7 @@ pub use lists::{LIST_BYTES_MAX, LISTS_BYTES_MAX, ListRecord};
 pub use numbers::PoolRecord;
 pub use record::{BlobAt, BlobRecord, LinkRecord, NO_OWNER, TagRecord};
 pub use scan::{Mark, Piece};
+pub use usage::Usage;
 use writer::{Asked, Message, Writer};
 
 use crate::oci::{Digest, Scope};
@@ -154,6 +156,9 @@ pub enum Write {
     RemoveTag(TagRecord),
     /// Link content into a repository.
     PutLink(LinkRecord),
+    /// Content that is linked is in use at this time; of the record only key and time count. Refused
+    /// like a put if the link was deleted meanwhile, without effect if it is not there.
+    TouchLink(LinkRecord),
     /// Forget a link.
     RemoveLink(LinkRecord),
     /// A hosted manifest names a subject.

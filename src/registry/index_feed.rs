@@ -197,6 +197,8 @@ impl IndexFeed {
             // What the index does not answer for.
             Write::Synced { .. }
             | Write::HandToCache(_)
+            // Only gc asks when a link was last in use, and it asks the catalog.
+            | Write::TouchLink(_)
             | Write::PutReferrer(_)
             | Write::RemoveReferrer(_)
             | Write::PutUpload(_)
