@@ -157,7 +157,8 @@ impl Judging<'_, '_> {
         for write in self.writes {
             match write {
                 Write::PutTag(record) if record.scope == *scope => {
-                    let key = (scope.upstream_str(), scope.repository.as_str(), record.tag.as_str());
+                    let key =
+                        (scope.upstream_str(), scope.repository.as_str(), record.tag.as_str());
                     let is_new = self.tags.get(key).map_err(failed)?.is_none();
                     tags += u64::from(is_new && counted.insert(record.tag.to_string()));
                 }

@@ -25,6 +25,12 @@ pub fn run(args: &GcArgs, out: &mut impl Write, remarks: &mut impl Write) -> io:
         Ok(report) => report,
         Err(why) => return fail(&why, remarks),
     };
+    if !args.store.json {
+        let goes = if report.dry_run { "would go" } else { "gone" };
+        for tag in &report.expired {
+            writeln!(out, "{goes}: {tag}")?;
+        }
+    }
     tell(&report, &rows(&report), &report.problems, args.store.json, out, remarks)?;
     Ok(if report.is_well() { Exit::Well } else { Exit::Failed })
 }
@@ -44,6 +50,7 @@ fn rows(report: &GcReport) -> Vec<Row> {
     let freed = [report.unreachable_blobs, report.quarantined, report.orphans];
     let total = if report.dry_run { "would be freed" } else { "freed" };
     vec![
+        links("hosted tags that their rule keeps no longer", report.expired_tags),
         links("hosted links that no tag leads to", report.unreachable_links),
         row("hosted content without a link", report.unreachable_blobs),
         row("of hosted repositories no more, kept as cached", report.handed_to_cache),

@@ -1,6 +1,7 @@
 //! gc (`ringport gc`): frees hosted content that no tag leads to, and what was left behind.
 //!
-//! Mark and sweep, one repository at a time (`mark`, `sweep`). Roots are the tags, and whatever was
+//! First go the tags that the rule of their repository keeps no longer (`retention`). Then mark and
+//! sweep, one repository at a time (`mark`, `sweep`). Roots are the tags, and whatever was
 //! linked within the last [`GRACE_SECONDS`]: an upload in progress. From a manifest on, its
 //! descriptors are followed, and the manifests whose `subject` it is. What is not reached loses
 //! its link; content without a link in any hosted repository goes. A manifest that cannot be read
@@ -8,6 +9,7 @@
 
 mod mark;
 mod prune;
+mod retention;
 mod sweep;
 
 use std::collections::{HashMap, HashSet};
@@ -47,6 +49,12 @@ pub struct Freed {
 pub struct GcReport {
     /// Nothing was freed, only counted.
     pub dry_run: bool,
+    /// Tags of hosted repositories that the rule keeps no longer.
+    #[serde(default)]
+    pub expired_tags: Freed,
+    /// The first thousand of them, as `repository:tag`.
+    #[serde(default)]
+    pub expired: Vec<String>,
     /// Links of hosted repositories that no tag leads to.
     pub unreachable_links: Freed,
     /// Hosted content that no hosted repository links any more.
@@ -81,6 +89,10 @@ impl Freed {
     fn add(&mut self, bytes: u64) {
         self.count += 1;
         self.bytes += bytes;
+    }
+
+    fn add_many(&mut self, count: u64) {
+        self.count += count;
     }
 }
 

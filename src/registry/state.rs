@@ -143,14 +143,14 @@ impl Shared {
     pub fn new(parts: SharedParts<'_>) -> io::Result<Self> {
         let SharedParts { config, workers, store, index, catalog, .. } = parts;
         let SharedParts { suspects, space, owners, pushes, .. } = parts;
-        let Pushes { gate, uploads } = pushes;
+        let Pushes { gate, rules, uploads } = pushes;
         let syncer = Syncer::start(store.clone(), catalog.clone())?;
         let shared = Self {
             store,
             index,
             catalog,
             gate,
-            rules: HostedRules::new(config),
+            rules,
             uploads,
             suspects: Suspects::new(suspects),
             space,
@@ -206,9 +206,9 @@ impl Shared {
         self.policies.load().get(scope.upstream.as_ref()?.base()).cloned()
     }
 
-    /// Goes on with the upstreams, and the rules of what is hosted, of another configuration. Fills that wait for their turn at an
-    /// upstream whose `fills_max` is the same go on waiting in the same queue; those from one that
-    /// is no more go on as they began.
+    /// Goes on with the upstreams, and the rules of what is hosted, of another configuration. Fills
+    /// that wait for their turn at an upstream whose `fills_max` is the same go on waiting in the
+    /// same queue; those from one that is no more go on as they began.
     pub fn set_upstreams(&self, config: &Config) {
         self.rules.replace(config);
         let mut policies = HashMap::clone(&self.policies.load());

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use async_lock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde::{Deserialize, Serialize};
 
+use super::{HostedRules, Pushes};
 use crate::catalog::Catalog;
 use crate::runtime::clock;
 use crate::storage::Store;
@@ -49,16 +50,18 @@ pub struct Upkeep {
     pub(super) store: Arc<Store>,
     pub(super) catalog: Catalog,
     pub(super) gate: Arc<PushGate>,
+    pub(super) rules: HostedRules,
     /// A file that was there before belongs to nobody who is only about to name it.
     pub(super) since: SystemTime,
 }
 
 impl Upkeep {
     /// For the process that holds the store; to be made before anything is written to it.
-    pub fn new(store: Arc<Store>, catalog: Catalog, gate: Arc<PushGate>) -> Self {
+    pub fn new(store: Arc<Store>, catalog: Catalog, pushes: &Pushes) -> Self {
         let now = SystemTime::UNIX_EPOCH + clock::unix_time();
         let since = now.checked_sub(CLOCK_SLACK).unwrap_or(now);
-        Self { store, catalog, gate, since }
+        let Pushes { gate, rules, .. } = pushes.clone();
+        Self { store, catalog, gate, rules, since }
     }
 
     /// A file that has not changed since then and has no name gets none any more: it was there

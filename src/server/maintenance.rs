@@ -18,7 +18,8 @@ use crate::runtime::clock;
 
 /// How often it is looked whether the background scrub is due.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// When links and tags whose content has gone are pruned: first after the start, and then again.
+/// When links and tags whose content has gone are pruned, and hosted tags that their rule keeps no
+/// longer removed: first after the start, and then again.
 const PRUNE_DELAY: Duration = Duration::from_secs(3600);
 const PRUNE_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 /// How often idle uploads are looked for.
@@ -253,6 +254,11 @@ impl Thread {
         match guarded(|| self.upkeep.prune(clock::unix_seconds(), false, go_on)) {
             Ok(Pruned { links, tags }) => tracing::info!(links, tags, "names were pruned"),
             Err(error) => tracing::error!(%error, "names could not be pruned"),
+        }
+        match guarded(|| self.upkeep.expire_tags(clock::unix_seconds(), go_on)) {
+            Ok(0) => {}
+            Ok(tags) => tracing::info!(tags, "tags were removed that their rule keeps no longer"),
+            Err(error) => tracing::error!(%error, "tags could not be removed"),
         }
     }
 

@@ -9,7 +9,9 @@ use crate::catalog::{Catalog, NO_OWNER, Unstarted};
 use crate::config::{Config, Pool};
 use crate::index::{Index, IndexOptions, Opened};
 use crate::oci::{Digest, Namespace};
-use crate::registry::{Due, IndexFeed, Pushes, RoomRequest, Space, SpaceLimits, Upkeep, Uploads};
+use crate::registry::{
+    Due, HostedRules, IndexFeed, Pushes, RoomRequest, Space, SpaceLimits, Upkeep, Uploads,
+};
 use crate::runtime::clock;
 use crate::storage::{Store, WantedPool};
 
@@ -33,7 +35,7 @@ pub(super) struct OpenStore {
 impl OpenStore {
     /// What scrub and gc stand on.
     pub(super) fn upkeep(&self) -> Upkeep {
-        Upkeep::new(self.store.clone(), self.catalog.clone(), self.pushes.gate.clone())
+        Upkeep::new(self.store.clone(), self.catalog.clone(), &self.pushes)
     }
 }
 
@@ -82,7 +84,11 @@ pub(super) fn open_store(config: &Config) -> Result<OpenStore, ServeError> {
         "store opened");
     Ok(OpenStore {
         store: Arc::new(store),
-        pushes: Pushes { uploads: Arc::new(uploads), ..Pushes::default() },
+        pushes: Pushes {
+            gate: Arc::default(),
+            rules: HostedRules::new(config),
+            uploads: Arc::new(uploads),
+        },
         index,
         catalog,
         catalog_thread,

@@ -8,7 +8,7 @@ use super::start::ServeError;
 use crate::catalog::{Catalog, CatalogError};
 use crate::config::Config;
 use crate::oci::Digest;
-use crate::registry::{PushGate, Upkeep};
+use crate::registry::Upkeep;
 use crate::storage::Store;
 
 /// A store that this process holds without serving it.
@@ -27,9 +27,9 @@ impl StoppedStore {
     /// [`StoreError::Locked`](crate::storage::StoreError::Locked) as [`ServeError::Store`] when a
     /// server runs on it; or it cannot be used.
     pub fn open(config: &Config) -> Result<Self, ServeError> {
-        let OpenStore { store, catalog, catalog_thread, suspects, .. } = open_store(config)?;
-        let gate = Arc::<PushGate>::default();
-        let upkeep = Upkeep::new(store.clone(), catalog.clone(), gate);
+        let opened = open_store(config)?;
+        let upkeep = opened.upkeep();
+        let OpenStore { store, catalog, catalog_thread, suspects, .. } = opened;
         Ok(Self { upkeep, store, catalog, catalog_thread, suspects })
     }
 

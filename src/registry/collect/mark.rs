@@ -3,10 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 
+use super::retention::expired;
 use super::{Collection, PIECE};
-use crate::catalog::{BlobRecord, CatalogError, LinkRecord};
+use crate::catalog::{BlobRecord, CatalogError, LinkRecord, TagRecord};
+use crate::config::HostedRule;
 use crate::limits::MANIFEST_BYTES_MAX;
-use crate::oci::{Digest, Manifest, Scope, media_type};
+use crate::oci::{Digest, Manifest, Scope, Tag, media_type};
 use crate::registry::upkeep::Upkeep;
 use crate::runtime::File;
 
@@ -19,6 +21,8 @@ pub(super) struct Repository {
     /// The manifests that have this one as their subject.
     referrers: HashMap<Digest, Vec<Digest>>,
     tagged: Vec<Digest>,
+    /// Tags that count no more.
+    pub(super) expired: Vec<TagRecord>,
 }
 
 impl Collection<'_> {
@@ -41,15 +45,17 @@ impl Collection<'_> {
                 break;
             }
         }
+        let mut tags = Vec::new();
         loop {
             let piece = catalog.scan_tags_of(scope, after.as_ref(), PIECE)?;
             damaged.extend(piece.damaged);
-            repository.tagged.extend(piece.records.iter().map(|tag| tag.digest));
+            tags.extend(piece.records);
             after = piece.next;
             if after.is_none() {
                 break;
             }
         }
+        repository.take_tags(tags, &self.upkeep.rules.of(&scope.repository), self.began);
         let mut unknown: Vec<String> = damaged.iter().map(ToString::to_string).collect();
         let Repository { links, children, referrers, .. } = &mut repository;
         for link in links {
@@ -76,6 +82,13 @@ impl Collection<'_> {
 }
 
 impl Repository {
+    fn take_tags(&mut self, tags: Vec<TagRecord>, rule: &HostedRule, now: u64) {
+        self.expired = expired(rule, &tags, now);
+        let over: HashSet<&Tag> = self.expired.iter().map(|tag| &tag.tag).collect();
+        let kept = tags.iter().filter(|tag| !over.contains(&tag.tag));
+        self.tagged.extend(kept.map(|tag| tag.digest));
+    }
+
     /// What each manifest that refers to one refers to.
     pub(super) fn subjects(&self) -> HashMap<Digest, Digest> {
         let all = self.referrers.iter();

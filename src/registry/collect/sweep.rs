@@ -19,15 +19,20 @@ impl Collection<'_> {
         let (kept, unreached): (Vec<LinkRecord>, Vec<LinkRecord>) =
             repository.links.into_iter().partition(|link| reached.contains(&link.digest));
         self.kept.extend(kept.iter().map(|link| link.digest));
-        if unreached.is_empty() {
+        if unreached.is_empty() && repository.expired.is_empty() {
             return Ok(());
         }
         let upkeep = self.upkeep;
         let _removing = (!self.report.dry_run).then(|| upkeep.gate.removing());
         let mut spared = HashSet::new();
-        if !self.report.dry_run {
-            // Once more, now that nobody pushes: what came since may lead to what had no way.
+        if self.report.dry_run {
+            self.report.add_expired(&repository.expired);
+        } else {
+            // Once more, now that nobody pushes: what came since may lead to what had no way, and a
+            // tag that was pushed since is new.
             let Some(now) = self.read_repository(scope)? else { return self.keep_whole(scope) };
+            self.report.add_expired(&now.expired);
+            upkeep.remove_tags(now.expired.clone())?;
             spared = now.reached(grace);
             self.kept.extend(now.links.iter().map(|l| l.digest).filter(|d| spared.contains(d)));
         }

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::PushError;
+use super::limits::within;
 use super::place::link;
 use crate::catalog::{LinkRecord, Write};
 use crate::oci::{Digest, Scope};
@@ -38,7 +39,9 @@ impl Registry {
             return Ok(false);
         }
         let write = link(shared, scope, digest, None).await?;
-        shared.catalog.write_unless_deleted(since, vec![write]).await?;
+        let rule = shared.rules.of(&scope.repository);
+        let conditions = within(&rule, scope).into_iter().collect();
+        shared.catalog.write_if(since, conditions, vec![write]).await?;
         shared.uploads.counts.mounted.fetch_add(1, Ordering::Relaxed);
         Ok(true)
     }

@@ -1,6 +1,7 @@
 //! Deleting tags and manifests. What nobody needs any more, gc frees.
 
 use super::PushError;
+use super::limits::may_go;
 use crate::catalog::{CatalogError, Condition, LinkRecord, ReferrerRecord, TagRecord, Write};
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::oci::{Digest, Manifest, Reference, Scope, Tag};
@@ -14,7 +15,8 @@ impl Registry {
     /// durable, and no worker finds it any more. Manifests that name it, or that it names, stay.
     ///
     /// # Errors
-    /// [`PushError::ManifestUnknown`], or the catalog failed.
+    /// [`PushError::ManifestUnknown`]; [`PushError::Denied`] of tags that stay; or the catalog
+    /// failed.
     pub async fn delete_manifest(
         &self,
         scope: &Scope,
@@ -31,6 +33,8 @@ async fn delete_tag(shared: &Shared, scope: &Scope, tag: &Tag) -> Result<(), Pus
     let Some(record) = shared.catalog.find_tag(scope, tag).await? else {
         return Err(PushError::ManifestUnknown(format!("{scope} has no tag {tag}")));
     };
+    let rule = shared.rules.of(&scope.repository);
+    may_go(&rule, scope, std::slice::from_ref(tag))?;
     shared.catalog.write(vec![Write::RemoveTag(record)], true).await?;
     Ok(())
 }
@@ -44,6 +48,7 @@ async fn delete_digest(shared: &Shared, scope: &Scope, digest: &Digest) -> Resul
             return Err(PushError::ManifestUnknown(format!("{scope} has no manifest {digest}")));
         };
         let tags = shared.catalog.find_tags_to(scope, digest).await?;
+        may_go(&shared.rules.of(&scope.repository), scope, &tags)?;
         let writes = removal(shared, &link, &tags).await?;
         let condition = Condition::TagsAre { scope: scope.clone(), digest: *digest, tags };
         match shared.catalog.write_if(since, vec![condition], writes).await {

@@ -1,5 +1,6 @@
 //! Why a push was not taken, in the words of the registry; `api` turns them into HTTP.
 
+use super::limits;
 use crate::catalog::{CatalogError, UploadId};
 use crate::registry::PullError;
 use crate::registry::error::RETRY_AFTER_DEFAULT;
@@ -108,7 +109,7 @@ impl From<CatalogError> for PushError {
         match &error {
             CatalogError::Deleted { .. } => Self::Deleted(error.to_string()),
             CatalogError::Refused { .. } => Self::ManifestInvalid(error.to_string()),
-            CatalogError::Unmet(_) => Self::Denied(error.to_string()),
+            CatalogError::Unmet(unmet) => limits::denied(unmet),
             _ => Self::Storage(error.to_string()),
         }
     }

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::PushError;
+use super::limits;
 use super::place::{place, take_room};
 use crate::catalog::{Holding, LinkRecord, ReferrerRecord, TagRecord, Write};
-use crate::config::MissingReferences;
+use crate::config::{HostedRule, MissingReferences};
 use crate::index::SMALL_BYTES_MAX;
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Scope, Tag, media_type};
 use crate::registry::state::{Registry, Shared};
@@ -114,14 +115,19 @@ fn check(put: ManifestPut<'_>) -> Result<Checked, PushError> {
 async fn commit(shared: &Shared, scope: &Scope, checked: &Checked) -> Result<(), PushError> {
     let _pushing = shared.gate.pushing().await;
     let since = shared.catalog.moment();
-    let names = names(shared, scope, checked).await?;
-    let Checked { digest, bytes, .. } = checked;
+    let rule = shared.rules.of(&scope.repository);
+    let names = names(shared, (scope, &rule), checked).await?;
+    let Checked { digest, bytes, tags, .. } = checked;
+    let mut conditions = limits::bound(&rule, scope, tags, digest);
+    conditions.extend(limits::within(&rule, scope));
     if is_stored(shared, digest, bytes).await? {
-        shared.catalog.write_unless_deleted(since, names).await?;
+        // Whoever uploads it as a blob meanwhile must see that it is a manifest.
+        let _turn = shared.store.turn(digest).await;
+        shared.catalog.write_if(since, conditions, names).await?;
     } else {
         let (mut staged, _room) = take_room(shared, digest, bytes.len() as u64).await?;
         staged.append(bytes.clone()).await?;
-        place(shared, digest, staged).await?.name(since, names).await?;
+        place(shared, digest, staged).await?.name((since, conditions), names).await?;
     }
     if bytes.len() <= SMALL_BYTES_MAX {
         shared.catalog.offer(*digest, bytes.clone());
@@ -139,17 +145,21 @@ async fn is_stored(shared: &Shared, digest: &Digest, bytes: &Bytes) -> Result<bo
 }
 
 /// All that makes a manifest findable, if the repository has what it names.
-async fn names(shared: &Shared, scope: &Scope, checked: &Checked) -> Result<Vec<Write>, PushError> {
+async fn names(
+    shared: &Shared,
+    (scope, rule): (&Scope, &HostedRule),
+    checked: &Checked,
+) -> Result<Vec<Write>, PushError> {
     let Checked { digest, manifest, bytes, tags } = checked;
     let mut known = HashSet::new();
     let named = manifest.descriptors.iter().map(|descriptor| descriptor.digest);
     let named = named.filter(|digest| known.insert(*digest)).collect();
     let holdings = shared.catalog.find_holdings(scope, named).await?;
-    refuse_missing(shared, scope, manifest, &holdings)?;
+    refuse_missing((scope, rule), manifest, &holdings)?;
     let now = clock::unix_seconds();
-    // Anew, so that gc finds it in use, and so that a delete that comes in between is noticed.
+    // So that gc finds it in use, and so that a delete that comes in between is noticed.
     let linked = holdings.into_iter().filter_map(|held| held.link);
-    let linked = linked.map(|link| Write::PutLink(LinkRecord { linked_at: now, ..link }));
+    let linked = linked.map(|link| Write::TouchLink(LinkRecord { linked_at: now, ..link }));
     let mut writes: Vec<Write> = linked.collect();
     writes.push(Write::PutLink(LinkRecord {
         scope: scope.clone(),
@@ -176,13 +186,12 @@ async fn names(shared: &Shared, scope: &Scope, checked: &Checked) -> Result<Vec<
 
 /// Refuses a manifest that names what the repository lacks, as far as its rule says so.
 fn refuse_missing(
-    shared: &Shared,
-    scope: &Scope,
+    (scope, rule): (&Scope, &HostedRule),
     manifest: &Manifest,
     holdings: &[Holding],
 ) -> Result<(), PushError> {
     let is_index = media_type::is_index_type(&manifest.media_type);
-    match shared.rules.of(&scope.repository).missing_references {
+    match rule.missing_references {
         MissingReferences::Allowed => return Ok(()),
         MissingReferences::InIndexes if is_index => return Ok(()),
         MissingReferences::InIndexes | MissingReferences::Refused => {}

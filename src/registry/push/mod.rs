@@ -13,6 +13,7 @@
 mod blob;
 mod delete;
 mod error;
+mod limits;
 mod manifest;
 #[allow(dead_code, reason = "used as pushes are built")]
 mod place;
@@ -22,17 +23,19 @@ mod upload;
 
 use std::sync::Arc;
 
-use super::PushGate;
+use super::{HostedRules, PushGate};
 pub use error::PushError;
 pub use manifest::{ManifestPut, ManifestStored};
 pub use sessions::{Uploader, Uploads};
 pub use upload::{SentRange, UploadStatus};
 
 /// What pushes share with gc, and with the process before.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Pushes {
     /// Keeps them apart from gc.
     pub gate: Arc<PushGate>,
+    /// What holds of each repository.
+    pub rules: HostedRules,
     /// Uploads under way.
     pub uploads: Arc<Uploads>,
 }

@@ -5,14 +5,14 @@
 //! that returns) → the answer.
 
 use super::PushError;
-use crate::catalog::{BlobRecord, LinkRecord, Moment, NO_OWNER, Write};
+use crate::catalog::{BlobRecord, CatalogError, Condition, LinkRecord, Moment, NO_OWNER, Write};
 use crate::keeping::Keeping;
 use crate::oci::{Digest, Scope};
 use crate::registry::commit::remove_second;
 use crate::registry::space::Reservation;
 use crate::registry::state::Shared;
 use crate::registry::take_room::{self, NoPlace};
-use crate::runtime::clock;
+use crate::runtime::{blocking, clock};
 use crate::storage::{Staged, Turn};
 
 /// Content that is in place, durable and without its name yet; nobody else puts or removes it
@@ -72,22 +72,49 @@ impl Placed<'_> {
         link(self.shared, scope, &self.record.digest, media_type).await
     }
 
-    /// Names it, together with all that `writes` put: `since` is [`Catalog::moment`] from when the
-    /// request began.
+    /// Names it, together with all that `writes` put, if all `conditions` hold: `since` is
+    /// [`Catalog::moment`] from before the first look at what these name.
     ///
     /// # Errors
-    /// The catalog failed, or one of the names was deleted meanwhile; nothing is named then.
+    /// The catalog failed, a condition does not hold, or one of the names was deleted meanwhile;
+    /// nothing is named then.
     ///
     /// [`Catalog::moment`]: crate::catalog::Catalog::moment
-    pub(super) async fn name(self, since: Moment, writes: Vec<Write>) -> Result<(), PushError> {
+    pub(super) async fn name(
+        self,
+        (since, conditions): (Moment, Vec<Condition>),
+        writes: Vec<Write>,
+    ) -> Result<(), PushError> {
         let Self { shared, record, _turn } = self;
         let BlobRecord { digest, pool, .. } = record;
         let mut all = vec![Write::PutBlob { record, is_synced: true }];
         all.extend(writes);
-        let effects = shared.catalog.write_unless_deleted(since, all).await?;
+        let effects = match shared.catalog.write_if(since, conditions, all).await {
+            Ok(effects) => effects,
+            Err(error) => {
+                if matches!(error, CatalogError::Deleted { .. } | CatalogError::Unmet(_)) {
+                    take_back(shared, &digest, pool).await;
+                }
+                return Err(error.into());
+            }
+        };
         shared.trust(&digest);
         remove_second(shared, &digest, pool, effects.first()).await;
         Ok(())
+    }
+}
+
+/// Removes the file of content that was refused its name, unless it has one from somebody else:
+/// whoever is over their limit must not fill the disk. In the turn of this content.
+async fn take_back(shared: &Shared, digest: &Digest, pool: u8) {
+    // Where that cannot be known the file stays, and gc finds it.
+    if !matches!(shared.catalog.find_blob(digest).await, Ok(None)) {
+        return;
+    }
+    let (store, content) = (shared.store.clone(), *digest);
+    let removed = blocking(move || store.remove_blob(pool, &content)).await;
+    if !matches!(removed, Ok(Ok(()))) {
+        tracing::warn!(%digest, pool, "a file without a name stays; `ringport gc` removes it");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::PushError;
+use super::limits::{refuse_if_full, within};
 use super::place::place;
 use super::receive::{Receiver, disk_error, lot};
 use super::sessions::{Held, Uploader};
@@ -31,13 +32,14 @@ impl Registry {
     /// another one, which costs reading it again.
     ///
     /// # Errors
-    /// [`PushError::TooMany`].
+    /// [`PushError::TooMany`], or [`PushError::Denied`]: the repository is full.
     pub async fn begin_upload(
         &self,
         by: Uploader<'_>,
         algorithm: Algorithm,
     ) -> Result<UploadStatus, PushError> {
         let shared = self.shared();
+        refuse_if_full(shared, by.scope).await?;
         let session = match shared.uploads.begin(by, algorithm) {
             Err(PushError::TooMany(_)) => {
                 let (all, owner) = (shared.clone(), by.name.to_owned());
@@ -129,6 +131,7 @@ impl Registry {
         body: &mut Inlet<'_>,
     ) -> Result<(), PushError> {
         let shared = self.shared();
+        refuse_if_full(shared, by.scope).await?;
         let session = shared.uploads.begin(by, digest.algorithm())?;
         let pushed = self.finish(session.hold().await?, None, digest, body).await;
         if pushed.is_err()
@@ -189,7 +192,9 @@ impl Registry {
             let since = shared.catalog.moment();
             let mut writes = vec![placed.link(&scope, None).await?];
             writes.extend(was_noted.then_some(Write::RemoveUpload(id)));
-            placed.name(since, writes).await
+            let rule = shared.rules.of(&scope.repository);
+            let conditions = within(&rule, &scope).into_iter().collect();
+            placed.name((since, conditions), writes).await
         };
         let committed = committed.await;
         let counts = &shared.uploads.counts;

@@ -3,6 +3,7 @@ use std::thread::JoinHandle;
 
 use super::*;
 use crate::catalog::{BlobRecord, LinkRecord, NO_OWNER, Subscriber, TagRecord, Tended, Write};
+use crate::config::Config;
 use crate::keeping::Keeping;
 use crate::oci::{Algorithm, Digest, Namespace, RepositoryName, Scope, Tag};
 use crate::storage::{Pool, ROOT_POOL};
@@ -34,7 +35,12 @@ impl Scratch {
         let (store, _) = Store::open(folder.path()).unwrap();
         let unstarted = Catalog::open(&store.catalog_path()).unwrap();
         let (catalog, thread) = unstarted.start(Box::new(Nobody)).unwrap();
-        let mut upkeep = Upkeep::new(Arc::new(store), catalog, Arc::default());
+        let pushes = Pushes {
+            gate: Arc::default(),
+            rules: HostedRules::new(&Config::embedded().unwrap()),
+            uploads: Arc::default(),
+        };
+        let mut upkeep = Upkeep::new(Arc::new(store), catalog, &pushes);
         upkeep.since = SystemTime::now() + Duration::from_secs(3600);
         Self { upkeep, catalog_thread: Some(thread), folder }
     }
