@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::refusal::Refusal;
 use super::router::registry_header;
-use crate::config::{Config, UpstreamConfig, format_duration};
+use crate::config::{Config, UpstreamConfig, format_duration, in_words};
 use crate::http::{Parsed, RequestHead};
 use crate::oci::{Endpoint, ErrorCode, Reference, Tag, Target};
 use crate::plugin::{RequestKind, ResolveRequest, Route, WorkerChain};
@@ -94,6 +94,7 @@ fn bounds(upstream: &UpstreamConfig) -> String {
 
 /// What the route means with this configuration.
 fn describe(text: &mut String, config: &Config, route: &Route, tag: Option<&Tag>) {
+    describe_access(text, config, route);
     // Writing to a String cannot fail.
     if let Route::Upstream { candidates } = route {
         for candidate in candidates {
@@ -113,6 +114,29 @@ fn describe(text: &mut String, config: &Config, route: &Route, tag: Option<&Tag>
         }
     }
     let _ = writeln!(text, "placement: {}, class cache", config.storage.root.display());
+}
+
+/// Which rule says who may do what, and who that is.
+fn describe_access(text: &mut String, config: &Config, route: &Route) {
+    // Writing to a String cannot fail.
+    match route {
+        Route::Hosted { repository } => {
+            let rule = config.hosted_rule(repository);
+            let number = config.hosted.iter().position(|one| std::ptr::eq(one, rule));
+            let which = match (number, rule.pattern_for(repository)) {
+                (Some(number), Some(pattern)) => format!("hosted[{number}] {pattern:?}"),
+                _ => "built in, for no [[hosted]] matches".to_owned(),
+            };
+            let _ = writeln!(text, "access: {}; by {which}", rule.in_words());
+        }
+        Route::Upstream { candidates } => {
+            for candidate in candidates {
+                let Some(upstream) = config.upstream(&candidate.upstream) else { continue };
+                let (who, namespace) = (in_words(&upstream.pull), &upstream.namespace);
+                let _ = writeln!(text, "access: pull {who}; by `pull` of {namespace}");
+            }
+        }
+    }
 }
 
 fn parse(question: &Question<'_>) -> Result<RequestHead, Refusal> {

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::Exit;
+use crate::auth::AuthFiles;
 use crate::config::{Config, ConfigError};
 use crate::server::check_certificates;
 
@@ -18,9 +19,15 @@ pub fn run(path: &Path, out: &mut impl Write, remarks: &mut impl Write) -> io::R
         writeln!(remarks, "{}: {error}", path.display())?;
         return Ok(Exit::Failed);
     }
+    if let Err(error) = AuthFiles::check(&config.auth) {
+        writeln!(remarks, "{}: {error}", path.display())?;
+        return Ok(Exit::Failed);
+    }
     let text = config.to_toml().map_err(io::Error::other)?;
     writeln!(out, "# The effective configuration of {}", path.display())?;
     out.write_all(text.as_bytes())?;
+    let otherwise = config.hosted_otherwise.in_words();
+    writeln!(out, "# Hosted repositories that no [[hosted]] matches: {otherwise}")?;
     for sentence in config.advice() {
         writeln!(remarks, "ringport: {}: advice: {sentence}", path.display())?;
     }
@@ -65,6 +72,20 @@ mod tests {
         assert_eq!((exit, out.as_str()), (Exit::Failed, ""));
         assert!(remarks.contains("ringport.toml:2:11: key `server.workers`"), "{remarks}");
         assert!(remarks.ends_with("ringport: 2 problems\n"), "{remarks}");
+    }
+
+    #[test]
+    fn users_and_keys_are_read_and_the_rule_behind_all_others_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let users = folder.path().join("htpasswd");
+        std::fs::write(&users, "alice:{SHA}secret\n").expect("written");
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&users, private).expect("mode set");
+        let (exit, out, remarks) = check(&format!("[auth]\nhtpasswd_file = {users:?}"));
+        assert_eq!((exit, out.as_str()), (Exit::Failed, ""));
+        assert!(remarks.contains("line 1, user alice") && !remarks.contains("secret"), "{remarks}");
+        let (_, out, _) = check("");
+        assert!(out.ends_with("pull everyone; push authenticated; delete nobody\n"), "{out}");
     }
 
     #[test]

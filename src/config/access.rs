@@ -129,6 +129,12 @@ impl HostedRule {
         }
     }
 
+    /// Who may do what, in a sentence for operators.
+    pub fn in_words(&self) -> String {
+        let [pull, push, delete] = [&self.pull, &self.push, &self.delete].map(|who| in_words(who));
+        format!("pull {pull}; push {push}; delete {delete}")
+    }
+
     /// The pattern that makes this rule one for `repository`, if there is one.
     pub fn pattern_for(&self, repository: &RepositoryName) -> Option<&str> {
         first_match(&self.repositories, repository.as_str())
@@ -172,6 +178,15 @@ impl Subject {
             Self::User(name) => name,
         }
     }
+}
+
+/// Who is meant by a list, for operators.
+pub fn in_words(who: &[Subject]) -> String {
+    let words: Vec<&str> = who.iter().map(Subject::as_str).collect();
+    if who.contains(&Subject::Anonymous) {
+        return "everyone".to_owned();
+    }
+    if words.is_empty() { "nobody".to_owned() } else { words.join(", ") }
 }
 
 fn first_match<'p>(patterns: &'p [String], text: &str) -> Option<&'p str> {

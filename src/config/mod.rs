@@ -37,7 +37,7 @@ mod units;
 #[cfg(test)]
 mod tests;
 
-pub use access::{Auth, HostedRule, MissingReferences, Subject, TokenAuth};
+pub use access::{Auth, HostedRule, MissingReferences, Subject, TokenAuth, in_words};
 pub use endpoint_url::EndpointUrl;
 pub use error::{ConfigError, Problem};
 pub use files::{check_program, check_secret};
