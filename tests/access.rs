@@ -20,7 +20,9 @@ use support::lying::LyingUpstream;
 use support::rig::{NS, REPOSITORY, declared};
 use support::scratch::Scratch;
 use support::server::{Server, Setup};
-use support::{secs, wait_until};
+use support::tls::{Authority, Client, Kind, Pair};
+use support::{ports, secs, wait_until};
+use tokio_rustls::rustls::ALL_VERSIONS;
 
 const ALICE: &str = "correct horse alice";
 const BOB: &str = "battery staple bob";
@@ -544,6 +546,45 @@ fn a_private_mirror() {
     assert_eq!(ask(&server, "GET", &hosted, None).status(), 404, "no permission elsewhere");
     let put = ask(&server, "PUT", &format!("/v2/{REPOSITORY}/manifests/v1?ns={NS}"), None);
     assert_eq!((put.status(), &*put.error_code()), (403, "DENIED"), "{}", put.text());
+}
+
+/// The name of a client certificate is a name like others; the header goes before it.
+#[test]
+fn by_client_certificate() {
+    let (own, people) = (Authority::new("Servers"), Authority::new("People"));
+    let (issuer, tls, setup) = (Issuer::new(), ports::free(), Setup::new("access-certificate"));
+    let (certificate, key) = own.server().write(setup.scratch(), "server");
+    let ca = setup.scratch().file("people.pem", &people.pem);
+    let lines = format!(
+        "tls_listen = [\"{tls}\"]\ntls_certificate = {certificate:?}\ntls_key = {key:?}\n\
+         client_ca_file = {ca:?}"
+    );
+    let text = auth(setup.scratch(), &issuer, "");
+    let rule = "[[hosted]]\nrepositories = [\"*\"]\npull = [\"builder\", \"alice\"]\n";
+    let server = setup.server(&lines).more(&text).more(rule).start();
+    let ask = |pair: Option<&Pair>, header: &str| {
+        let client = Client::with(&own, &["http/1.1"], ALL_VERSIONS, pair);
+        let mut connection = client.connect(tls).unwrap();
+        connection.send("/v2/team/app/tags/list", header).unwrap();
+        connection.reply().unwrap().status
+    };
+    let [builder, other] = ["builder", "other"].map(|name| people.client(name, Kind::Good));
+    let login = |login: &str| format!("Authorization: {}\r\n", basic(login));
+    let (alice, bob) = (login(&format!("alice:{ALICE}")), login(&format!("bob:{BOB}")));
+    let cases = [
+        (Some(&builder), "", 404),
+        (Some(&other), "", 403),
+        (None, "", 401),
+        (None, alice.as_str(), 404),
+        (Some(&other), alice.as_str(), 404),
+        (Some(&builder), bob.as_str(), 403),
+        (Some(&builder), "Authorization: Bearer x\r\n", 401),
+    ];
+    for (pair, header, status) in cases {
+        assert_eq!(ask(pair, header), status, "{header}");
+    }
+    let accepted = server.metric("ringport_logins_total", &["kind=\"certificate\""]);
+    assert_eq!(accepted, 2.0);
 }
 
 // ---- /v2/ -----------------------------------------------------------------------------------

@@ -98,7 +98,9 @@ impl Config {
 
     /// Whether there is any way to say who one is.
     pub fn has_login(&self) -> bool {
-        self.auth.htpasswd_file.is_some() || self.auth.token.is_some()
+        let tls = self.server.tls.as_ref();
+        let has_certificates = tls.is_some_and(|tls| tls.client_ca_file.is_some());
+        has_certificates || self.auth.htpasswd_file.is_some() || self.auth.token.is_some()
     }
 
     /// Whether everyone may write, or list what is hosted, and nobody has said that this is meant

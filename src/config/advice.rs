@@ -65,9 +65,16 @@ impl Config {
         if needs_login && !self.has_login() {
             advice.push(
                 "nobody can say who they are, and the rules want to know: set htpasswd_file in \
-                 [auth], or [auth.token]"
+                 [auth], [auth.token], or client_ca_file in [server]"
                     .to_owned(),
             );
+        }
+        let plain = self.server.listen.iter().find(|address| !address.ip().is_loopback());
+        if let (Some(address), true) = (plain, self.auth.htpasswd_file.is_some()) {
+            advice.push(format!(
+                "passwords come to {address} in the clear: let clients use TLS (tls_listen), or \
+                 leave it to a proxy in front"
+            ));
         }
         let is_standard = self.routing.resolvers.iter().all(|name| name == STANDARD_RESOLVER);
         if !self.hosted.is_empty() && self.routing.hosted.is_empty() && is_standard {
@@ -117,6 +124,10 @@ mod tests {
                 "hosted[1] is never reached",
             ),
             (format!("{upstream}pull = [\"ci\"]"), "htpasswd_file"),
+            (
+                "[server]\nlisten = [\"0.0.0.0:1\"]\n[auth]\nhtpasswd_file = \"h\"".to_owned(),
+                "in the clear",
+            ),
             (
                 format!(
                     "[routing]\ndefault_upstream = \"a.io\"\n{upstream}\

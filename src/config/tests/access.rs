@@ -122,6 +122,9 @@ fn everyone_may_write_off_loopback_only_by_a_word_of_its_own() {
         assert!(refused.to_string().contains("--listen 0.0.0.0:5000"), "{refused}");
         parse(&said).override_with(listen, None).expect("meant");
     }
+    let tls = "[server]\ntls_listen = [\"[::]:5000\"]\ntls_certificate = \"c\"\ntls_key = \"k\"\n";
+    let printed = problem(&format!("{tls}{}", hosted("push = [\"anonymous\"]")));
+    assert!(printed.contains("listens on [::]:5000"), "{printed}");
     let pull = format!("[server]\nlisten = [\"0.0.0.0:1\"]\n{}", hosted("pull = [\"anonymous\"]"));
     parse(&pull);
 }
