@@ -269,29 +269,38 @@ fn plain_http_on_the_port_for_tls_is_told_at_once() {
     assert_eq!(client.ask(secured.tls, "/v2/").unwrap().status, 200);
 }
 
+/// A client that begins a handshake and says no more.
+fn hang(secured: &Secured) -> TcpStream {
+    let mut stream = TcpStream::connect(secured.tls).unwrap();
+    stream.set_read_timeout(Some(secs(10))).unwrap();
+    stream.write_all(&[0x16, 3, 1, 2, 0, 1]).unwrap();
+    stream
+}
+
 #[test]
-fn handshakes_that_never_end_are_bounded_and_keep_nobody_out() {
-    let setup = Setup::new("tls-slow").server("workers = 1\nconnections_max = 8");
-    let secured = Secured::start(setup.server("head_timeout = \"3s\""));
-    let hang = || {
-        let mut stream = TcpStream::connect(secured.tls).unwrap();
-        stream.set_read_timeout(Some(secs(20))).unwrap();
-        stream.write_all(&[0x16, 3, 1, 2, 0, 1]).unwrap();
-        stream
-    };
-    let mut hanging: Vec<TcpStream> = (0..4).map(|_| hang()).collect();
+fn handshakes_that_hang_keep_nobody_out() {
+    let setup = Setup::new("tls-many").server("workers = 1\nconnections_max = 8");
+    let secured = Secured::start(setup.server("head_timeout = \"60s\""));
+    let mut hanging: Vec<TcpStream> = (0..4).map(|_| hang(&secured)).collect();
     // All places for handshakes are taken; each newcomer ends the oldest one, and is served.
-    for _ in 0..3 {
+    for left in (1..4).rev() {
         assert_eq!(secured.client().ask(secured.tls, "/v2/").unwrap().status, 200);
         assert!(is_ended(&mut hanging.remove(0)), "the oldest one was ended");
+        assert_eq!(hanging.len(), left);
     }
-    // The last one is ended by the time limit, though it goes on to drip.
-    let mut last = hanging.remove(0);
-    wait_until("the end of the last handshake", secs(15), || {
+    assert_eq!(secured.handshakes("timeout"), 3.0);
+}
+
+#[test]
+fn a_handshake_that_drips_ends_at_its_time_limit() {
+    let secured = Secured::start(Setup::new("tls-slow").server("head_timeout = \"2s\""));
+    let (mut silent, mut drips) = (TcpStream::connect(secured.tls).unwrap(), hang(&secured));
+    silent.set_read_timeout(Some(secs(20))).unwrap();
+    wait_until("the end of a handshake that drips", secs(20), || {
         std::thread::sleep(ms(200));
-        last.write_all(&[0]).is_err() || secured.handshakes("timeout") >= 4.0
+        drips.write_all(&[0]).is_err() || secured.handshakes("timeout") >= 2.0
     });
-    assert!(is_ended(&mut last));
+    assert!(is_ended(&mut drips) && is_ended(&mut silent));
     wait_until("no connection", secs(10), || {
         secured.server.metric("ringport_connections", &["worker=\"0\""]) <= 1.0
     });
