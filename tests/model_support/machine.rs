@@ -250,7 +250,6 @@ impl<'a> Machine<'a> {
 
     fn check_all(&mut self) -> Told<()> {
         let is_full = self.abilities.is_full;
-        let pending = self.model.pending.take();
         let repos: Vec<usize> = self.model.repos.keys().copied().collect();
         let mut seen = Vec::new();
         for &repo in &repos {
@@ -266,14 +265,18 @@ impl<'a> Machine<'a> {
             .collect()
         };
         let before = differences(&self.model);
-        if !before.is_empty() {
-            let Some(after) = pending else { return wrong(before.join("\n")) };
-            let still = differences(&after);
-            if !still.is_empty() {
+        // Not earlier: the server may have gone again meanwhile.
+        let pending = self.model.pending.take();
+        let after = pending.as_ref().map(|after| differences(after));
+        match (before.is_empty(), pending, after) {
+            (true, Some(after), Some(still)) if still.is_empty() => self.model.or(&after),
+            (true, _, _) => {}
+            (false, Some(after), Some(still)) if still.is_empty() => self.model = *after,
+            (false, _, Some(still)) => {
                 let (before, still) = (before.join("\n"), still.join("\n"));
                 return wrong(format!("half done. As it was before:\n{before}\nafter:\n{still}"));
             }
-            self.model = *after;
+            (false, _, None) => return wrong(before.join("\n")),
         }
         if !self.is_collecting {
             for (&repo, seen) in repos.iter().zip(&seen) {

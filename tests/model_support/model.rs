@@ -9,8 +9,9 @@ const GRACE_HOURS: u64 = 24;
 /// Whether content belongs to a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// When it was linked, in hours of the moved clock.
-    pub at: u64,
+    /// When it was linked, in hours of the moved clock; at least and at most, for a crash may
+    /// have hidden that it was linked anew.
+    pub at: (u64, u64),
     /// A gc that goes on may have removed it.
     pub is_doubtful: bool,
 }
@@ -58,6 +59,9 @@ impl There {
         }
     }
 }
+
+/// Blobs and manifests.
+type Kept = (BTreeSet<usize>, BTreeSet<usize>);
 
 fn there(link: Option<&Link>) -> There {
     match link {
@@ -116,7 +120,7 @@ impl Model {
 
     /// A blob was pushed or mounted.
     pub fn put_blob(&mut self, repo: usize, blob: usize) {
-        let link = Link { at: self.now, is_doubtful: false };
+        let link = Link { at: (self.now, self.now), is_doubtful: false };
         self.change(repo).blobs.insert(blob, link);
     }
 
@@ -128,7 +132,7 @@ impl Model {
         manifest: usize,
         tags: &[&'static str],
     ) {
-        let link = Link { at: self.now, is_doubtful: false };
+        let link = Link { at: (self.now, self.now), is_doubtful: false };
         let found = self.change(repo);
         found.manifests.insert(manifest, link);
         found.tags.extend(tags.iter().map(|&tag| (tag, manifest)));
@@ -170,9 +174,12 @@ impl Model {
         self.change(repo).blobs.remove(&blob);
     }
 
-    /// What a gc keeps for sure now: what tags lead to, and what is recent.
-    fn kept(&self, contents: &Contents, repo: &Repo) -> (BTreeSet<usize>, BTreeSet<usize>) {
-        let is_recent = |link: &&Link| link.at + GRACE_HOURS > self.now;
+    /// What a gc keeps now: what tags lead to, and what is recent, at least or at most.
+    fn kept(&self, contents: &Contents, repo: &Repo, at_most: bool) -> Kept {
+        let is_recent = |link: &&Link| {
+            let at = if at_most { link.at.1 } else { link.at.0 };
+            at + GRACE_HOURS > self.now
+        };
         let recent = |(n, link): (&usize, &Link)| is_recent(&link).then_some(*n);
         let mut blobs: BTreeSet<usize> = repo.blobs.iter().filter_map(recent).collect();
         let mut waiting: Vec<usize> = repo.manifests.iter().filter_map(recent).collect();
@@ -196,18 +203,20 @@ impl Model {
     pub fn collect(&mut self, contents: &Contents) {
         let mut repos = std::mem::take(&mut self.repos);
         for repo in repos.values_mut() {
-            let (blobs, manifests) = self.kept(contents, repo);
+            let (blobs, manifests) = self.kept(contents, repo, true);
             repo.blobs.retain(|blob, _| blobs.contains(blob));
             repo.manifests.retain(|manifest, _| manifests.contains(manifest));
         }
         self.repos = repos;
+        // As far as it is not known how recent something is.
+        self.doubt(contents);
     }
 
     /// A gc goes on: what it would remove now may be gone.
     pub fn doubt(&mut self, contents: &Contents) {
         let mut repos = std::mem::take(&mut self.repos);
         for repo in repos.values_mut() {
-            let (blobs, manifests) = self.kept(contents, repo);
+            let (blobs, manifests) = self.kept(contents, repo, false);
             let (own_blobs, own_manifests) = (&mut repo.blobs, &mut repo.manifests);
             let blobs = own_blobs.iter_mut().filter(|(n, _)| !blobs.contains(n));
             let manifests = own_manifests.iter_mut().filter(|(n, _)| !manifests.contains(n));
@@ -216,6 +225,15 @@ impl Model {
             }
         }
         self.repos = repos;
+    }
+
+    /// It can not be told whether this or `other` is right: both may be.
+    pub fn or(&mut self, other: &Model) {
+        for (repo, found) in &mut self.repos {
+            let other = &other.repos[repo];
+            either(&mut found.blobs, &other.blobs);
+            either(&mut found.manifests, &other.manifests);
+        }
     }
 
     /// The manifests that refer to one, as far as they are of a type.
@@ -232,5 +250,13 @@ impl Model {
             let has_type = |wanted: &str| found.listed["artifactType"] == wanted;
             found.subject == Some(subject) && filter.is_none_or(has_type)
         })
+    }
+}
+
+fn either(links: &mut BTreeMap<usize, Link>, others: &BTreeMap<usize, Link>) {
+    for (n, other) in others {
+        let link = links.entry(*n).or_insert(*other);
+        link.at = (link.at.0.min(other.at.0), link.at.1.max(other.at.1));
+        link.is_doubtful |= other.is_doubtful;
     }
 }
