@@ -2,13 +2,14 @@
 
 use super::push::Change;
 use super::router::Api;
-use crate::oci::{Digest, PathName, Scope};
+use crate::oci::{Digest, PathName, RepositoryName, Scope};
 use crate::plugin::{RequestKind, ResolveRequest, Route};
 use crate::registry::PushError;
 
 impl Api {
     /// The hosted repository that a mount of `digest` takes it from, if the client may pull it
-    /// there. `from` is what the client wrote, resolved as if it pulled from there.
+    /// there. `from` is what the client wrote, resolved as if it pulled from there; without it any
+    /// repository is meant, if the rule of the one that is pushed to says so.
     ///
     /// # Errors
     /// The catalog cannot be read.
@@ -18,7 +19,12 @@ impl Api {
         from: Option<&PathName>,
         digest: &Digest,
     ) -> Result<Option<Scope>, PushError> {
-        let Some(from) = from else { return Ok(None) };
+        let Some(from) = from else {
+            let may_pull = |repository: &RepositoryName| {
+                change.may_pull_from(self, repository.as_str(), repository)
+            };
+            return self.registry.find_mountable(change.scope, digest, may_pull).await;
+        };
         let reference = digest.to_string();
         let resolved = self.resolve(&ResolveRequest {
             method: "HEAD",

@@ -349,8 +349,10 @@ impl Catalog {
 
     /// The same without waiting, for what nobody waits for.
     pub fn write_soon(&self, writes: Vec<Write>) {
-        // A closed catalog needs no names any more.
-        let _ = self.send(writes, (None, Vec::new()), false);
+        if !writes.is_empty() {
+            // A closed catalog needs no names any more.
+            let _ = self.send(writes, (None, Vec::new()), false);
+        }
     }
 
     /// Offers small content to the subscriber, if it has the time. The caller has verified that

@@ -6,8 +6,13 @@ use super::PushError;
 use super::limits::within;
 use super::place::link;
 use crate::catalog::{LinkRecord, Write};
-use crate::oci::{Digest, Scope};
+use crate::oci::{Digest, RepositoryName, Scope};
 use crate::registry::state::Registry;
+
+/// Repositories that are asked for a blob to be mounted from somewhere.
+const SOURCES_MAX: usize = 10_000;
+/// Of these, how many are read from the catalog in one go.
+const SOURCES_AT_ONCE: usize = 500;
 
 impl Registry {
     /// Links a blob that the hosted repository `source` has into `scope`, durably; `false` when it
@@ -44,6 +49,41 @@ impl Registry {
         shared.catalog.write_if(since, conditions, vec![write]).await?;
         shared.uploads.counts.mounted.fetch_add(1, Ordering::Relaxed);
         Ok(true)
+    }
+
+    /// A hosted repository that has this blob, where the rule of `scope` lets one be looked for. The
+    /// index is asked, one repository after the other, and the first [`SOURCES_MAX`] of them only:
+    /// a client that is told of none sends the blob.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub async fn find_mountable(
+        &self,
+        scope: &Scope,
+        digest: &Digest,
+        may_pull: impl Fn(&RepositoryName) -> bool,
+    ) -> Result<Option<Scope>, PushError> {
+        let shared = self.shared();
+        let is_hosted = shared.index.blob(digest).hit().is_some_and(|entry| entry.is_hosted);
+        if !is_hosted || !shared.rules.of(&scope.repository).anonymous_mount {
+            return Ok(None);
+        }
+        let mut after = None;
+        for _ in 0..SOURCES_MAX / SOURCES_AT_ONCE {
+            let page = shared.catalog.hosted_repositories(after, SOURCES_AT_ONCE).await?;
+            after = page.names.last().map(|name| name.as_str().to_owned());
+            for repository in page.names {
+                let source = Scope { upstream: None, repository };
+                let has_it = shared.index.link(&source, digest).hit().is_some();
+                if has_it && may_pull(&source.repository) {
+                    return Ok(Some(source));
+                }
+            }
+            if !page.has_more {
+                break;
+            }
+        }
+        Ok(None)
     }
 
     /// Deletes a blob from its repository, durably. Its bytes go with the next `ringport gc`, if
