@@ -21,6 +21,7 @@
 // The bans on blocking calls are for workers; nothing here runs on one.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod blobs;
 pub mod chance;
 pub mod clients;
 pub mod durable;
