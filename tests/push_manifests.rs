@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use support::http::{Answer, Connection, send_body};
 use support::images::{DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
 use support::images::{sha256, sha512};
+use support::process::run;
+use support::secs;
 use support::server::{Server, Setup};
 
 const LOOSE: &str = "[[hosted]]\nrepositories = [\"loose/*\"]\npush = [\"anonymous\"]\n\
@@ -489,5 +491,84 @@ fn a_tag_never_leads_nowhere_whatever_is_pushed_and_deleted_at_once() {
     // A fresh push is there, whatever was deleted before.
     stored(&server, "race/app/manifests/x", &index(0));
     expect(&server, "race/app/manifests/x", &index(0), &sha256(&index(0)));
+    server.assert_store_is_right();
+}
+
+/// A blob in one request.
+fn push_blob(server: &Server, repository: &str, bytes: &[u8]) -> Answer {
+    let target = format!("/v2/{repository}/blobs/uploads/?digest={}", sha256(bytes));
+    send_body(server.addr, "POST", &target, "application/octet-stream", bytes)
+}
+
+fn gc(server: &Server, words: &[&str]) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ringport"));
+    command.args(["gc", "--config"]).arg(server.config()).args(words);
+    run(command, secs(60)).expect_ok()
+}
+
+#[test]
+fn the_rule_of_a_repository_bounds_its_tags_and_its_bytes() {
+    let immutable = "[[hosted]]\nrepositories = [\"fixed/*\"]\npush = [\"anonymous\"]\n\
+        delete = [\"anonymous\"]\nimmutable_tags = [\"v*\", \"stable\"]\n";
+    let limited = "[[hosted]]\nrepositories = [\"small/*\"]\npush = [\"anonymous\"]\n\
+        delete = [\"anonymous\"]\nmax_tags = 3\nmax_size = \"4KiB\"\n";
+    let brief = "[[hosted]]\nrepositories = [\"brief/*\"]\npush = [\"anonymous\"]\n\
+        immutable_tags = [\"v*\"]\nkeep_last = 2\n";
+    let server =
+        Setup::new("push-policy").more(immutable).more(limited).more(brief).more(OPEN).start();
+    let (one, two) = (index(1), index(2));
+    let refused = |answer: Answer, words: &[&str]| {
+        assert_eq!((answer.status(), answer.error_code().as_str()), (403, "DENIED"));
+        assert!(words.iter().all(|word| answer.text().contains(word)), "{}", answer.text());
+    };
+
+    // Tags that stay.
+    for (tag, bytes) in [("v1", &one), ("v1", &one), ("latest", &one), ("latest", &two)] {
+        stored(&server, &format!("fixed/app/manifests/{tag}"), bytes);
+    }
+    let words = ["v1", &sha256(&one), "immutable_tags"];
+    refused(put(&server, "fixed/app/manifests/v1", &two), &words);
+    let several = format!("fixed/app/manifests/{}?tag=new&tag=v1", sha256(&two));
+    refused(put(&server, &several, &two), &words);
+    assert_eq!(tags(&server, "fixed/app"), ["latest", "v1"], "all of it or nothing");
+    for reference in ["v1", &sha256(&one)] {
+        assert_eq!(delete(&server, &format!("fixed/app/manifests/{reference}")), 403);
+    }
+    expect(&server, "fixed/app/manifests/v1", &one, &sha256(&one));
+    assert_eq!(delete(&server, "fixed/app/manifests/latest"), 202);
+    assert_eq!(delete(&server, &format!("fixed/app/manifests/{}", sha256(&two))), 202);
+
+    // As many tags as there may be.
+    for tag in ["a", "b", "c", "a"] {
+        stored(&server, &format!("small/app/manifests/{tag}"), &one);
+    }
+    refused(put(&server, "small/app/manifests/d", &one), &["max_tags", "3", "4"]);
+    assert_eq!(delete(&server, "small/app/manifests/b"), 202);
+    stored(&server, "small/app/manifests/d", &one);
+    // As many bytes: what is refused leaves nothing on the disk.
+    let (blob, large) = (vec![1; 3000], vec![2; 3000]);
+    assert_eq!(push_blob(&server, "small/app", &blob).status(), 201);
+    assert_eq!(push_blob(&server, "small/app", &blob).status(), 201, "it is there already");
+    refused(push_blob(&server, "small/app", &large), &["max_size", "4096"]);
+    assert!(!server.has_blob(&sha256(&large)));
+    assert_eq!(push_blob(&server, "small/other", &large).status(), 201);
+    let mount = format!("/v2/small/app/blobs/uploads/?mount={}&from=small/other", sha256(&large));
+    refused(send_body(server.addr, "POST", &mount, "text/plain", b""), &["max_size"]);
+    assert!(server.has_blob(&sha256(&large)), "it is another one's");
+    let mut wordy: Value = serde_json::from_slice(&two).unwrap();
+    wordy["annotations"]["note"] = json!("x".repeat(1500));
+    refused(put(&server, "small/app/manifests/a", wordy.to_string().as_bytes()), &["max_size"]);
+    expect(&server, "small/app/manifests/a", &one, &sha256(&one));
+
+    // The newest stay.
+    for (tag, n) in [("r1", 11), ("r2", 12), ("r3", 13), ("r4", 14), ("v0", 15)] {
+        stored(&server, &format!("brief/app/manifests/{tag}"), &index(n));
+    }
+    let told = gc(&server, &["--dry-run"]);
+    assert!(told.contains("would go: brief/app:r2\nwould go: brief/app:r1\n"), "{told}");
+    assert_eq!(tags(&server, "brief/app").len(), 5);
+    assert!(gc(&server, &[]).contains("gone: brief/app:r1\n"));
+    assert_eq!(tags(&server, "brief/app"), ["r3", "r4", "v0"]);
+    assert_eq!(server.get("/v2/brief/app/manifests/r1").status(), 404);
     server.assert_store_is_right();
 }

@@ -1,6 +1,7 @@
 mod conditions;
 mod hosted;
 mod lists;
+mod usage;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

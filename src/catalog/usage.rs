@@ -57,9 +57,11 @@ impl<'t> Accounts<'t> {
         if !upstream.is_empty() {
             return Ok(());
         }
-        let size = blobs.get(digest).map_err(failed)?.map_or(0, |value| value.value().0);
         let before = self.linked.get((repository, digest)).map_err(failed)?;
         let before = before.map(|value| value.value());
+        let size = blobs.get(digest).map_err(failed)?.map(|value| value.value().0);
+        // What has been lost is as large as it was.
+        let size = size.or(before).unwrap_or(0);
         if before == Some(size) {
             return Ok(());
         }

@@ -393,3 +393,115 @@ fn what_is_just_being_committed_is_left_to_the_next_run() {
     scratch.upkeep.collect_at(later, false, &Progress::default()).unwrap();
     assert!(!scratch.has_file(&unlinked) && !scratch.has_file(&orphan));
 }
+
+mod retention {
+    use super::*;
+    use crate::catalog::TagRecord;
+    use crate::config::Config;
+    use crate::oci::Tag;
+
+    const NOW: u64 = 1_000_000_000;
+
+    fn config(rule: &str) -> Config {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = format!("[[hosted]]\nrepositories = [\"app\"]\n{rule}\n");
+        fs::write(file.path(), text).unwrap();
+        Config::load(file.path()).unwrap()
+    }
+
+    /// Tags as `name@age`, of which `expected` are over.
+    fn expect(rule: &str, tags: &[(&str, u64)], expected: &[&str]) {
+        let rule = config(rule).hosted.remove(0);
+        let record = |(text, age): &(&str, u64)| TagRecord {
+            scope: hosted("app"),
+            tag: Tag::parse(text).unwrap(),
+            digest: Digest::of(crate::oci::Algorithm::Sha256, b""),
+            checked_at: NOW - age,
+        };
+        let tags: Vec<TagRecord> = tags.iter().map(record).collect();
+        let over = retention::expired(&rule, &tags, NOW);
+        let over: Vec<&str> = over.iter().map(|tag| tag.tag.as_str()).collect();
+        assert_eq!(over, expected, "{rule:?}");
+    }
+
+    use super::super::retention;
+
+    #[test]
+    fn the_newest_and_the_young_are_kept() {
+        let tags = [("b", 50), ("a", 10), ("d", 7_000), ("c", 50), ("e", 7_200)];
+        expect("", &tags, &[]);
+        expect("immutable_tags = [\"*\"]", &tags, &[]);
+        expect("keep_last = 9", &tags, &[]);
+        // Of the same second the later name is newer.
+        expect("keep_last = 2", &tags, &["b", "d", "e"]);
+        expect("keep_last = 3", &tags, &["d", "e"]);
+        expect("keep_newer = \"2h\"", &tags, &["e"]);
+        expect("keep_newer = \"60s\"", &tags, &["d", "e"]);
+        expect("keep_last = 4\nkeep_newer = \"60s\"", &tags, &["e"]);
+        expect("keep_last = 1\nkeep_newer = \"60s\"", &tags, &["d", "e"]);
+        // What stays counts for nothing.
+        expect("keep_last = 1\nimmutable_tags = [\"a\", \"e\"]", &tags, &["b", "d"]);
+    }
+
+    #[test]
+    fn tags_go_with_what_only_they_led_to() {
+        let scratch = Scratch::new();
+        scratch.upkeep.rules.replace(&config("keep_last = 1\nimmutable_tags = [\"stable*\"]"));
+        let (app, other) = (hosted("app"), hosted("other"));
+        let image = |text: &str| {
+            let layer = layer(&scratch, &app, text);
+            (layer, manifest(&scratch, &app, &[layer], None))
+        };
+        let (images, names) = ([image("one"), image("two"), image("three")], ["v1", "v2", "v3"]);
+        let at = |tag: &str, digest: Digest, checked_at: u64| {
+            let tag = Tag::parse(tag).unwrap();
+            Write::PutTag(TagRecord { scope: app.clone(), tag, digest, checked_at })
+        };
+        for (n, ((_, image), name)) in images.iter().zip(names).enumerate() {
+            scratch.write(vec![at(name, *image, OLD + n as u64)]);
+        }
+        scratch.write(vec![at("stable-1", images[1].1, OLD)]);
+        // The rule is not for this one.
+        let elsewhere = manifest(&scratch, &other, &[], None);
+        scratch.tag(&other, "v1", elsewhere);
+        scratch.tag(&other, "v2", elsewhere);
+        let dry = collect(&scratch, true);
+        assert_eq!(dry.expired, ["app:v2", "app:v1"]);
+        let kept = |name: &str| {
+            let tag = Tag::parse(name).unwrap();
+            scratch.upkeep.catalog.tag_now(&app, &tag).unwrap().is_some()
+        };
+        assert!(kept("v1") && kept("v2"), "only told");
+        let report = collect(&scratch, false);
+        assert_eq!(GcReport { dry_run: true, ..report.clone() }, dry, "the same is told");
+        assert_eq!(report.expired_tags.count, 2);
+        assert_eq!(
+            [kept("v1"), kept("v2"), kept("v3"), kept("stable-1")],
+            [false, false, true, true]
+        );
+        let [first, second, third] = images;
+        assert!(!scratch.has_file(&first.0) && !scratch.has_file(&first.1), "nothing leads there");
+        for digest in [second.0, second.1, third.0, third.1, elsewhere] {
+            assert!(scratch.has_file(&digest), "{digest}");
+        }
+        assert_eq!(collect(&scratch, false), GcReport::default());
+    }
+
+    #[test]
+    fn the_background_removes_tags_and_nothing_else() {
+        let scratch = Scratch::new();
+        scratch.upkeep.rules.replace(&config("keep_newer = \"1h\""));
+        let app = hosted("app");
+        let old = manifest(&scratch, &app, &[], None);
+        scratch.tag(&app, "old", old);
+        let now = clock::unix_seconds();
+        let tag = Tag::parse("new").unwrap();
+        let new = TagRecord { scope: app.clone(), tag, digest: old, checked_at: now };
+        scratch.write(vec![Write::PutTag(new.clone())]);
+        assert_eq!(scratch.upkeep.expire_tags(now, || false).unwrap(), 0, "it was told to stop");
+        assert_eq!(scratch.upkeep.expire_tags(now, || true).unwrap(), 1);
+        let left = scratch.upkeep.catalog.scan_tags_of(&app, None, 9).unwrap().records;
+        assert_eq!(left, [new]);
+        assert!(is_linked(&scratch, &app, &old) && scratch.has_file(&old));
+    }
+}
