@@ -1,9 +1,10 @@
-//! kill -9 and power cuts while clients push: what was acknowledged is there byte for byte, with
+//! kill -9, power cuts and full disks while clients push: what was acknowledged is there byte for byte, with
 //! its tags and referrers; what was under way has happened wholly or not at all; uploads go on or
 //! are gone, and leave nothing behind.
 //!
 //! `RINGPORT_PUSH_KILL_ROUNDS` kills, 8 by itself, 1,000 for the full form;
-//! `RINGPORT_PUSH_POWER_ROUNDS` cuts, 2 by itself, 200 for the full form. `RINGPORT_PUSH_SEED`
+//! `RINGPORT_PUSH_POWER_ROUNDS` cuts, 2 by itself, 200 for the full form;
+//! `RINGPORT_PUSH_FULL_ROUNDS` full disks, 1 by itself. `RINGPORT_PUSH_SEED`
 //! replays contents and moments. Power cuts need root and a loop device.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -20,10 +21,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::chance::Chance;
-use support::mounts::CutDisk;
+use support::mounts::{CutDisk, Tmpfs};
 use support::scratch::files_below;
 use support::server::{Server, Setup};
-use support::{number_from, tell};
+use support::{number_from, secs, tell, wait_until};
 
 /// Clients at a time.
 const CLIENTS: usize = 4;
@@ -62,6 +63,17 @@ impl World {
             if let Some(wrong) = wrong {
                 panic!("under load: {wrong}");
             }
+            self.pushers.push(pusher);
+        }
+    }
+
+    /// Lets them push until all of them were refused often enough.
+    fn load_until_refused(&mut self) {
+        let stop = Arc::new(AtomicBool::new(false));
+        let running: Vec<_> = self.pushers.drain(..).map(|pusher| pusher.start(&stop)).collect();
+        for client in running {
+            let (pusher, wrong) = client.join().expect("a client that does not panic");
+            assert_eq!(wrong, None, "on a full disk");
             self.pushers.push(pusher);
         }
     }
@@ -112,6 +124,39 @@ fn start(server: &mut Server, world: &mut World) {
     server.start_again();
     world.slowest = world.slowest.max(started.elapsed());
     world.life.turn();
+}
+
+#[test]
+fn acknowledged_pushes_survive_a_full_disk() {
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let rounds = number_from("RINGPORT_PUSH_FULL_ROUNDS", 1);
+    let seed = Chance::seed_from("RINGPORT_PUSH_SEED");
+    for round in 0..rounds {
+        let Some(disk) = Tmpfs::mount("crash_push, full", "size=48m") else { return };
+        tell(&format!("crash_push: full disk {round}, RINGPORT_PUSH_SEED={seed}"));
+        let mut server = setup("push-full").root(&disk.path().join("store")).start();
+        let mut world = World::new(&server, &Chance::new(seed).part(round));
+        world.pushers.iter_mut().for_each(|pusher| pusher.refusals_max = Some(12));
+        world.load_until_refused();
+        let refused: u64 = world.pushers.iter().map(|pusher| pusher.refused).sum();
+        world.pushers.iter_mut().for_each(|pusher| pusher.check_acknowledged(&mut world.found));
+
+        disk.remount("size=512m");
+        let started = Instant::now();
+        for pusher in &mut world.pushers {
+            wait_until("pushes to be taken again", secs(30), || pusher.step().is_ok());
+            pusher.refusals_max = None;
+        }
+        world.slowest = started.elapsed();
+        world.check(&mut server, round, 1);
+        world.load(Duration::from_millis(300), |_| {});
+        world.life.turn();
+        server.kill();
+        start(&mut server, &mut world);
+        world.check(&mut server, round, 1);
+        server.assert_store_is_right();
+        world.tell(&format!("full disks ({refused} refused)"), round + 1);
+    }
 }
 
 /// Mostly while they push small things, sometimes right at the beginning.

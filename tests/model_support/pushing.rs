@@ -1,6 +1,6 @@
 //! Clients that push as fast as they can until the server goes away.
 
-use super::ledger::{Doubt, Ledger, Piece, Sent, Unfinished};
+use super::ledger::{Doubt, Found, Ledger, Piece, Sent, Unfinished};
 use super::operation::Way;
 use super::uploads;
 use super::wire::{Body, Life, Told, Trouble, Wire, expect};
@@ -25,11 +25,11 @@ pub struct Pusher {
     chance: Chance,
     count: u64,
     last: Option<Sent>,
-    /// A refusal for want of room is right.
-    pub may_lack_room: bool,
-    /// Pushes that were acknowledged and refused.
+    /// It ends after so many refusals for want of room; without this none is right.
+    pub refusals_max: Option<u64>,
+    /// What was acknowledged.
     pub acknowledged: u64,
-    /// Refused for want of room.
+    /// What was refused for want of room.
     pub refused: u64,
 }
 
@@ -42,7 +42,7 @@ impl Pusher {
             chance,
             count: 0,
             last: None,
-            may_lack_room: false,
+            refusals_max: None,
             acknowledged: 0,
             refused: 0,
         }
@@ -55,6 +55,11 @@ impl Pusher {
             while !stop.load(Ordering::SeqCst) {
                 match self.step() {
                     Ok(()) => {}
+                    Err(Trouble::Wrong(_)) if self.was_refused() => {
+                        if self.refusals_max.is_some_and(|most| self.refused >= most) {
+                            return (self, None);
+                        }
+                    }
                     Err(Trouble::Gone(_)) => return (self, None),
                     // On a disk that is gone everything fails.
                     Err(Trouble::Wrong(_)) if !self.wire.life().is_multiple_of(2) => {
@@ -81,19 +86,32 @@ impl Pusher {
         }
     }
 
+    /// All that was acknowledged is there, though nothing more can be written.
+    #[track_caller]
+    pub fn check_acknowledged(&mut self, found: &mut Found) {
+        let checked = self.ledger.check_acknowledged(&mut self.wire, 1, found);
+        assert!(checked.is_ok(), "{checked:?}");
+    }
+
     /// Does what is in doubt until it is answered.
-    fn during(&mut self, doubt: Doubt, act: impl FnOnce(&mut Pusher) -> Told<bool>) -> Told<bool> {
+    fn during(&mut self, doubt: Doubt, act: impl FnOnce(&mut Pusher) -> Told<()>) -> Told<()> {
         self.ledger.doubt = Some(doubt);
-        let is_done = act(self)?;
-        if let (Some(doubt), true) = (self.ledger.doubt.take(), is_done) {
+        act(self)?;
+        if let Some(doubt) = self.ledger.doubt.take() {
             self.ledger.happened(doubt);
             self.acknowledged += 1;
         }
-        Ok(is_done)
+        Ok(())
     }
 
-    fn statuses(&self, well: u16) -> Vec<u16> {
-        if self.may_lack_room { vec![well, 503, 507] } else { vec![well] }
+    /// Whether there was no room, and that is allowed: nothing has happened then.
+    fn was_refused(&mut self) -> bool {
+        let is_refused = self.refusals_max.is_some() && matches!(self.wire.last_status, 503 | 507);
+        if is_refused {
+            self.refused += 1;
+            self.ledger.doubt = None;
+        }
+        is_refused
     }
 
     fn new_piece(&mut self) -> Piece {
@@ -103,7 +121,7 @@ impl Pusher {
         Piece { seed, size, digest }
     }
 
-    fn blob(&mut self) -> Told<Option<Piece>> {
+    fn blob(&mut self) -> Told<Piece> {
         let piece = self.new_piece();
         let way = match self.chance.below(4) {
             0 => Way::Single,
@@ -117,11 +135,9 @@ impl Pusher {
         self.wire.under_way = None;
         let sent = piece.clone();
         let done = self.during(Doubt::Blob(piece.clone()), |this| {
-            let statuses = this.statuses(201);
             let name = this.ledger.name.clone();
             let answer = uploads::push(&mut this.wire, &name, &sent.digest, &sent.bytes(), way)?;
-            expect(&answer, &statuses, "a blob")?;
-            Ok(answer.status() == 201)
+            expect(&answer, &[201], "a blob")
         });
         if done.is_err()
             && let Some(under_way) = self.wire.under_way.take()
@@ -129,18 +145,13 @@ impl Pusher {
             let (target, sent) = (under_way.target, under_way.sent);
             self.ledger.uploads.push(Unfinished { piece: piece.clone(), target, sent });
         }
-        if !done? {
-            self.refused += 1;
-            return Ok(None);
-        }
-        Ok(Some(piece))
+        done.map(|()| piece)
     }
 
     fn image(&mut self) -> Told<()> {
         let mut blobs = Vec::new();
         for _ in 0..1 + self.chance.below(3) {
-            let Some(piece) = self.blob()? else { return Ok(()) };
-            blobs.push(piece);
+            blobs.push(self.blob()?);
         }
         let last = self.last.take().filter(|_| self.chance.percent(40));
         let sent = manifest(blobs, last.as_ref(), self.count);
@@ -151,14 +162,11 @@ impl Pusher {
         };
         let target = format!("/v2/{}/manifests/{tag}", self.ledger.name);
         let bytes = sent.bytes.clone();
-        let done = self.during(Doubt::Put(sent, tag), |this| {
+        self.during(Doubt::Put(sent, tag), |this| {
             let headers = [("Content-Type", OCI_MANIFEST)];
             let answer = this.wire.ask("PUT", &target, &headers, Body::Bytes(&bytes))?;
-            expect(&answer, &this.statuses(201), &target)?;
-            Ok(answer.status() == 201)
-        })?;
-        self.refused += u64::from(!done);
-        Ok(())
+            expect(&answer, &[201], &target)
+        })
     }
 
     fn delete(&mut self) -> Told<()> {
@@ -184,15 +192,13 @@ impl Pusher {
     fn remove(&mut self, doubt: Doubt, target: &str) -> Told<()> {
         self.during(doubt, |this| {
             let answer = this.wire.ask("DELETE", target, &[], Body::None)?;
-            expect(&answer, &this.statuses(202), target)?;
-            Ok(answer.status() == 202)
+            expect(&answer, &[202], target)
         })
-        .map(|_| ())
     }
 
     /// Begins an upload, and sends some of it.
     fn leave_open(&mut self) -> Told<()> {
-        if self.ledger.uploads.len() >= OPEN_MAX || self.may_lack_room {
+        if self.ledger.uploads.len() >= OPEN_MAX || self.refusals_max.is_some() {
             return Ok(());
         }
         let piece = self.new_piece();

@@ -52,6 +52,8 @@ pub struct Wire {
     pub count: u64,
     /// Only what goes wrong is told of in `log`.
     pub is_quiet: bool,
+    /// What the last answer was.
+    pub last_status: u16,
     /// The upload that was begun last, as long as its end is not known.
     pub under_way: Option<UnderWay>,
 }
@@ -79,8 +81,16 @@ pub enum Body<'a> {
 impl Wire {
     /// A client of the server at this address.
     pub fn new(addr: SocketAddr, life: Arc<Life>) -> Wire {
-        let log = VecDeque::new();
-        Wire { addr, life, connection: None, log, count: 0, is_quiet: false, under_way: None }
+        Wire {
+            addr,
+            life,
+            connection: None,
+            log: VecDeque::new(),
+            count: 0,
+            is_quiet: false,
+            last_status: 0,
+            under_way: None,
+        }
     }
 
     /// Sends a request and reads its answer. It is wrong for a server that runs not to answer.
@@ -96,6 +106,7 @@ impl Wire {
         match answer {
             Ok(answer) => {
                 let ending = answer.ending;
+                self.last_status = answer.status();
                 if !self.is_quiet {
                     let (status, code) = (answer.status(), answer.error_code());
                     self.note(format!("{method} {target} {}: {status} {code}", told(headers)));
