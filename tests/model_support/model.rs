@@ -186,13 +186,15 @@ impl Model {
         waiting.extend(repo.tags.values());
         let mut manifests = BTreeSet::new();
         while let Some(manifest) = waiting.pop() {
-            if !manifests.insert(manifest) || !repo.manifests.contains_key(&manifest) {
+            if !manifests.insert(manifest) {
                 continue;
             }
-            let found = &contents.manifests[manifest];
-            blobs.extend(&found.blobs);
-            waiting.extend(&found.children);
-            // What refers to it is kept with it.
+            if repo.manifests.contains_key(&manifest) {
+                let found = &contents.manifests[manifest];
+                blobs.extend(&found.blobs);
+                waiting.extend(&found.children);
+            }
+            // What refers to it is kept with it, and with an index that names what is not there.
             let refers = |n: &&usize| contents.manifests[**n].subject == Some(manifest);
             waiting.extend(repo.manifests.keys().filter(refers));
         }
