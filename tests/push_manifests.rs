@@ -511,7 +511,7 @@ fn the_rule_of_a_repository_bounds_its_tags_and_its_bytes() {
     let immutable = "[[hosted]]\nrepositories = [\"fixed/*\"]\npush = [\"anonymous\"]\n\
         delete = [\"anonymous\"]\nimmutable_tags = [\"v*\", \"stable\"]\n";
     let limited = "[[hosted]]\nrepositories = [\"small/*\"]\npush = [\"anonymous\"]\n\
-        delete = [\"anonymous\"]\nmax_tags = 3\nmax_size = \"4KiB\"\n";
+        delete = [\"anonymous\"]\nmax_tags = 3\nmax_size = \"1MiB\"\n";
     let brief = "[[hosted]]\nrepositories = [\"brief/*\"]\npush = [\"anonymous\"]\n\
         immutable_tags = [\"v*\"]\nkeep_last = 2\n";
     let server =
@@ -546,17 +546,17 @@ fn the_rule_of_a_repository_bounds_its_tags_and_its_bytes() {
     assert_eq!(delete(&server, "small/app/manifests/b"), 202);
     stored(&server, "small/app/manifests/d", &one);
     // As many bytes: what is refused leaves nothing on the disk.
-    let (blob, large) = (vec![1; 3000], vec![2; 3000]);
+    let (blob, large) = (vec![1; 700_000], vec![2; 700_000]);
     assert_eq!(push_blob(&server, "small/app", &blob).status(), 201);
     assert_eq!(push_blob(&server, "small/app", &blob).status(), 201, "it is there already");
-    refused(push_blob(&server, "small/app", &large), &["max_size", "4096"]);
+    refused(push_blob(&server, "small/app", &large), &["max_size", "1048576"]);
     assert!(!server.has_blob(&sha256(&large)));
     assert_eq!(push_blob(&server, "small/other", &large).status(), 201);
     let mount = format!("/v2/small/app/blobs/uploads/?mount={}&from=small/other", sha256(&large));
     refused(send_body(server.addr, "POST", &mount, "text/plain", b""), &["max_size"]);
     assert!(server.has_blob(&sha256(&large)), "it is another one's");
     let mut wordy: Value = serde_json::from_slice(&two).unwrap();
-    wordy["annotations"]["note"] = json!("x".repeat(1500));
+    wordy["annotations"]["note"] = json!("x".repeat(400_000));
     refused(put(&server, "small/app/manifests/a", wordy.to_string().as_bytes()), &["max_size"]);
     expect(&server, "small/app/manifests/a", &one, &sha256(&one));
 
