@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use async_lock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use async_lock::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde::{Deserialize, Serialize};
 
 use super::{HostedRules, Pushes};
@@ -30,18 +30,26 @@ const CLOCK_SLACK: Duration = Duration::from_secs(2);
 /// finds each content either there to stay or gone. Removal looks again at what was linked since
 /// it began while nobody pushes, removes, and lets the pushes go on. Pulls and fills know nothing
 /// of this: what they lose, they fetch again.
+///
+/// Only one push at a time waits for the lock itself. Readers that wait for an [`RwLock`] wake each
+/// other, also when the next writer is there already: two of one worker would do that for ever, and
+/// the worker would not look at its ring again.
 #[derive(Debug, Default)]
-pub struct PushGate(RwLock<()>);
+pub struct PushGate {
+    lock: RwLock<()>,
+    first: Mutex<()>,
+}
 
 impl PushGate {
     /// For a push, while it makes content visible.
     pub async fn pushing(&self) -> RwLockReadGuard<'_, ()> {
-        self.0.read().await
+        let _first = self.first.lock().await;
+        self.lock.read().await
     }
 
     /// For a removal; waits, so never on a worker.
     pub(super) fn removing(&self) -> RwLockWriteGuard<'_, ()> {
-        self.0.write_blocking()
+        self.lock.write_blocking()
     }
 }
 

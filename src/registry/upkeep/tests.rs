@@ -155,3 +155,42 @@ fn removal_waits_for_a_push_and_the_next_push_for_the_removal() {
     thread.join().unwrap();
     drop(pollster::block_on(gate.pushing()));
 }
+
+/// How often a task was woken.
+#[derive(Default)]
+struct Wakes(AtomicU64);
+
+impl std::task::Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn pushes_that_wait_do_not_keep_each_other_awake() {
+    let gate = PushGate::default();
+    let wakes = [(); 3].map(|()| Arc::<Wakes>::default());
+    let mut waiting = [(); 3].map(|()| Box::pin(gate.pushing()));
+    let mut poll_woken = |last: &mut [u64; 3]| {
+        let mut polled = 0;
+        for ((future, wakes), last) in waiting.iter_mut().zip(&wakes).zip(last) {
+            let now = wakes.0.load(Ordering::SeqCst);
+            if now != *last {
+                *last = now;
+                polled += 1;
+                let waker = std::task::Waker::from(wakes.clone());
+                let poll = future.as_mut().poll(&mut std::task::Context::from_waker(&waker));
+                assert!(poll.is_pending(), "a removal goes on");
+            }
+        }
+        polled
+    };
+    let removing = gate.removing();
+    assert_eq!(poll_woken(&mut [u64::MAX; 3]), 3, "all wait");
+    drop(removing);
+    // The next removal is there before any of them.
+    let _removing = gate.removing();
+    let mut last = [0; 3];
+    let rounds = (0..10).take_while(|_| poll_woken(&mut last) > 0).count();
+    assert!(rounds < 10, "they wake each other without end");
+}
