@@ -98,7 +98,7 @@ pub struct ResolveRequest<'a> {
     pub reference: &'a str,
     /// Who asks, if known.
     pub client: Option<IpAddr>,
-    /// Who asks, as authenticated; `None` as long as nobody authenticates.
+    /// Who asks, as proved; `None` for somebody unknown.
     pub principal: Option<&'a str>,
     /// The request's head, of which plugins get the headers that they asked for.
     pub head: Option<&'a RequestHead>,
