@@ -109,6 +109,17 @@ mod tests {
     }
 
     #[test]
+    fn the_command_line_keeps_off_the_addresses_for_tls() {
+        let mut config = parse(TLS).unwrap();
+        let taken = config.override_with(vec!["0.0.0.0:5443".parse().unwrap()], None);
+        let taken = taken.unwrap_err().to_string();
+        assert!(taken.contains("server.tls_listen") && taken.contains("0.0.0.0:5443"), "{taken}");
+        let other = "127.0.0.1:7000".parse().unwrap();
+        config.override_with(vec![other], None).unwrap();
+        assert_eq!(config.server.addresses().collect::<Vec<_>>().first(), Some(&other));
+    }
+
+    #[test]
     fn what_lacks_and_what_is_there_twice_is_told() {
         let cases = [
             ("tls_listen = [\"0.0.0.0:1\"]\ntls_key = \"/k\"", "expected `tls_certificate`"),
