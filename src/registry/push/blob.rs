@@ -52,7 +52,7 @@ impl Registry {
     }
 
     /// A hosted repository that has this blob, where the rule of `scope` lets one be looked for. The
-    /// index is asked, one repository after the other, and the first [`SOURCES_MAX`] of them only:
+    /// index is asked, one repository after the other, and the first `SOURCES_MAX` of them only:
     /// a client that is told of none sends the blob.
     ///
     /// # Errors
