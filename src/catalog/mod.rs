@@ -15,6 +15,9 @@
 //! **Invariant:** the canonical upstream is part of every key; the empty upstream is ourselves.
 //! **Invariant:** a hosted tag or link that is removed leaves a tombstone in the same transaction,
 //! until it is put again or [`TOMBSTONE_SECONDS`] have passed; see [`TombstoneRecord`].
+//! **Invariant:** which tags are bound to hosted content, and how much a hosted repository holds, is
+//! changed in the transaction that changes the tag or link. A [`Condition`] is judged there, too: no two
+//! pushes see a limit or a tag as it was before the other.
 //!
 //! Deliberately absent: bytes of content (files hold them), decisions about freshness or space.
 
