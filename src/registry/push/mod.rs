@@ -13,6 +13,7 @@
 mod blob;
 mod delete;
 mod error;
+mod left;
 mod limits;
 mod manifest;
 #[allow(dead_code, reason = "used as pushes are built")]

@@ -20,7 +20,6 @@
 //!
 //! [`SYNC_BYTES`]: super::receive::SYNC_BYTES
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -28,11 +27,11 @@ use std::time::Duration;
 use async_lock::{Mutex, MutexGuard};
 
 use super::PushError;
-use crate::catalog::{Catalog, CatalogError, Mark, UploadId, UploadRecord, Write};
+use crate::catalog::{Catalog, UploadId, UploadRecord, Write};
 use crate::limits::{UPLOADS_MAX, UPLOADS_PER_OWNER_MAX};
 use crate::oci::{Algorithm, Digester, Scope};
 use crate::runtime::{clock, timeout};
-use crate::storage::{FoundUpload, ROOT_POOL, Store};
+use crate::storage::{ROOT_POOL, Store};
 
 /// How long a request waits for the one before it.
 const TURN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -42,8 +41,6 @@ pub(super) const IDLE_SECONDS: u64 = 24 * 3600;
 const IDLE_ENOUGH_SECONDS: u64 = 600;
 /// A session that holds so much after a request has a durable record before that is answered.
 pub(super) const DURABLE_BYTES: u64 = 1 << 20;
-/// Records read at once.
-const PIECE: usize = 1024;
 
 /// All sessions of this process.
 #[derive(Default)]
@@ -72,7 +69,7 @@ pub(super) struct Session {
     /// What its bytes are hashed by as they come.
     pub(super) algorithm: Algorithm,
     started_at: u64,
-    last_active: AtomicU64,
+    pub(super) last_active: AtomicU64,
     /// Bytes received so far, for who does not wait.
     received: AtomicU64,
     /// Bytes that are on the disk for sure.
@@ -116,45 +113,6 @@ pub(super) struct Held<'a> {
 }
 
 impl Uploads {
-    /// What an earlier process left: sessions that can go on, with their files cut off behind the
-    /// last byte that is surely there. `is_intact`: whatever was written is still there. Removes
-    /// everything else. Blocks.
-    ///
-    /// # Errors
-    /// The catalog cannot be read.
-    pub fn load(store: &Store, catalog: &Catalog, is_intact: bool) -> Result<Self, CatalogError> {
-        let uploads = Self::default();
-        let mut files = files(store);
-        let (mut after, mut gone): (Option<Mark>, Vec<Write>) = (None, Vec::new());
-        loop {
-            let piece = catalog.scan_uploads(after.as_ref(), PIECE)?;
-            piece.damaged.iter().for_each(|error| tracing::warn!(%error, "an upload is lost"));
-            for record in piece.records {
-                let file = files.remove(&record.id.number());
-                match resume(store, &record, file.as_ref(), is_intact) {
-                    Some(session) => uploads.insert(session),
-                    None => {
-                        files.extend(file.map(|file| (record.id.number(), file)));
-                        gone.push(Write::RemoveUpload(record.id));
-                    }
-                }
-            }
-            after = piece.next;
-            if after.is_none() {
-                break;
-            }
-        }
-        let (resumable, ended, orphans) = (uploads.open(), gone.len(), files.len());
-        catalog.write_soon(gone);
-        for file in files.values() {
-            remove_file(store, file);
-        }
-        if resumable + ended + orphans > 0 {
-            tracing::info!(resumable, ended, files_removed = orphans, "uploads found");
-        }
-        Ok(uploads)
-    }
-
     /// Sessions open now.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
@@ -178,7 +136,7 @@ impl Uploads {
         self.counts.received_bytes.load(Ordering::Relaxed)
     }
 
-    fn insert(&self, session: Session) {
+    pub(super) fn insert(&self, session: Session) {
         self.sessions.pin().insert(session.id, Arc::new(session));
         self.open.fetch_add(1, Ordering::Relaxed);
     }
@@ -271,7 +229,7 @@ impl Uploads {
 }
 
 impl Session {
-    fn new(id: UploadId, by: Uploader<'_>, started_at: u64, state: State) -> Self {
+    pub(super) fn new(id: UploadId, by: Uploader<'_>, started_at: u64, state: State) -> Self {
         Self {
             id,
             scope: by.scope.clone(),
@@ -319,7 +277,7 @@ impl Session {
 }
 
 impl State {
-    fn new(size: u64, pool: Option<u8>, noted: Option<u64>) -> Self {
+    pub(super) fn new(size: u64, pool: Option<u8>, noted: Option<u64>) -> Self {
         Self {
             size,
             pool,
@@ -375,60 +333,5 @@ impl Held<'_> {
     /// Whether the catalog has a record of it.
     pub(super) fn is_noted(&self) -> bool {
         self.state.noted.is_some()
-    }
-}
-
-/// The files of uploads in all pools, by number; what is none is removed.
-fn files(store: &Store) -> HashMap<u128, FoundUpload> {
-    let mut files = HashMap::new();
-    for pool in store.pools() {
-        let found = pool.uploads().unwrap_or_else(|error| {
-            tracing::error!(%error, pool = pool.name(), "the uploads of a pool cannot be read");
-            Vec::new()
-        });
-        for file in found {
-            match file.number {
-                // The number is 128 random bits, so no other pool has it too.
-                Some(number) => drop(files.insert(number, file)),
-                None => tracing::warn!(path = %file.path.display(), "not the file of an upload"),
-            }
-        }
-    }
-    files
-}
-
-/// Makes a session of what is left of it; `None` when too little is, or when it has expired.
-fn resume(
-    store: &Store,
-    record: &UploadRecord,
-    file: Option<&FoundUpload>,
-    is_intact: bool,
-) -> Option<Session> {
-    let UploadRecord { id, scope, owner, started_at, last_active_at, confirmed, .. } = record;
-    if last_active_at.saturating_add(IDLE_SECONDS) <= clock::unix_seconds() {
-        return None;
-    }
-    let size = file.map_or(0, |file| file.size);
-    if size < *confirmed {
-        tracing::warn!(%id, size, confirmed, "an upload lacks bytes that were on the disk");
-        return None;
-    }
-    let kept = if is_intact { size } else { *confirmed };
-    if let Some(file) = file {
-        let cut = store.pool(file.pool).and_then(|pool| pool.cut_upload(id.number(), kept));
-        cut.inspect_err(|error| tracing::warn!(%id, %error, "an upload cannot go on")).ok()?;
-    }
-    let state = State::new(kept, file.map(|file| file.pool), Some(*confirmed));
-    let session = Session::new(*id, Uploader { scope, name: owner }, *started_at, state);
-    session.last_active.store(*last_active_at, Ordering::Relaxed);
-    Some(session)
-}
-
-fn remove_file(store: &Store, file: &FoundUpload) {
-    let Some(number) = file.number else { return };
-    let removed = store.pool(file.pool).and_then(|pool| pool.remove_upload(number));
-    if let Err(error) = removed {
-        tracing::warn!(path = %file.path.display(), %error,
-            "the file of an upload stays; the next start removes it");
     }
 }
