@@ -10,6 +10,9 @@ use super::uploads::Upload;
 use super::wire::{Told, Trouble, Wire, wrong};
 use std::time::Duration;
 
+/// An upload that nobody goes on with expires after so long.
+const UPLOAD_HOURS: u64 = 24;
+
 /// One client.
 pub struct Machine<'a> {
     /// What it can push.
@@ -61,6 +64,11 @@ impl<'a> Machine<'a> {
             }
             Op::Restart => {
                 subject.restart();
+                // What a client did since it began an upload is not always written down.
+                let expired = |upload: &&mut Upload| upload.opened + UPLOAD_HOURS <= self.model.now;
+                for upload in self.uploads.iter_mut().filter(|upload| expired(upload)) {
+                    upload.is_uncertain = true;
+                }
                 self.check()
             }
             Op::Kill => {

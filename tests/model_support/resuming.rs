@@ -15,7 +15,16 @@ impl Machine<'_> {
             if self.uploads.len() < UPLOADS_MAX {
                 let target = uploads::open(&mut self.wire, &self.names[repo])?;
                 let (offset, sent, is_uncertain) = (0, 0, false);
-                self.uploads.push(Upload { repo, blob, target, offset, sent, is_uncertain });
+                let opened = self.model.now;
+                self.uploads.push(Upload {
+                    repo,
+                    blob,
+                    target,
+                    offset,
+                    sent,
+                    opened,
+                    is_uncertain,
+                });
             }
             return Ok(());
         }

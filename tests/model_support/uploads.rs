@@ -18,6 +18,8 @@ pub struct Upload {
     pub offset: usize,
     /// Bytes that were sent at most.
     pub sent: usize,
+    /// When it was begun, in hours of the moved clock: after a day it may have expired.
+    pub opened: u64,
     /// The server ended since: it may be gone, or less far.
     pub is_uncertain: bool,
 }
