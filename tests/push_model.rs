@@ -2,7 +2,7 @@
 //! deletes, lists, referrers, gc, crashes; each answer is the model's, and after each start all
 //! that was acknowledged is there and nothing that was deleted.
 //!
-//! `RINGPORT_MODEL_OPS` operations, 400 by itself, 10,000 for the full form.
+//! `RINGPORT_MODEL_OPS` operations, 300 by itself, 10,000 for the full form.
 //! `RINGPORT_MODEL_SEED` replays a run; `RINGPORT_MODEL_SHRINK=1` makes a failing one shorter.
 //! `RINGPORT_TEST_YARDSTICK=1` proves the harness with docker-registry and what that can do.
 
@@ -29,7 +29,7 @@ fn names(count: usize) -> Vec<String> {
 
 #[test]
 fn a_registry_does_what_its_model_does() {
-    let count = number_from("RINGPORT_MODEL_OPS", 400) as usize;
+    let count = number_from("RINGPORT_MODEL_OPS", 300) as usize;
     let seed = Chance::seed_from("RINGPORT_MODEL_SEED");
     tell(&format!("push_model: {count} operations, RINGPORT_MODEL_SEED={seed}"));
     let names = names(4);
@@ -61,7 +61,7 @@ fn a_registry_does_what_its_model_does() {
 
 #[test]
 fn clients_together_each_see_their_own_model() {
-    let count = number_from("RINGPORT_MODEL_OPS", 400);
+    let count = number_from("RINGPORT_MODEL_OPS", 300);
     let seed = Chance::seed_from("RINGPORT_MODEL_SEED");
     tell(&format!("push_model, together: {count} operations, RINGPORT_MODEL_SEED={seed}"));
     let names = names(6);
