@@ -6,7 +6,10 @@
 
 mod support;
 
-use support::blobs::{OPEN, expect, expect_blob, expect_no_uploads, pushed, uploads};
+use std::fs::File;
+use std::path::PathBuf;
+
+use support::blobs::{OPEN, expect, expect_blob, expect_no_uploads, pushed, send, uploads};
 use support::http::{Connection, request_bytes};
 use support::images::{random_bytes, sha256};
 use support::lying::LyingUpstream;
@@ -18,6 +21,7 @@ use support::upload::Upload;
 use support::{number_from, secs, wait_until};
 
 const MIB: usize = 1 << 20;
+const PAGE: u64 = 4096;
 
 fn start(what: &str) -> Server {
     Setup::new(what).more(OPEN).start()
@@ -86,6 +90,70 @@ fn a_push_makes_room_or_is_refused_whole() {
     for (digest, bytes) in [(&first_at, &first), (&large_at, &large)] {
         expect_blob(&server, "team/app", digest, bytes);
     }
+}
+
+/// Leaves so many pages free, by a file beside the store.
+fn leave_free(disk: &Tmpfs, pages: u64) -> PathBuf {
+    let path = disk.path().join("filler");
+    let file = File::create(&path).unwrap();
+    let mut size = disk.free_bytes().saturating_sub(pages * PAGE);
+    let flags = rustix::fs::FallocateFlags::empty();
+    while size > 0 && rustix::fs::fallocate(&file, flags, 0, size).is_err() {
+        size = size.saturating_sub(PAGE);
+    }
+    path
+}
+
+/// A push that meets the end of the disk anywhere is refused, and nothing that was acknowledged is
+/// lost by it. Room again: pushes go again, without a restart.
+#[test]
+fn the_disk_ends_anywhere_in_a_push() {
+    let Some(disk) = Tmpfs::mount("push_room, pages", "size=48m") else { return };
+    let mut server =
+        Setup::new("uploads-pages").more(OPEN).root(&disk.path().join("store")).start();
+    let mut kept: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut refused = 0;
+    let mut push = |server: &Server, name: String, size: usize| {
+        let bytes = random_bytes(&name, size);
+        let digest = sha256(&bytes);
+        let target = uploads("team/app", &format!("?digest={digest}"));
+        let answer = send(server, "POST", &target, &bytes);
+        match answer.status() {
+            201 => kept.push((digest, bytes)),
+            500 | 503 | 507 => refused += 1,
+            _ => panic!("{name}: {:?} {}", answer.head, answer.text()),
+        }
+        answer.status() == 201
+    };
+    for pages in [0, 1, 2, 5, 26, 120, 1020, 1060, 1300] {
+        let filler = leave_free(&disk, pages);
+        for size in [100, 5000, 100_000, MIB] {
+            push(&server, format!("{pages} pages {size}"), size);
+        }
+        server.assert_alive();
+        std::fs::remove_file(filler).unwrap();
+        let mut tries = 0;
+        wait_until("a push with room again", secs(10), || {
+            tries += 1;
+            push(&server, format!("{pages} again {tries}"), 300_000)
+        });
+    }
+    assert!(refused > 8, "the disk was never full");
+    // What was in place and got no name is removed when the catalog can be asked again.
+    let files = || server.blobs().len();
+    wait_until("files without a name to go", secs(15), || files() == kept.len());
+    for restart in [false, true] {
+        for (digest, bytes) in &kept {
+            expect_blob(&server, "team/app", digest, bytes);
+        }
+        if !restart {
+            expect_no_uploads(&server);
+            server.kill();
+            server.start_again();
+        }
+    }
+    assert_eq!(server.metric("ringport_task_panics_total", &[]), 0.0);
+    server.assert_store_is_right();
 }
 
 /// A client that sends nothing more is given up, which takes 30 s: only with

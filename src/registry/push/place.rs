@@ -4,16 +4,22 @@
 //! batch with all names that belong to it ([`Placed::name`]) → index (told by the catalog before
 //! that returns) → the answer.
 
+use std::time::Duration;
+
 use super::PushError;
 use crate::catalog::{BlobRecord, CatalogError, Condition, LinkRecord, Moment, NO_OWNER, Write};
 use crate::keeping::Keeping;
 use crate::oci::{Digest, Scope};
 use crate::registry::commit::remove_second;
 use crate::registry::space::Reservation;
-use crate::registry::state::Shared;
+use crate::registry::state::{Registry, Shared};
 use crate::registry::take_room::{self, NoPlace};
-use crate::runtime::{blocking, clock};
+use crate::runtime::{blocking, clock, sleep, spawn};
 use crate::storage::{Staged, Turn};
+
+/// How often, and how often at most, a catalog that has failed is asked whether it kept a name.
+const TAKE_BACK_PAUSE: Duration = Duration::from_secs(1);
+const TAKE_BACK_TRIES: usize = 60;
 
 /// Content that is in place, durable and without its name yet; nobody else puts or removes it
 /// while this lives.
@@ -53,6 +59,7 @@ pub(super) async fn place<'a>(
     digest: &Digest,
     staged: Staged,
 ) -> Result<Placed<'a>, PushError> {
+    expect_catalog(shared)?;
     let turn = shared.store.turn(digest).await;
     let pool = staged.pool();
     let size = staged.commit(true).await?;
@@ -94,6 +101,11 @@ impl Placed<'_> {
             Err(error) => {
                 if matches!(error, CatalogError::Deleted { .. } | CatalogError::Unmet(_)) {
                     take_back(shared, &digest, pool).await;
+                } else {
+                    spawn(take_back_later(digest, pool));
+                }
+                if matches!(error, CatalogError::Write { .. }) && shared.space.is_full() {
+                    return Err(PushError::NoRoom(format!("{digest} was not stored: {error}")));
                 }
                 return Err(error.into());
             }
@@ -101,6 +113,36 @@ impl Placed<'_> {
         shared.trust(&digest);
         remove_second(shared, &digest, pool, effects.first()).await;
         Ok(())
+    }
+}
+
+/// That the catalog takes writes, as far as is known: what is put in place while it does not
+/// would have no name, and fill the disk. It is tried again each second.
+///
+/// # Errors
+/// It does not.
+pub(super) fn expect_catalog(shared: &Shared) -> Result<(), PushError> {
+    if !shared.catalog.is_failing() {
+        return Ok(());
+    }
+    let message = "the catalog takes no writes just now; see the log and the disk of the store";
+    Err(match shared.space.is_full() {
+        true => PushError::NoRoom(message.to_owned()),
+        false => PushError::Busy(message.to_owned()),
+    })
+}
+
+/// The same after the catalog has failed: whether it has the name all the same is known when it
+/// can be asked again. After that many tries gc finds the file.
+async fn take_back_later(digest: Digest, pool: u8) {
+    let Ok(registry) = Registry::current() else { return };
+    let shared = registry.shared();
+    for _ in 0..TAKE_BACK_TRIES {
+        sleep(TAKE_BACK_PAUSE).await;
+        if shared.catalog.find_blob(&digest).await.is_ok() {
+            let _turn = shared.store.turn(&digest).await;
+            return take_back(shared, &digest, pool).await;
+        }
     }
 }
 

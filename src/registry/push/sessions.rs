@@ -335,3 +335,45 @@ impl Held<'_> {
         self.state.noted.is_some()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::oci::RepositoryName;
+    use crate::registry::upkeep::tests::Scratch;
+
+    #[test]
+    fn one_client_has_so_many_sessions_and_leaves_room_for_others() {
+        let scratch = Scratch::new();
+        let (store, catalog) = (&scratch.upkeep.store, &scratch.upkeep.catalog);
+        let repository = RepositoryName::parse("team/app").unwrap();
+        let scope = Scope { upstream: None, repository };
+        let by = |name| Uploader { scope: &scope, name };
+        let uploads = Uploads::default();
+        let first = uploads.begin(by("alice"), Algorithm::Sha256).unwrap();
+        for _ in 1..UPLOADS_PER_OWNER_MAX {
+            uploads.begin(by("alice"), Algorithm::Sha256).unwrap();
+        }
+        let refused = uploads.begin(by("alice"), Algorithm::Sha256);
+        assert!(matches!(refused, Err(PushError::TooMany(_))));
+        uploads.begin(by("bob"), Algorithm::Sha256).unwrap();
+        // Only what is idle makes room, and only for its own user.
+        uploads.make_room(store, catalog, "alice");
+        assert_eq!(uploads.open(), UPLOADS_PER_OWNER_MAX + 1);
+        first.last_active.store(1, Ordering::Relaxed);
+        uploads.make_room(store, catalog, "bob");
+        assert!(uploads.begin(by("alice"), Algorithm::Sha256).is_err());
+        uploads.make_room(store, catalog, "alice");
+        uploads.begin(by("alice"), Algorithm::Sha256).unwrap();
+        let id = first.id.to_string();
+        assert!(matches!(uploads.find(by("alice"), &id), Err(PushError::UploadUnknown(_))));
+        // All of them together have a limit, too.
+        while uploads.open() < UPLOADS_MAX {
+            let id = UploadId::random().unwrap();
+            uploads.insert(Session::new(id, by("many"), 1, State::new(0, None, None)));
+        }
+        let refused = uploads.begin(by("carol"), Algorithm::Sha256);
+        assert!(matches!(refused, Err(PushError::TooMany(_))));
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::PushError;
 use super::limits::{refuse_if_full, within};
-use super::place::place;
+use super::place::{expect_catalog, place};
 use super::receive::{Receiver, disk_error, lot};
 use super::sessions::{Held, Uploader};
 use crate::catalog::{NO_OWNER, UploadId, Write};
@@ -176,6 +176,8 @@ impl Registry {
                  nothing was kept"
             )));
         }
+        // While there is something to go on with.
+        expect_catalog(shared)?;
         // Before anybody has to wait for this push to end.
         file.sync_data().await.map_err(|error| disk_error(shared, &held, &error))?;
         // From here on there is nothing to go on with: the file leaves the session.
