@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use redb::ReadOnlyTable;
 
-use super::record::{BLOBS, LINKS, ScopedKey, TAGS, damaged};
+use super::record::{BLOBS, LINKS, ScopedKey, TAGS};
 use super::{Catalog, CatalogError, LinkRecord, failed};
 use crate::oci::{Digest, RepositoryName, Scope, Tag};
 use crate::runtime::blocking;
@@ -69,10 +69,11 @@ impl Catalog {
                 page.has_more = true;
                 break;
             }
-            let name = RepositoryName::parse(&next);
-            let is_damaged =
-                |e: crate::oci::NameError| damaged("link", ("", &next, ""), e.to_string());
-            page.names.push(name.map_err(is_damaged)?);
+            match RepositoryName::parse(&next) {
+                Ok(name) => page.names.push(name),
+                // It hides no other.
+                Err(error) => tracing::warn!(name = next, %error, "a link's record is damaged"),
+            }
             behind = next;
         }
         Ok(page)
@@ -122,9 +123,11 @@ impl Catalog {
                 page.has_more = true;
                 break;
             }
-            let key = key.value();
-            let tag = Tag::parse(key.2).map_err(|e| damaged("tag", key, e.to_string()))?;
-            page.names.push(tag);
+            let (_, _, tag) = key.value();
+            match Tag::parse(tag) {
+                Ok(tag) => page.names.push(tag),
+                Err(error) => tracing::warn!(name, tag, %error, "a tag's record is damaged"),
+            }
         }
         Ok(Some(page))
     }

@@ -309,6 +309,11 @@ fn a_damaged_record_is_told_by_its_key_and_hides_no_other() {
         uploads.insert("0".repeat(32).as_str(), ("", "No/Name", "", 1, 1, 1, 0)).unwrap();
         let mut tombstones = transaction.open_table(TOMBSTONES).unwrap();
         tombstones.insert(("", "library/alpine", "no tag"), (1, 1)).unwrap();
+        let mut links = transaction.open_table(record::LINKS).unwrap();
+        links.insert(("", "No/Name", &*subject), ("", 1)).unwrap();
+        let mut tags = transaction.open_table(record::TAGS).unwrap();
+        tags.insert(("", "library/alpine", "no tag"), (&*subject, 1)).unwrap();
+        tags.insert(("", "library/alpine", "tag"), (&*subject, 1)).unwrap();
     });
     let (catalog, thread, _, _) = start(&path);
     let keys =
@@ -328,6 +333,12 @@ fn a_damaged_record_is_told_by_its_key_and_hides_no_other() {
     let found = catalog.scan_tombstones(None, 9).unwrap();
     assert_eq!(found.records.len(), 1);
     of(keys(&found.damaged), &["tombstone /library/alpine@no tag"]);
+    let page = catalog.hosted_repositories_now(None, 9).unwrap();
+    assert_eq!(page.names, [scope(None).repository]);
+    ask(&catalog, |catalog| async move {
+        let page = catalog.hosted_tags(&scope(None).repository, None, 9).await.unwrap();
+        assert_eq!(page.unwrap().names, [Tag::parse("tag").unwrap()]);
+    });
     stop(&catalog, thread);
 }
 
