@@ -67,6 +67,12 @@ impl Secured {
         self.server.metric("ringport_tls_handshakes_total", &[&label])
     }
 
+    /// They are counted when the client has its alert already.
+    #[track_caller]
+    fn await_handshakes(&self, result: &str, count: f64) {
+        wait_until(&format!("{count} {result}"), secs(10), || self.handshakes(result) == count);
+    }
+
     fn reload(&self) -> http::Answer {
         http::send_body(self.server.admin, "POST", "/reload", "text/plain", b"")
     }
@@ -156,7 +162,7 @@ fn only_http_1_1_is_chosen_and_h2_alone_is_refused() {
             }
         }
     }
-    assert_eq!(secured.handshakes("no_common_protocol"), 2.0);
+    secured.await_handshakes("no_common_protocol", 2.0);
     // A client that does not trust the certificate says so, and is counted.
     let stranger = Client::new(&Authority::new("A stranger"));
     assert!(stranger.connect(secured.tls).is_err());
@@ -181,7 +187,7 @@ fn curl_by_either_version_and_not_by_older_ones() {
     let old = ["--cacert", &ca, "--tls-max", "1.1", "--ciphers", "DEFAULT@SECLEVEL=0"];
     let command = std::process::Command::new("curl").args(old).arg(&url).output().unwrap();
     assert_eq!(command.status.code(), Some(35), "{}", String::from_utf8_lossy(&command.stderr));
-    assert_eq!(secured.handshakes("no_common_version"), 1.0);
+    secured.await_handshakes("no_common_version", 1.0);
 }
 
 #[test]
@@ -257,7 +263,7 @@ fn plain_http_on_the_port_for_tls_is_told_at_once() {
         assert!(all.contains("https://") && all.contains("UNSUPPORTED"), "{all}");
         assert!(began.elapsed() < secs(30), "not by the time limit");
     }
-    assert_eq!(secured.handshakes("plain_http"), 3.0);
+    secured.await_handshakes("plain_http", 3.0);
     // And the other way round, on the plain port.
     let client = secured.client();
     assert!(matches!(client.connect(secured.server.addr), Err(Refused::Other(_))));
@@ -288,7 +294,7 @@ fn handshakes_that_hang_keep_nobody_out() {
         assert!(is_ended(&mut hanging.remove(0)), "the oldest one was ended");
         hanging.push(hang(&secured));
     }
-    assert_eq!(secured.handshakes("timeout"), 3.0);
+    secured.await_handshakes("timeout", 3.0);
 }
 
 #[test]
@@ -473,9 +479,9 @@ fn client_certificates_are_verified_and_what_is_wrong_is_said_by_the_alert() {
             };
             assert_eq!(ask(None), none, "{asked}: without one");
         }
-        assert_eq!(secured.handshakes("bad_client_certificate"), 20.0);
+        secured.await_handshakes("bad_client_certificate", 20.0);
         let without = if asked == "required" { 4.0 } else { 0.0 };
-        assert_eq!(secured.handshakes("no_client_certificate"), without);
+        secured.await_handshakes("no_client_certificate", without);
         assert_eq!(secured.handshakes("resumed"), 0.0);
     }
 }
