@@ -124,6 +124,8 @@ impl Api {
             Ok(principal) => principal,
             Err(refusal) => return refusal.answer(Facts::of(route_kind(&endpoint.target))),
         };
+        // Waiting for a password may have taken longer than a reload.
+        let access = self.access();
         let asking =
             Asking { head, endpoint: &endpoint, peer, principal: &principal, access: &access };
         match &endpoint.target {

@@ -11,7 +11,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use ring::hmac;
 use zeroize::Zeroizing;
 
-use super::certificate;
+use super::certificate::{self, Owner};
 use super::counts::{Counted, Counts};
 use super::files::{AuthFiles, AuthFilesError, Stamp};
 use super::passwords::Outcome;
@@ -85,6 +85,9 @@ pub enum AuthError {
     /// For somebody else.
     #[error("the token is for another service")]
     TokenAudience,
+    /// The certificate of the connection was good when that began.
+    #[error("the client certificate is not valid at this time; connect with another one")]
+    CertificateTime,
     /// Too many passwords are being checked: asking again later helps.
     #[error("too many passwords are being checked")]
     Busy,
@@ -150,12 +153,13 @@ impl Authenticator {
             }
         }
         let Some(certificate) = certificate else { return Ok(Principal::ANONYMOUS) };
-        match certificate::name_in(certificate) {
-            Some(name) => {
+        match certificate::owner(certificate, clock::unix_seconds()) {
+            Owner::Named(name) => {
                 self.counts.add(Counted::Certificate);
                 Ok(Principal::named(&name, Proof::Certificate))
             }
-            None => {
+            Owner::Untimely => Err(self.refused(AuthError::CertificateTime)),
+            Owner::Unnamed => {
                 self.counts.add(Counted::CertificateUnnamed);
                 Ok(Principal::ANONYMOUS)
             }

@@ -20,13 +20,14 @@ pub(super) enum Counted {
     TokenAudience,
     Certificate,
     CertificateUnnamed,
+    CertificateUntimely,
     HeaderMalformed,
     HeaderScheme,
 }
 
 impl Counted {
     /// In the order of the variants.
-    const ALL: [(Counted, [&'static str; 2]); 15] = [
+    const ALL: [(Counted, [&'static str; 2]); 16] = [
         (Counted::Password, ["password", "accepted"]),
         (Counted::PasswordRemembered, ["password", "remembered"]),
         (Counted::PasswordWrong, ["password", "wrong"]),
@@ -40,6 +41,7 @@ impl Counted {
         (Counted::TokenAudience, ["token", "audience"]),
         (Counted::Certificate, ["certificate", "accepted"]),
         (Counted::CertificateUnnamed, ["certificate", "unnamed"]),
+        (Counted::CertificateUntimely, ["certificate", "untimely"]),
         (Counted::HeaderMalformed, ["other", "malformed"]),
         (Counted::HeaderScheme, ["other", "scheme"]),
     ];
@@ -67,6 +69,7 @@ impl From<AuthError> for Counted {
         match error {
             AuthError::Password => Self::PasswordWrong,
             AuthError::Busy => Self::PasswordBusy,
+            AuthError::CertificateTime => Self::CertificateUntimely,
             AuthError::Header => Self::HeaderMalformed,
             AuthError::Scheme => Self::HeaderScheme,
             AuthError::TokenMalformed => Self::TokenMalformed,

@@ -113,8 +113,10 @@ impl Judging<'_, '_> {
             let unmet = match condition {
                 Condition::TagsAre { scope, digest, tags } => {
                     let found = bound_tags(self.tagged, scope, digest)?;
+                    // There may be as many as a client likes to bind.
+                    let expected: HashSet<&Tag> = tags.iter().collect();
                     let is_same =
-                        found.len() == tags.len() && found.iter().all(|t| tags.contains(t));
+                        found.len() == tags.len() && found.iter().all(|t| expected.contains(t));
                     (!is_same).then(|| Unmet::TagsAre { scope: scope.clone(), digest: *digest })
                 }
                 Condition::TagStays { scope, tag, digest } => self.moved(scope, tag, digest)?,

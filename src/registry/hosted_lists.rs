@@ -77,10 +77,10 @@ impl Registry {
         if max == 0 {
             return Ok(shown);
         }
+        let mut wanted = (max + 1).clamp(PIECE_MIN, PAGE_ENTRIES_MAX as usize);
         loop {
             // One more than is shown tells whether there is one; those that are not shown tell
             // nobody that they exist, so all of them are passed over here.
-            let wanted = (max + 1).clamp(PIECE_MIN, PAGE_ENTRIES_MAX as usize);
             let page = self.shared().catalog.hosted_repositories(after, wanted).await?;
             after = page.names.last().map(|name| name.as_str().to_owned());
             let seen = page.names.into_iter().filter(|name| may_see(name));
@@ -93,6 +93,8 @@ impl Registry {
             if !page.has_more {
                 break;
             }
+            // Who sees little is not to cost a look-up for each few.
+            wanted = PAGE_ENTRIES_MAX as usize;
         }
         Ok(shown)
     }

@@ -135,13 +135,14 @@ impl Registry {
 
     /// From the store: with a link at once, without one after the upstream has answered for it.
     async fn pull_stored(&self, scope: &Scope, digest: &Digest) -> Result<Option<Pull>, PullError> {
+        if scope.upstream.is_none() {
+            // Of what another repository holds not even its state is told.
+            return self.stored_blob(scope, digest).await;
+        }
         let Some(found) = self.open_stored(scope, digest).await? else { return Ok(None) };
         if let Some(link) = self.shared().find_link(scope, digest).await? {
             let age = clock::unix_seconds().saturating_sub(link.linked_at);
             return Ok(Some(stored(digest, found, CacheResult::Hit, age)));
-        }
-        if scope.upstream.is_none() {
-            return Ok(None);
         }
         let size = self.prove(scope, digest).await?;
         if size != found.size {

@@ -263,12 +263,12 @@ fn failure(kind: HandshakeFailure) -> &'static str {
     }
 }
 
-/// What tells a file from the one that lay there before: device, inode, change, length. Symbolic links
-/// are followed, by which Kubernetes exchanges whole folders.
+/// What tells a file from the one that lay there before: device, inode, last change (of its mode, too),
+/// length. Symbolic links are followed, by which Kubernetes exchanges whole folders.
 fn stamps(tls: &ServerTls) -> Stamps {
     let stamp = |path: &PathBuf| {
         let file = std::fs::metadata(path).ok()?;
-        Some((file.dev(), file.ino(), file.mtime(), file.mtime_nsec(), file.len()))
+        Some((file.dev(), file.ino(), file.ctime(), file.ctime_nsec(), file.len()))
     };
     [Some(&tls.certificate), Some(&tls.key), tls.client_ca_file.as_ref()]
         .into_iter()

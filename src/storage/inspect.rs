@@ -269,7 +269,7 @@ fn changed_at(metadata: &Metadata) -> SystemTime {
 }
 
 /// Errors of the process or the machine, which say nothing about the file.
-fn is_passing(error: &io::Error) -> bool {
+pub(super) fn is_passing(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
     passing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use super::inspect::is_passing;
 use crate::oci::{Algorithm, Digest};
 use crate::runtime::clock;
 
@@ -104,7 +105,12 @@ impl Pool {
     /// Takes no more content until the process is started again: a sync has failed, and what the
     /// disk holds of later writes nobody can tell (an error is told only once). What is stored is
     /// read on.
+    ///
+    /// What the process or the machine was short of before the disk was asked says nothing of it.
     pub(super) fn poison(&self, error: &io::Error) {
+        if error.raw_os_error().is_none() || is_passing(error) {
+            return;
+        }
         if !self.poisoned.swap(true, Ordering::Relaxed) {
             tracing::error!(%error, pool = self.name, root = %self.root.display(),
                 "a disk failed: the pool takes nothing more; check the disk and start again");

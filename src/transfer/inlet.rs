@@ -1,7 +1,7 @@
 //! The body of a request, piece by piece, as its framing says.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -53,8 +53,8 @@ pub struct Inlet<'a> {
     began: bool,
     failed: bool,
     received: u64,
-    /// When the current stretch of measuring began, and what had come by then.
-    measured_from: (Instant, u64),
+    /// How long the client was waited for in the current stretch of measuring, and what came.
+    measured: (Duration, u64),
 }
 
 /// What is still to come.
@@ -90,7 +90,7 @@ impl<'a> Inlet<'a> {
             began: false,
             failed: false,
             received: 0,
-            measured_from: (clock::now(), 0),
+            measured: (Duration::ZERO, 0),
         }
     }
 
@@ -143,7 +143,6 @@ impl<'a> Inlet<'a> {
 
     async fn advance(&mut self) -> Result<Option<Bytes>, InletError> {
         if !std::mem::replace(&mut self.began, true) {
-            self.measured_from = (clock::now(), 0);
             self.unread = Bytes::from(std::mem::take(self.buffer));
             if self.awaits_continue && self.unread.is_empty() {
                 self.go_on().await?;
@@ -206,12 +205,13 @@ impl<'a> Inlet<'a> {
             Left::Bytes(left) => usize::try_from(*left).unwrap_or(usize::MAX).min(first),
             Left::Chunks(_) => first,
         };
-        self.deadline.read_by(clock::now() + self.stall, false);
+        let asked = clock::now();
+        self.deadline.read_by(asked + self.stall, false);
         let (read, bytes) = self.stream.read_more(Vec::with_capacity(capacity)).await;
         let expired = self.deadline.expired();
         self.deadline.clear();
         match read {
-            Ok(1..) if !self.is_below_floor() => {
+            Ok(count @ 1..) if !self.is_below_floor(asked.elapsed(), count as u64) => {
                 self.unread = Bytes::from(bytes);
                 Ok(())
             }
@@ -220,16 +220,16 @@ impl<'a> Inlet<'a> {
         }
     }
 
-    /// As for bodies that are sent: a client that drips holds a connection and a file.
-    fn is_below_floor(&mut self) -> bool {
-        let (since, before) = self.measured_from;
-        let window = clock::now().duration_since(since);
+    /// As for bodies that are sent: a client that drips holds a connection and a file. Only the time
+    /// in which it was waited for counts.
+    fn is_below_floor(&mut self, waited: Duration, count: u64) -> bool {
+        self.measured = (self.measured.0 + waited, self.measured.1 + count);
+        let (window, came) = self.measured;
         if window < BODY_RATE_WINDOW {
             return false;
         }
-        self.measured_from = (clock::now(), self.received);
-        let floor = window.as_secs().saturating_mul(BODY_RATE_FLOOR_BYTES_PER_SECOND);
-        self.received - before < floor
+        self.measured = (Duration::ZERO, 0);
+        came < window.as_secs().saturating_mul(BODY_RATE_FLOOR_BYTES_PER_SECOND)
     }
 
     fn gone(&self) -> InletError {

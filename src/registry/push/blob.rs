@@ -35,6 +35,8 @@ impl Registry {
             return Ok(false);
         }
         let _pushing = shared.gate.pushing().await;
+        // A push of the same content as a manifest must not be linked as a blob by this.
+        let _turn = shared.store.turn(digest).await;
         // Behind the gate: a gc that has just removed an older link does not count.
         let since = shared.catalog.moment();
         let stored = shared.find_blob(source, digest).await?;

@@ -276,8 +276,12 @@ pub(super) fn disk_error(shared: &Shared, held: &Held<'_>, error: &io::Error) ->
 /// Makes the first `size` bytes durable. A failure is not told to this session's client: it ends
 /// all writing to the pool, so the commit fails too.
 async fn sync(session: Arc<Session>, file: Growing, size: u64) {
+    let drops = session.drops.load(Ordering::Acquire);
     match file.sync().await {
-        Ok(()) => drop(session.confirmed.fetch_max(size, Ordering::AcqRel)),
+        Ok(()) if session.drops.load(Ordering::Acquire) == drops => {
+            session.confirmed.fetch_max(size, Ordering::AcqRel);
+        }
+        Ok(()) => {}
         Err(error) => tracing::error!(id = %session.id, %error, "an upload could not be synced"),
     }
     session.is_syncing.store(false, Ordering::Release);

@@ -74,6 +74,8 @@ pub(super) struct Session {
     received: AtomicU64,
     /// Bytes that are on the disk for sure.
     pub(super) confirmed: AtomicU64,
+    /// How often bytes were dropped: what a sync that began before says is of other bytes.
+    pub(super) drops: AtomicU64,
     /// A sync is under way.
     pub(super) is_syncing: AtomicBool,
     state: Mutex<State>,
@@ -239,6 +241,7 @@ impl Session {
             last_active: AtomicU64::new(started_at),
             received: AtomicU64::new(state.size),
             confirmed: AtomicU64::new(state.noted.unwrap_or(0)),
+            drops: AtomicU64::new(0),
             is_syncing: AtomicBool::new(false),
             state: Mutex::new(state),
         }
@@ -295,6 +298,13 @@ impl Held<'_> {
     pub(super) fn set_size(&mut self, size: u64) {
         self.state.size = size;
         self.session.received.store(size, Ordering::Relaxed);
+    }
+
+    /// What has come behind the first `size` bytes does not count, and is not on the disk either.
+    pub(super) fn drop_behind(&mut self, size: u64) {
+        self.set_size(size);
+        self.session.drops.fetch_add(1, Ordering::AcqRel);
+        self.session.confirmed.fetch_min(size, Ordering::AcqRel);
     }
 
     /// The record of the session, if the catalog has not got it or there is news: more bytes that

@@ -1,12 +1,13 @@
 //! What the requests of an upload session do.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::PushError;
 use super::limits::{refuse_if_full, within};
 use super::place::{expect_catalog, place};
 use super::receive::{Receiver, disk_error, lot};
-use super::sessions::{Held, Uploader};
+use super::sessions::{Held, Session, Uploader};
 use crate::catalog::{NO_OWNER, UploadId, Write};
 use crate::oci::{Algorithm, Digest, Digester};
 use crate::registry::space::Claim;
@@ -40,15 +41,7 @@ impl Registry {
     ) -> Result<UploadStatus, PushError> {
         let shared = self.shared();
         refuse_if_full(shared, by.scope).await?;
-        let session = match shared.uploads.begin(by, algorithm) {
-            Err(PushError::TooMany(_)) => {
-                let (all, owner) = (shared.clone(), by.name.to_owned());
-                let freed = move || all.uploads.make_room(&all.store, &all.catalog, &owner);
-                blocking(freed).await?;
-                shared.uploads.begin(by, algorithm)?
-            }
-            begun => begun?,
-        };
+        let session = begin(shared, by, algorithm).await?;
         let mut held = session.hold().await?;
         // Not waited for: see `sessions`.
         shared.catalog.write_soon(held.note().into_iter().collect());
@@ -132,7 +125,7 @@ impl Registry {
     ) -> Result<(), PushError> {
         let shared = self.shared();
         refuse_if_full(shared, by.scope).await?;
-        let session = shared.uploads.begin(by, digest.algorithm())?;
+        let session = begin(shared, by, digest.algorithm()).await?;
         let pushed = self.finish(session.hold().await?, None, digest, body).await;
         if pushed.is_err()
             && let Ok(mut held) = session.hold().await
@@ -242,6 +235,23 @@ impl Shared {
     }
 }
 
+/// Begins a session; where there are too many of this client's, idle ones make room.
+async fn begin(
+    shared: &Arc<Shared>,
+    by: Uploader<'_>,
+    algorithm: Algorithm,
+) -> Result<Arc<Session>, PushError> {
+    match shared.uploads.begin(by, algorithm) {
+        Err(PushError::TooMany(_)) => {
+            let (all, owner) = (shared.clone(), by.name.to_owned());
+            let freed = move || all.uploads.make_room(&all.store, &all.catalog, &owner);
+            blocking(freed).await?;
+            shared.uploads.begin(by, algorithm)
+        }
+        begun => begun,
+    }
+}
+
 /// Appends a body where `range` says; gives back the file if it was opened for that.
 async fn append(
     shared: &Shared,
@@ -283,7 +293,7 @@ async fn append(
     };
     if wrong {
         // As if it had not come.
-        held.set_size(before);
+        held.drop_behind(before);
         held.state.digester = digester;
         held.state.is_ragged = true;
         appended?;
