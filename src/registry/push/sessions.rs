@@ -37,6 +37,9 @@ use crate::storage::{ROOT_POOL, Store};
 const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 /// A session that no request came for in this time is removed.
 pub(super) const IDLE_SECONDS: u64 = 24 * 3600;
+/// After this long a record is made anew when a piece comes: the next start tells by it how long a
+/// session has been idle.
+const NOTED_SECONDS: u64 = 3600;
 /// Where there are too many, one that is idle for so long makes room for a new one.
 const IDLE_ENOUGH_SECONDS: u64 = 600;
 /// A session that holds so much after a request has a durable record before that is answered.
@@ -93,6 +96,8 @@ pub(super) struct State {
     pub(super) is_ragged: bool,
     /// What its record says of the bytes that are on the disk; `None` without a record.
     noted: Option<u64>,
+    /// When that record was made, Unix seconds; 0 if by an earlier process.
+    noted_at: u64,
     /// Whether that was written to the disk before it was answered.
     is_durable: bool,
     /// It has been finished, cancelled, or has expired.
@@ -287,6 +292,7 @@ impl State {
             digester: None,
             is_ragged: false,
             noted,
+            noted_at: 0,
             is_durable: noted.is_some(),
             is_over: false,
         }
@@ -308,10 +314,11 @@ impl Held<'_> {
     }
 
     /// The record of the session, if the catalog has not got it or there is news: more bytes that
-    /// are on the disk for sure, or a pool.
+    /// are on the disk for sure, or that its client is still there.
     pub(super) fn note(&mut self) -> Option<Write> {
         let confirmed = self.session.confirmed.load(Ordering::Acquire).min(self.state.size);
-        if self.state.noted == Some(confirmed) {
+        let is_recent = self.session.idle_since() < self.state.noted_at + NOTED_SECONDS;
+        if self.state.noted == Some(confirmed) && is_recent {
             return None;
         }
         Some(self.record(confirmed))
@@ -328,6 +335,7 @@ impl Held<'_> {
 
     fn record(&mut self, confirmed: u64) -> Write {
         self.state.noted = Some(confirmed);
+        self.state.noted_at = self.session.idle_since();
         let Session { id, scope, owner, started_at, .. } = &**self.session;
         Write::PutUpload(UploadRecord {
             id: *id,
@@ -385,5 +393,25 @@ mod tests {
         }
         let refused = uploads.begin(by("carol"), Algorithm::Sha256);
         assert!(matches!(refused, Err(PushError::TooMany(_))));
+    }
+
+    #[test]
+    fn a_session_that_goes_on_is_noted_again() {
+        let repository = RepositoryName::parse("team/app").unwrap();
+        let scope = Scope { upstream: None, repository };
+        let uploads = Uploads::default();
+        let by = Uploader { scope: &scope, name: "alice" };
+        let session = uploads.begin(by, Algorithm::Sha256).unwrap();
+        let noted = |idle_since| {
+            let mut held = pollster::block_on(session.hold()).unwrap();
+            session.last_active.store(idle_since, Ordering::Relaxed);
+            let Some(Write::PutUpload(record)) = held.note() else { return None };
+            Some(record.last_active_at)
+        };
+        let begun = 1_000_000;
+        assert_eq!(noted(begun), Some(begun));
+        assert_eq!(noted(begun + NOTED_SECONDS - 1), None, "nothing new");
+        let later = begun + IDLE_SECONDS;
+        assert_eq!(noted(later), Some(later), "or the next start takes it for idle since it began");
     }
 }
