@@ -64,8 +64,8 @@ impl<'a> Machine<'a> {
             }
             Op::Restart => {
                 subject.restart();
-                // What a client did since it began an upload is not always written down.
-                let expired = |upload: &&mut Upload| upload.opened + UPLOAD_HOURS <= self.model.now;
+                // Only that a piece has come is written down.
+                let expired = |upload: &&mut Upload| upload.moved + UPLOAD_HOURS <= self.model.now;
                 for upload in self.uploads.iter_mut().filter(|upload| expired(upload)) {
                     upload.is_uncertain = true;
                 }

@@ -15,16 +15,8 @@ impl Machine<'_> {
             if self.uploads.len() < UPLOADS_MAX {
                 let target = uploads::open(&mut self.wire, &self.names[repo])?;
                 let (offset, sent, is_uncertain) = (0, 0, false);
-                let opened = self.model.now;
-                self.uploads.push(Upload {
-                    repo,
-                    blob,
-                    target,
-                    offset,
-                    sent,
-                    opened,
-                    is_uncertain,
-                });
+                let moved = self.model.now;
+                self.uploads.push(Upload { repo, blob, target, offset, sent, moved, is_uncertain });
             }
             return Ok(());
         }
@@ -82,6 +74,7 @@ impl Machine<'_> {
                 found.target =
                     uploads::append(wire, &found.target, found.offset, piece, is_streamed)?;
                 found.offset = end;
+                found.moved = self.model.now;
             }
             Op::AppendWrong { .. } if self.abilities.is_full => {
                 let answer =

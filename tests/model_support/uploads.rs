@@ -18,8 +18,8 @@ pub struct Upload {
     pub offset: usize,
     /// Bytes that were sent at most.
     pub sent: usize,
-    /// When it was begun, in hours of the moved clock: after a day it may have expired.
-    pub opened: u64,
+    /// When it last got a piece, in hours of the moved clock: after a day it may have expired.
+    pub moved: u64,
     /// The server ended since: it may be gone, or less far.
     pub is_uncertain: bool,
 }
