@@ -71,6 +71,8 @@ pub const PAGE_ENTRIES_MAX: u32 = 1000;
 pub const PUSH_TAGS_MAX: usize = 32;
 /// Largest manifest, in bytes. The spec asks a registry to support at least 4 MiB.
 pub const MANIFEST_BYTES_MAX: usize = 4 * MIB;
+/// Manifests of more than [`FRAME_BYTES_MAX`] that a worker receives at a time. One more: 503.
+pub const LARGE_MANIFESTS_MAX: usize = 64;
 /// Largest relayed `tags/list` or referrers document, in bytes.
 pub const RELAY_BYTES_MAX: usize = 4 * MIB;
 /// Largest answer of a token server, in bytes.

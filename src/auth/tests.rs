@@ -246,6 +246,17 @@ fn without_auth_the_header_is_not_looked_at_and_certificates_count() {
         }
         assert_eq!(count(&who, "certificate", "accepted"), 2);
         assert_eq!(count(&who, "certificate", "unnamed"), 4);
+        for (from, until) in [(2000, 2020), (2100, 2110)] {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let mut parameters = rcgen::CertificateParams::default();
+            parameters.distinguished_name.push(rcgen::DnType::CommonName, "builder");
+            parameters.not_before = rcgen::date_time_ymd(from, 1, 1);
+            parameters.not_after = rcgen::date_time_ymd(until, 1, 1);
+            let der = parameters.self_signed(&key).unwrap().der().to_vec();
+            let found = who.identify(&head(""), Some(&der)).await;
+            assert_eq!(found, Err(AuthError::CertificateTime));
+        }
+        assert_eq!(count(&who, "certificate", "untimely"), 2);
     });
 }
 

@@ -10,6 +10,7 @@ use crate::config::AccessTarget;
 use crate::runtime::tests::{DRIVERS, on_workers};
 use crate::runtime::{ClientStream, Driver, TcpListener};
 use crate::telemetry::{AccessLog, Metrics, RequestIds};
+use crate::transfer::Whole;
 
 /// Panics at `/panic`, reads a body at `/body` and three bytes of one at `/some`, and answers with
 /// its path and what it has read.
@@ -32,6 +33,13 @@ impl Handler for Echo {
                     }
                 }
             }
+        }
+        if head.path() == "/whole" {
+            let whole = body.whole(300_000, || head.header("large").is_some()).await;
+            text = match whole.unwrap() {
+                Whole::Bytes(bytes) => format!("{} bytes", bytes.len()).into_bytes(),
+                other => format!("{other:?}").into_bytes(),
+            };
         }
         if head.path() == "/some" {
             assert_eq!(body.next().await.unwrap().as_deref(), Some(&b"abc"[..]));
@@ -200,6 +208,31 @@ fn bodies_are_read_as_they_are_framed() {
         let got = exchange(driver, &[(sent.to_owned() + &last).as_bytes()]).remove(0);
         assert!(got.contains("/some") && got.contains("Connection: close"), "{got}");
         assert!(!got.contains("/last"), "{got}");
+    }
+}
+
+#[test]
+fn bodies_are_taken_whole_within_their_bounds() {
+    for (more, length, expected) in [
+        ("", 0, "0 bytes"),
+        ("", 5, "5 bytes"),
+        ("", 256 * 1024, "262144 bytes"),
+        ("", 290_000, "NotNow"),
+        ("Large: yes\r\n", 290_000, "290000 bytes"),
+        ("Large: yes\r\n", 300_000, "300000 bytes"),
+        ("Large: yes\r\n", 300_001, "TooLarge"),
+    ] {
+        let head = format!("PUT /whole HTTP/1.1\r\nHost: a\r\n{more}");
+        let body = "x".repeat(length);
+        let plain = format!("{head}Content-Length: {length}\r\n\r\n{body}");
+        let chunked = match length {
+            0 => format!("{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+            _ => {
+                format!("{head}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n")
+            }
+        };
+        let got = exchange(Driver::IoUring, &[plain.as_bytes(), chunked.as_bytes()]);
+        assert!(got.iter().all(|got| got.ends_with(expected)), "{more}{length}: {got:?}");
     }
 }
 

@@ -37,6 +37,17 @@ pub enum InletError {
     Framing(#[from] ChunkError),
 }
 
+/// A body as a whole.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Whole {
+    /// All of it.
+    Bytes(Bytes),
+    /// It has more bytes than may be; the rest was not read.
+    TooLarge,
+    /// It may not be large now; the rest was not read.
+    NotNow,
+}
+
 /// The receiving half of one request.
 pub struct Inlet<'a> {
     stream: &'a mut ClientStream,
@@ -242,25 +253,38 @@ impl<'a> Inlet<'a> {
         }
     }
 
-    /// Reads all of a body that has at most `max` bytes; `None` if it has more, which are not read.
+    /// Reads all of a body that has at most `max` bytes. Before it takes more memory than a piece
+    /// does, `may_be_large` is asked, once.
     ///
     /// # Errors
     /// As [`Inlet::next`].
-    pub async fn whole(&mut self, max: usize) -> Result<Option<Bytes>, InletError> {
+    pub async fn whole(
+        &mut self,
+        max: usize,
+        may_be_large: impl FnOnce() -> bool,
+    ) -> Result<Whole, InletError> {
         if self.length.is_some_and(|length| length > max as u64) {
-            return Ok(None);
+            return Ok(Whole::TooLarge);
         }
-        let Some(first) = self.next().await? else { return Ok(Some(Bytes::new())) };
-        let Some(second) = self.next().await? else { return Ok(Some(first)) };
-        let mut all = Vec::from(first);
-        all.extend_from_slice(&second);
+        let mut asked = Some(may_be_large);
+        let mut all = Vec::new();
         while let Some(piece) = self.next().await? {
-            if all.len() + piece.len() > max {
-                return Ok(None);
+            let length = all.len() + piece.len();
+            if length > max {
+                return Ok(Whole::TooLarge);
+            }
+            if length > FRAME_BYTES_MAX
+                && let Some(may_be_large) = asked.take()
+                && !may_be_large()
+            {
+                return Ok(Whole::NotNow);
+            }
+            if all.is_empty() && self.is_complete() {
+                return Ok(Whole::Bytes(piece));
             }
             all.extend_from_slice(&piece);
         }
-        Ok((all.len() <= max).then(|| Bytes::from(all)))
+        Ok(Whole::Bytes(Bytes::from(all)))
     }
 }
 

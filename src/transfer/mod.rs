@@ -22,7 +22,7 @@ mod inlet;
 mod outlet;
 mod pages;
 
-pub use inlet::{Inlet, InletError};
+pub use inlet::{Inlet, InletError, Whole};
 pub use outlet::Outlet;
 
 /// Bytes handed to the kernel in one call. About 1 MiB is where throughput stops to grow.
