@@ -127,11 +127,15 @@ impl Bench {
         self.add(name, door, gib * 1024.0 / wall, cpu * 1e3 / gib);
     }
 
-    /// The clients ask `count` times in all, over connections that stay.
+    /// The clients ask `count` times in all, over connections that stay as long as they may.
     fn manifests(&mut self, door: Door, clients: u64, count: u64) {
         let work = |mut stream: Box<dyn Stream>| {
-            for _ in 0..count / clients {
+            for n in 1..=count / clients {
                 pull(&mut *stream, &self.manifest, 0);
+                // A connection is closed after 1000 requests.
+                if n % 1000 == 0 {
+                    stream = self.open(door);
+                }
             }
         };
         let (wall, cpu) = self.timed(door, clients, &work);
