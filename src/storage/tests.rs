@@ -232,8 +232,14 @@ fn content_goes_into_the_pool_it_was_meant_for_and_is_read_from_there_only() {
             assert!(store.open_blob(ROOT_POOL, &digest, 5).await.unwrap().is_none());
             let missing = store.open_blob(9, &digest, 5).await.unwrap_err().to_string();
             assert!(missing.contains("number 9) is missing"), "{missing}");
+            // That we are short of something says nothing of the disk.
+            let pool = store.pool(1).unwrap();
+            let error = |errno: rustix::io::Errno| std::io::Error::from(errno);
+            pool.poison(&std::io::Error::other("a queue is full"));
+            pool.poison(&error(rustix::io::Errno::MFILE));
+            assert!(!pool.is_poisoned());
             // Read-only, and the others go on.
-            store.pool(1).unwrap().poison(&std::io::Error::other("for the test"));
+            pool.poison(&error(rustix::io::Errno::IO));
             let refused = Staged::create(&store, 1, digest).await.err().unwrap().to_string();
             assert!(refused.contains("pool a is read-only"), "{refused}");
             assert!(store.open_blob(1, &digest, 5).await.unwrap().is_some());
