@@ -42,18 +42,22 @@ fn the_base_says_what_it_is() {
 fn writes_are_refused_by_name() {
     let (_upstream, server) = server_with("writes", &[]);
     let digest = format!("sha256:{}", "a".repeat(64));
-    for (method, target) in [
-        ("POST", format!("/v2/{REPOSITORY}/blobs/uploads/?ns=lying.example")),
-        ("PUT", format!("/v2/{REPOSITORY}/manifests/v1?ns=lying.example")),
-        ("DELETE", format!("/v2/{REPOSITORY}/manifests/{digest}?ns=lying.example")),
-        ("DELETE", format!("/v2/{REPOSITORY}/blobs/{digest}?ns=lying.example")),
-        ("PATCH", format!("/v2/{REPOSITORY}/blobs/uploads/1?ns=lying.example")),
-        ("PUT", "/v2/".to_owned()),
+    let denied = (403, "DENIED", "");
+    let none = (405, "UNSUPPORTED", "GET");
+    for (method, target, expected) in [
+        ("POST", format!("/v2/{REPOSITORY}/blobs/uploads/?ns=lying.example"), denied),
+        ("PUT", format!("/v2/{REPOSITORY}/manifests/v1?ns=lying.example"), denied),
+        ("DELETE", format!("/v2/{REPOSITORY}/manifests/{digest}?ns=lying.example"), denied),
+        ("DELETE", format!("/v2/{REPOSITORY}/blobs/{digest}?ns=lying.example"), denied),
+        ("PATCH", format!("/v2/{REPOSITORY}/blobs/uploads/1?ns=lying.example"), denied),
+        ("PUT", "/v2/".to_owned(), none),
+        ("PUT", format!("/v2/{REPOSITORY}/tags/list?ns=lying.example"), none),
     ] {
         let answer = http::send_body(server.addr, method, &target, "text/plain", b"");
-        assert_eq!(answer.status(), 405, "{method} {target}: {}", answer.text());
-        assert_eq!(answer.error_code(), "UNSUPPORTED", "{method} {target}");
-        assert!(answer.header("allow").contains("GET"), "{:?}", answer.head);
+        let (status, code, allow) = expected;
+        assert_eq!(answer.status(), status, "{method} {target}: {}", answer.text());
+        assert_eq!(answer.error_code(), code, "{method} {target}");
+        assert!(answer.header("allow").contains(allow), "{:?}", answer.head);
     }
 }
 
