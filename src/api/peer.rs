@@ -8,8 +8,6 @@ use std::sync::Arc;
 pub struct Peer {
     /// Its address.
     pub address: IpAddr,
-    /// Whether nobody on the way can read or change what is said.
-    pub is_tls: bool,
     /// The certificate by which it has proved who it is, verified, in DER (RFC 5280).
     pub certificate: Option<Arc<[u8]>>,
 }

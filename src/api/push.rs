@@ -12,7 +12,6 @@ use crate::oci::{Endpoint, PathName, RepositoryName, Scope, Target};
 use crate::transfer::Inlet;
 
 /// A request that changes a hosted repository, once it is routed.
-#[allow(dead_code, reason = "read as pushes are built")]
 pub(super) struct Change<'a> {
     pub(super) head: &'a RequestHead,
     pub(super) endpoint: &'a Endpoint,

@@ -28,7 +28,6 @@ pub(super) async fn take_room(
 }
 
 /// The same for content that is ours: only the disks limit it.
-#[allow(dead_code, reason = "used as pushes are built")]
 pub(super) async fn take_hosted_room(
     shared: &Shared,
     digest: &Digest,

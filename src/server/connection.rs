@@ -67,7 +67,7 @@ pub(super) async fn serve<H: Handler>(
         serving,
         deadline,
         stream,
-        peer: Peer { address: peer.ip(), is_tls: false, certificate: None },
+        peer: Peer { address: peer.ip(), certificate: None },
         buffer: Vec::with_capacity(HEAD_BYTES_FIRST),
     };
     match connection.secure().await {
@@ -116,7 +116,6 @@ impl Connection<'_> {
         tls.count(&outcome);
         match outcome {
             Ok(_) => {
-                self.peer.is_tls = true;
                 self.peer.certificate = self.stream.peer_certificate();
                 Secured::Yes
             }

@@ -16,7 +16,6 @@ mod error;
 mod left;
 mod limits;
 mod manifest;
-#[allow(dead_code, reason = "used as pushes are built")]
 mod place;
 mod receive;
 mod sessions;
