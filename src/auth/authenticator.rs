@@ -147,7 +147,10 @@ impl Authenticator {
                 (Some(_), Some(_)) => return Err(self.refused(AuthError::Header)),
                 (Some(value), None) => {
                     let identified = self.by_header(&files, value).await;
-                    return identified.map_err(|error| self.refused(error));
+                    // A login of nothing is none: the certificate speaks.
+                    if let Some(principal) = identified.map_err(|error| self.refused(error))? {
+                        return Ok(principal);
+                    }
                 }
                 (None, _) => {}
             }
@@ -166,13 +169,18 @@ impl Authenticator {
         }
     }
 
-    async fn by_header(&self, files: &AuthFiles, value: &[u8]) -> Result<Principal, AuthError> {
+    /// `None` for an empty login, which some clients send by themselves.
+    async fn by_header(
+        &self,
+        files: &AuthFiles,
+        value: &[u8],
+    ) -> Result<Option<Principal>, AuthError> {
         let space = value.iter().position(|byte| *byte == b' ').ok_or(AuthError::Header)?;
         let (scheme, rest) = value.split_at_checked(space).ok_or(AuthError::Header)?;
         let rest = rest.trim_ascii();
         match (&files.passwords, &files.tokens) {
             (Some(passwords), _) if scheme.eq_ignore_ascii_case(b"basic") => {
-                let Some(login) = Login::decode(rest)? else { return Ok(Principal::ANONYMOUS) };
+                let Some(login) = Login::decode(rest)? else { return Ok(None) };
                 let Login { name, password } = login;
                 let counted = match passwords.check(&name, password).await {
                     Outcome::Right => Counted::Password,
@@ -181,12 +189,12 @@ impl Authenticator {
                     Outcome::Busy => return Err(AuthError::Busy),
                 };
                 self.counts.add(counted);
-                Ok(Principal::named(&name, Proof::Password))
+                Ok(Some(Principal::named(&name, Proof::Password)))
             }
             (_, Some(tokens)) if scheme.eq_ignore_ascii_case(b"bearer") => {
                 let principal = tokens.verify(rest, clock::unix_seconds())?;
                 self.counts.add(Counted::Token);
-                Ok(principal)
+                Ok(Some(principal))
             }
             _ => Err(AuthError::Scheme),
         }

@@ -257,6 +257,17 @@ fn without_auth_the_header_is_not_looked_at_and_certificates_count() {
             assert_eq!(found, Err(AuthError::CertificateTime));
         }
         assert_eq!(count(&who, "certificate", "untimely"), 2);
+        // With passwords too: the header goes first, unless there is nothing in it.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("htpasswd");
+        fs::write(&path, users()).unwrap();
+        let (who, der) = (with_users(&path), certificate(Some("builder"), &[]));
+        let found = who.identify(&basic(":"), Some(&der)).await.unwrap();
+        assert_eq!(found.name(), Some("builder"));
+        let found = who.identify(&basic("alice:alice's"), Some(&der)).await.unwrap();
+        assert_eq!(found.name(), Some("alice"));
+        let wrong = who.identify(&basic("alice:bob's"), Some(&der)).await;
+        assert_eq!(wrong, Err(AuthError::Password));
     });
 }
 
