@@ -21,6 +21,7 @@ mod client;
 pub mod clock;
 pub mod deadline;
 mod file;
+mod gate;
 mod mailbox;
 mod net;
 mod service;
@@ -35,6 +36,7 @@ pub use blocking::{
 };
 pub use client::ClientStream;
 pub use file::File;
+pub use gate::bulk_turn;
 pub use mailbox::{WorkerGone, Workers};
 pub use net::{PollStream, TcpListener, TcpStream, connect, probe_address};
 pub use service::{ended_services, start_service};

@@ -9,7 +9,7 @@ use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
 use super::blocking::BlockingPool;
 use super::mailbox::{Mailbox, WORKER, Workers};
-use super::{deadline, spawn};
+use super::{deadline, gate, spawn};
 
 /// What completes I/O on the workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,8 +151,12 @@ where
     WORKER.set(Some(context.worker));
     let future = async move {
         deadline::start_sweep();
+        if let Err(error) = gate::set_up() {
+            tracing::warn!(%error, "large bodies will hold up small ones on this worker");
+        }
         spawn(mailbox.serve());
         main(context).await;
+        gate::take_down();
     };
     match driver {
         Driver::IoUring => build_ring()?.block_on(future),

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::{WINDOW, pages};
+use super::pages;
 use crate::limits::{BODY_RATE_FLOOR_BYTES_PER_SECOND, BODY_RATE_WINDOW};
 use crate::runtime::deadline::Deadline;
-use crate::runtime::{ClientStream, clock};
+use crate::runtime::{ClientStream, bulk_turn, clock};
 
 /// Bytes encrypted for one client before others have their turn: what takes a worker about a tenth
 /// of a millisecond.
@@ -70,18 +70,21 @@ impl<'a> Outlet<'a> {
     ) -> io::Result<()> {
         let end = offset.saturating_add(length);
         self.measure();
+        if self.stream.is_tls() {
+            return self.encrypted(file, offset, end).await;
+        }
         while offset < end {
-            if self.stream.is_tls() {
-                return self.encrypted(file, offset, end).await;
-            }
-            let window = pages::warm(file, offset, (end - offset).min(WINDOW)).await?;
+            let window = pages::warm(file, offset, end).await?;
+            bulk_turn(window).await;
             let count = usize::try_from(window).unwrap_or(usize::MAX);
-            let Some(socket) = self.stream.without_tls() else { continue };
+            let Some(socket) = self.stream.without_tls() else {
+                return Err(io::Error::other("a connection without TLS has begun to speak it"));
+            };
             match rustix::fs::sendfile(socket, file, Some(&mut offset), count) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(taken) => {
                     self.sent += taken as u64;
-                    if offset < end {
+                    if taken < count {
                         self.wait().await?;
                     }
                 }

@@ -1,10 +1,11 @@
 //! What of a file is in memory, and getting it there without holding up the worker.
 
 use std::cell::RefCell;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::io::{Errno, ReadWriteFlags};
 
@@ -13,31 +14,32 @@ use crate::runtime::{TLS_PIECE_BYTES_MAX, blocking};
 
 /// How far apart the page cache is probed: the kernel's usual read-ahead.
 const STRETCH: u64 = 128 * 1024;
-/// Smallest page size there is.
-const PAGE: u64 = 4096;
+/// How far the disk is asked to read beyond what is waited for.
+const READ_AHEAD: u64 = 4 * WINDOW;
+
+/// `/dev/null`, opened once.
+static NOWHERE: OnceLock<io::Result<File>> = OnceLock::new();
 
 thread_local! {
     /// Where the worker reads what it encrypts at once; one for all of its connections.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Makes sure that sendfile will not wait for the disk: returns how many of the `window` bytes from
-/// `offset` are in memory, at least one stretch of them. What is not there is read ahead on the
+/// Makes sure that sendfile will not wait for the disk: returns how many bytes from `offset` are in
+/// memory, one window or up to `end`, at least one stretch. What is not there is read in on the
 /// blocking pool.
-pub(super) async fn warm(file: &Arc<std::fs::File>, offset: u64, window: u64) -> io::Result<u64> {
+pub(super) async fn warm(file: &Arc<std::fs::File>, offset: u64, end: u64) -> io::Result<u64> {
+    let end = end.min(offset.saturating_add(WINDOW));
     let mut at = offset;
-    while at < offset + window {
-        let length = (offset + window - at).min(STRETCH);
-        let last = at + length - 1;
-        match is_in_memory(file, last) {
-            Ok(true) => at += length,
-            Ok(false) if at > offset => break,
-            Ok(false) => {
-                read_ahead(file.clone(), at, length).await?;
-                at += length;
-                break;
+    while at < end {
+        let stretch_end = end.min(at + STRETCH);
+        match is_in_memory(file, stretch_end - 1)? {
+            true => at = stretch_end,
+            false if at > offset => break,
+            false => {
+                read_in(file.clone(), at, end).await?;
+                at = end;
             }
-            Err(error) => return Err(error),
         }
     }
     Ok(at - offset)
@@ -55,14 +57,25 @@ fn is_in_memory(file: &std::fs::File, offset: u64) -> io::Result<bool> {
     }
 }
 
-async fn read_ahead(file: Arc<std::fs::File>, offset: u64, length: u64) -> io::Result<()> {
+/// Has the pages read, and waits for them. They are "sent" to nowhere: this visits each page just as
+/// sending it to the client will, waits for those that are still on their way, and copies nothing.
+async fn read_in(file: Arc<std::fs::File>, offset: u64, end: u64) -> io::Result<()> {
     blocking(move || {
         advise(&file, offset);
+        let nowhere = match NOWHERE.get_or_init(|| OpenOptions::new().write(true).open("/dev/null"))
+        {
+            Ok(nowhere) => nowhere,
+            Err(error) => return Err(io::Error::new(error.kind(), format!("/dev/null: {error}"))),
+        };
         let mut at = offset;
-        let mut byte = [0_u8; 1];
-        while at < offset + length {
-            file.read_at(&mut byte, at)?;
-            at += PAGE;
+        while at < end {
+            let count = usize::try_from(end - at).unwrap_or(usize::MAX);
+            match rustix::fs::sendfile(nowhere, &file, Some(&mut at), count) {
+                // Shorter than it should be: who sends it finds out.
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
         }
         Ok(())
     })
@@ -71,7 +84,7 @@ async fn read_ahead(file: Arc<std::fs::File>, offset: u64, length: u64) -> io::R
 
 /// Asks for more than is needed now: the rest comes while this is being sent.
 fn advise(file: &std::fs::File, offset: u64) {
-    let ahead = NonZeroU64::new(WINDOW);
+    let ahead = NonZeroU64::new(READ_AHEAD);
     let _ = rustix::fs::fadvise(file, offset, ahead, rustix::fs::Advice::WillNeed);
 }
 
