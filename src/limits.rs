@@ -45,6 +45,8 @@ pub const DRAIN_BYTES_MAX: u64 = 64 * KIB as u64;
 /// Bytes of bodies that a worker moves before it looks at what its ring brings: what delays a small
 /// request most. Four windows; fewer cost throughput, more only add to the delay.
 pub const BULK_BYTES_PER_POLL: u64 = 4 * 1024 * KIB as u64;
+/// Files of stored content that each worker keeps open between two hits.
+pub const OPEN_FILES_MAX: usize = 512;
 /// From accept (or from the end of the previous response, once a byte came) to the end of a head.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may stand idle between two requests.

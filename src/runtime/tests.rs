@@ -71,8 +71,9 @@ fn one_flight_serves_all_workers_and_a_panic_ends_only_its_task() {
         let runs = Arc::new(AtomicUsize::new(0));
         let counted = runs.clone();
         let flights: Arc<std::sync::OnceLock<SingleFlight<u32, u64>>> = Arc::default();
+        let done = Arc::new(AtomicUsize::new(0));
         on_workers(2, driver, move |context| {
-            let (counted, flights) = (counted.clone(), flights.clone());
+            let (counted, flights, done) = (counted.clone(), flights.clone(), done.clone());
             async move {
                 let flights =
                     flights.get_or_init(|| SingleFlight::new(context.workers.clone())).clone();
@@ -88,6 +89,11 @@ fn one_flight_serves_all_workers_and_a_panic_ends_only_its_task() {
                         Ok(value) => assert_eq!(value, u64::from(key)),
                         Err(error) => assert!(key == 13, "{error}"),
                     }
+                }
+                // Keys of the other one may still be under way here.
+                done.fetch_add(1, Ordering::Relaxed);
+                while done.load(Ordering::Relaxed) < 2 {
+                    sleep(Duration::from_millis(5)).await;
                 }
             }
         });

@@ -27,6 +27,7 @@ use crate::catalog::{Catalog, CatalogError};
 use crate::config::{self, Config};
 use crate::index::IndexError;
 use crate::plugin::{Chain, PluginError};
+use crate::limits::OPEN_FILES_MAX;
 use crate::registry::Shared;
 use crate::runtime::{self, BlockingPool, Driver, StartError, Workers, clock};
 use crate::storage::{Store, StoreError};
@@ -296,8 +297,10 @@ async fn make_guarded(
 /// Raises the soft limit on descriptors to the hard one and tells when even that is too little.
 fn raise_descriptor_limit(config: &Config, worker_count: usize) {
     let limit = runtime::raise_descriptor_limit();
-    // A connection holds its socket and, while it is answered, a file and sometimes a duplicate.
-    let wanted = config.server.connections_max.saturating_mul(worker_count).saturating_mul(2);
+    // A connection holds its socket and, while it is answered, a file and sometimes a duplicate;
+    // a worker keeps some files open.
+    let per_worker = config.server.connections_max.saturating_mul(2).saturating_add(OPEN_FILES_MAX);
+    let wanted = per_worker.saturating_mul(worker_count);
     if limit.is_some_and(|limit| limit < wanted as u64) {
         tracing::warn!(
             limit,

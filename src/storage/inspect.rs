@@ -14,6 +14,14 @@ use super::pool::Pool;
 use crate::oci::{Digest, Digester};
 use crate::runtime::{File, clock};
 
+/// Files put into quarantine by this process.
+static QUARANTINED: AtomicU64 = AtomicU64::new(0);
+
+/// How many files this process has put into quarantine.
+pub(super) fn quarantined_count() -> u64 {
+    QUARANTINED.load(Ordering::SeqCst)
+}
+
 /// Bytes read and hashed in one go.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -183,6 +191,8 @@ impl Pool {
             rustix::fs::renameat_with(cwd, &to, cwd, path, RenameFlags::NOREPLACE)?;
             return Ok(None);
         }
+        // Whoever keeps it open learns that it is not what lies under its name any more.
+        QUARANTINED.fetch_add(1, Ordering::SeqCst);
         Ok(Some(to))
     }
 

@@ -4,10 +4,13 @@ use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use rustix::io::Errno;
 
+use super::inspect::quarantined_count;
+use super::open_files;
 use super::open_pool::MissingPool;
 use super::pool::{Pool, make_folder, take_lock};
 use super::turns::Turns;
@@ -16,6 +19,9 @@ use crate::runtime::{File, blocking};
 
 /// The number of the pool that is the store's root itself.
 pub const ROOT_POOL: u8 = 0;
+
+/// Stores opened by this process: tests open several.
+static STORES: AtomicU64 = AtomicU64::new(0);
 
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +65,8 @@ pub struct Store {
     pub(super) pools: Vec<Option<Arc<Pool>>>,
     pub(super) missing: Vec<MissingPool>,
     pub(super) turns: Turns,
+    /// Which of the stores of this process.
+    number: u64,
 }
 
 /// A blob opened for reading.
@@ -91,7 +99,12 @@ impl Store {
         let pool = Pool::new(ROOT_POOL, "root", root, lock);
         let swept = pool.prepare().map_err(|(path, source)| StoreError::Io { path, source })?;
         Ok((
-            Self { pools: vec![Some(Arc::new(pool))], missing: Vec::new(), turns: Turns::new() },
+            Self {
+                pools: vec![Some(Arc::new(pool))],
+                missing: Vec::new(),
+                turns: Turns::new(),
+                number: STORES.fetch_add(1, Ordering::Relaxed),
+            },
             swept,
         ))
     }
@@ -188,15 +201,30 @@ impl Store {
         digest: &Digest,
         size: u64,
     ) -> io::Result<Option<OpenBlob>> {
-        match File::open(self.pool(pool)?.blob_path(digest)).await {
-            Ok((file, found)) if found == size => Ok(Some(OpenBlob { file, size })),
+        let home = self.pool(pool)?;
+        let key = open_files::Key { store: self.number, pool, digest: *digest };
+        // Asked before the file is opened: what is put into quarantine afterwards is seen.
+        let quarantined = quarantined_count();
+        if let Some(file) = open_files::find(&key, size, quarantined) {
+            return Ok(Some(OpenBlob { file, size }));
+        }
+        match File::open(home.blob_path(digest)).await {
+            Ok((file, found)) if found == size => {
+                open_files::keep(key, &file, size, quarantined);
+                Ok(Some(OpenBlob { file, size }))
+            }
             Ok((_, found)) => {
                 tracing::warn!(%digest, expected = size, found,
                     "stored content has the wrong size and will be fetched again");
                 Ok(None)
             }
             Err(error) if is_no_content(&error) => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => {
+                if is_out_of_descriptors(&error) {
+                    open_files::close_all();
+                }
+                Err(error)
+            }
         }
     }
 
@@ -235,5 +263,10 @@ impl Store {
 /// or of this process, and nothing of the content.
 fn is_no_content(error: &io::Error) -> bool {
     let kinds = [Errno::NOENT, Errno::LOOP, Errno::NOTDIR, Errno::ISDIR];
+    kinds.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let kinds = [Errno::MFILE, Errno::NFILE];
     kinds.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

@@ -15,7 +15,7 @@
 //!
 //! The root is the pool of number 0. A record of content tells the number of its pool.
 //!
-//! May import: `oci`, `runtime`.
+//! May import: `limits`, `oci`, `runtime`.
 //!
 //! **Invariant:** a path below `blobs` is only ever made of a parsed [`crate::oci::Digest`], and a file gets
 //! there only by [`Staged::commit`], which has compared the digest and replaces nothing.
@@ -34,6 +34,7 @@ mod inspect;
 mod layout;
 mod mark;
 mod note;
+mod open_files;
 mod open_pool;
 mod pool;
 mod staged;

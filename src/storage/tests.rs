@@ -333,3 +333,54 @@ fn what_is_no_file_is_no_content_and_holds_up_nobody() {
         }
     });
 }
+
+#[test]
+fn a_file_that_is_kept_open_is_used_only_while_it_is_what_its_name_promises() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(&folder.path().join("store")).unwrap();
+    let store = Arc::new(store);
+    on_workers(1, crate::runtime::Driver::Epoll, move |_| {
+        let store = store.clone();
+        async move {
+            let digest = Digest::of(Algorithm::Sha256, b"hello");
+            let put = async || {
+                let mut staged = Staged::create(&store, ROOT_POOL, digest).await.unwrap();
+                staged.append(Bytes::from_static(b"hello")).await.unwrap();
+                staged.commit(true).await.unwrap();
+            };
+            let open = async || store.open_blob(ROOT_POOL, &digest, 5).await.unwrap();
+            put().await;
+            let first = open().await.unwrap().file;
+            assert!(Arc::ptr_eq(&first, &open().await.unwrap().file), "kept open");
+            let pool = store.pool(ROOT_POOL).unwrap();
+            let path = pool.blob_path(&digest);
+
+            // Removed, and stored again: another file.
+            store.remove_blob(ROOT_POOL, &digest).unwrap();
+            assert!(open().await.is_none(), "removed");
+            put().await;
+            let second = open().await.unwrap().file;
+            assert!(!Arc::ptr_eq(&first, &second));
+
+            // Set aside, and stored again: what was open is the damaged one.
+            assert!(pool.quarantine(&path, None).unwrap().is_some());
+            assert!(open().await.is_none(), "in quarantine");
+            put().await;
+            let third = open().await.unwrap().file;
+            assert!(!Arc::ptr_eq(&second, &third));
+
+            // Cut off by somebody else.
+            std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(4).unwrap();
+            assert!(open().await.is_none(), "too short");
+
+            // What was removed does not stay open.
+            std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(5).unwrap();
+            assert!(open().await.is_some());
+            assert_eq!(open_files::count(), 1);
+            store.remove_blob(ROOT_POOL, &digest).unwrap();
+            while open_files::count() > 0 {
+                crate::runtime::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        }
+    });
+}
