@@ -62,7 +62,17 @@ pub(super) fn take_down() {
     drop(GATE.take());
 }
 
-/// Waits until `bytes` of a body may be moved by this worker. Nothing has to be given back.
+/// Of a turn `bytes` were not moved: others may.
+pub fn bulk_unused(bytes: u64) {
+    // After the worker's end nobody has to know.
+    let _ = GATE.try_with(|gate| {
+        if let Some(gate) = gate.borrow_mut().as_mut() {
+            gate.spent = gate.spent.saturating_sub(bytes);
+        }
+    });
+}
+
+/// Waits until `bytes` of a body may be moved by this worker.
 pub async fn bulk_turn(bytes: u64) {
     let mut number = None;
     poll_fn(|cx| {

@@ -36,7 +36,7 @@ pub use blocking::{
 };
 pub use client::ClientStream;
 pub use file::File;
-pub use gate::bulk_turn;
+pub use gate::{bulk_turn, bulk_unused};
 pub use mailbox::{WorkerGone, Workers};
 pub use net::{PollStream, TcpListener, TcpStream, connect, probe_address};
 pub use service::{ended_services, start_service};

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::pages;
+use super::{WINDOW, pages};
 use crate::limits::{BODY_RATE_FLOOR_BYTES_PER_SECOND, BODY_RATE_WINDOW};
 use crate::runtime::deadline::Deadline;
-use crate::runtime::{ClientStream, bulk_turn, clock};
+use crate::runtime::{ClientStream, bulk_turn, bulk_unused, clock};
 
 /// Bytes encrypted for one client before others have their turn: what takes a worker about a tenth
 /// of a millisecond.
@@ -73,8 +73,9 @@ impl<'a> Outlet<'a> {
         if self.stream.is_tls() {
             return self.encrypted(file, offset, end).await;
         }
+        let mut warmth = pages::Warmth::default();
         while offset < end {
-            let window = pages::warm(file, offset, end).await?;
+            let window = warmth.window(file, offset, end).await?;
             bulk_turn(window).await;
             let count = usize::try_from(window).unwrap_or(usize::MAX);
             let Some(socket) = self.stream.without_tls() else {
@@ -84,11 +85,16 @@ impl<'a> Outlet<'a> {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(taken) => {
                     self.sent += taken as u64;
-                    if taken < count {
+                    bulk_unused(window.saturating_sub(taken as u64));
+                    if offset < end {
+                        // Until there is room for much: pieces of a window cost as many calls.
                         self.wait().await?;
                     }
                 }
-                Err(Errno::AGAIN) => self.wait().await?,
+                Err(Errno::AGAIN) => {
+                    bulk_unused(window);
+                    self.wait().await?;
+                }
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
@@ -109,7 +115,8 @@ impl<'a> Outlet<'a> {
             // TLS takes a whole piece only when the one before has gone.
             self.flush(false).await?;
             if offset >= turn_ends {
-                self.wait().await?;
+                // Takes about as long as a window that is not encrypted.
+                bulk_turn(WINDOW).await;
                 turn_ends = offset.saturating_add(ENCRYPTED_TURN);
             }
             let stream = &mut *self.stream;

@@ -14,6 +14,9 @@ use crate::runtime::{TLS_PIECE_BYTES_MAX, blocking};
 
 /// How far apart the page cache is probed: the kernel's usual read-ahead.
 const STRETCH: u64 = 128 * 1024;
+/// The same after [`WARM_RUN`] bytes that were all there.
+const LONG_STRETCH: u64 = WINDOW / 2;
+const WARM_RUN: u64 = 4 * WINDOW;
 /// How far the disk is asked to read beyond what is waited for.
 const READ_AHEAD: u64 = 4 * WINDOW;
 
@@ -25,24 +28,44 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Makes sure that sendfile will not wait for the disk: returns how many bytes from `offset` are in
-/// memory, one window or up to `end`, at least one stretch. What is not there is read in on the
-/// blocking pool.
-pub(super) async fn warm(file: &Arc<std::fs::File>, offset: u64, end: u64) -> io::Result<u64> {
-    let end = end.min(offset.saturating_add(WINDOW));
-    let mut at = offset;
-    while at < end {
-        let stretch_end = end.min(at + STRETCH);
-        match is_in_memory(file, stretch_end - 1)? {
-            true => at = stretch_end,
-            false if at > offset => break,
-            false => {
-                read_in(file.clone(), at, end).await?;
-                at = end;
+/// What one answer has learned of its file's pages.
+#[derive(Default)]
+pub(super) struct Warmth {
+    /// Bytes in a row that were found in memory.
+    warm: u64,
+}
+
+impl Warmth {
+    /// Makes sure that sendfile will not wait for the disk: returns how many bytes from `offset` are
+    /// in memory, one window or up to `end`, at least one stretch. What is not there is read in on
+    /// the blocking pool.
+    pub(super) async fn window(
+        &mut self,
+        file: &Arc<std::fs::File>,
+        offset: u64,
+        end: u64,
+    ) -> io::Result<u64> {
+        let end = end.min(offset.saturating_add(WINDOW));
+        // Each look costs as much as sending some KiB: fewer suffice where all was there so far.
+        let stretch = if self.warm < WARM_RUN { STRETCH } else { LONG_STRETCH };
+        let mut at = offset;
+        while at < end {
+            let stretch_end = end.min(at + stretch);
+            match is_in_memory(file, stretch_end - 1)? {
+                true => {
+                    self.warm += stretch_end - at;
+                    at = stretch_end;
+                }
+                false if at > offset => break,
+                false => {
+                    self.warm = 0;
+                    read_in(file.clone(), at, end).await?;
+                    at = end;
+                }
             }
         }
+        Ok(at - offset)
     }
-    Ok(at - offset)
 }
 
 /// Whether the page of this byte is in the page cache. Where the file system cannot tell, yes:
