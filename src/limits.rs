@@ -26,6 +26,19 @@ pub const TARGET_BYTES_MAX: usize = 4 * KIB;
 /// Largest `Content-Length` that is believed: the integers every JSON reader represents exactly.
 pub const CONTENT_LENGTH_MAX: u64 = 1 << 53;
 
+/// Size of the buffers that heads are read into first, and ciphertext, in bytes. A larger head makes
+/// its buffer grow to [`HEAD_BYTES_MAX`]; that one is not kept.
+pub const HEAD_BYTES_FIRST: usize = 4 * KIB;
+/// Buffers of that size that a worker keeps while nobody needs them.
+pub const HEAD_BUFFERS_MAX: usize = 256;
+/// Memory for the state of one request under way, in bytes.
+pub const REQUEST_BLOCK_BYTES: usize = 8 * KIB;
+/// Blocks of that size that a worker keeps while nobody needs them.
+pub const REQUEST_BLOCKS_MAX: usize = 128;
+/// What a worker keeps for its connections at most, in bytes: buffers and blocks.
+pub const KEPT_BYTES_MAX: usize =
+    HEAD_BUFFERS_MAX * HEAD_BYTES_FIRST + REQUEST_BLOCKS_MAX * REQUEST_BLOCK_BYTES;
+
 // ---- the chunked body ----------------------------------------------------------------------
 
 /// Most hexadecimal digits in a chunk size: 48 bits, so the sum can't overflow a `u64`.
@@ -137,6 +150,8 @@ const _: () = {
     assert!(MANIFEST_BYTES_MAX >= 4 * MIB, "the spec's lower bound");
     assert!(HOLD_BACK_BYTES <= FRAME_BYTES_MAX as u64, "a held tail fits one frame");
     assert!(UPLOADS_PER_OWNER_MAX < UPLOADS_MAX, "one client leaves room for others");
+    assert!(HEAD_BYTES_FIRST < HEAD_BYTES_MAX);
+    assert!(KEPT_BYTES_MAX == 2 * MIB, "docs/OPERATIONS.md says so");
     assert!(HEAD_TIMEOUT.as_secs() < IDLE_TIMEOUT.as_secs());
     assert!(FIRST_BYTE_TIMEOUT.as_secs() < 30, "containerd's response-header timeout");
 };

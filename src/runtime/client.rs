@@ -77,6 +77,19 @@ impl ClientStream {
         }
     }
 
+    /// Waits until [`ClientStream::read_more`] may have something, and holds no buffer meanwhile.
+    ///
+    /// # Errors
+    /// The wait itself failed.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        if let Some(session) = &mut self.session
+            && !session.rest()
+        {
+            return Ok(());
+        }
+        self.socket.readable().await
+    }
+
     /// As [`ClientStream::read_more`], for bytes that nobody will look at: they may be encrypted.
     pub async fn read_away(&mut self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
         self.socket.read_more(buffer).await

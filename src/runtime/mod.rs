@@ -17,6 +17,7 @@
 //! [`deadline`]), which completes whatever is in flight, so no read is ever abandoned half-way.
 
 mod blocking;
+mod buffers;
 mod client;
 pub mod clock;
 pub mod deadline;
@@ -34,6 +35,7 @@ pub use blocking::{
     BlockingError, BlockingPool, blocking, blocking_alone, blocking_long, blocking_names,
     blocking_passwords,
 };
+pub use buffers::{Pooled, give_buffer, take_buffer};
 pub use client::ClientStream;
 pub use file::File;
 pub use gate::{bulk_turn, bulk_unused};

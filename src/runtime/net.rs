@@ -140,6 +140,15 @@ impl TcpStream {
         (result.map(|_| ()), buffer)
     }
 
+    /// Waits until there is something to read, or the end. Costs an operation of its own: for those
+    /// who would otherwise hold a buffer for long.
+    ///
+    /// # Errors
+    /// The wait itself failed.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.0.readable(false).await
+    }
+
     /// Waits until the socket takes bytes again (or is broken: the next write tells).
     ///
     /// # Errors

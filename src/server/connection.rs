@@ -1,21 +1,28 @@
 //! One client connection: the keep-alive loop and all its bounds.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::certificates::Certificates;
 use super::send::{self, Sent};
 use super::state::Serving;
 use crate::api::{Answer, Facts, Peer, Refusal};
 use crate::http::{BodyFraming, ChunkedDecoder, HeadError, Parsed, RequestHead, Step};
-use crate::limits::{DRAIN_BYTES_MAX, HEAD_BYTES_MAX, REQUESTS_PER_CONNECTION_MAX};
+use crate::limits::{
+    DRAIN_BYTES_MAX, HEAD_BYTES_FIRST, HEAD_BYTES_MAX, REQUESTS_PER_CONNECTION_MAX,
+};
 use crate::oci::ErrorCode;
 use crate::runtime::deadline::Deadline;
-use crate::runtime::{ClientStream, HandshakeError, catch_panic, clock};
+use crate::runtime::{
+    ClientStream, HandshakeError, Pooled, catch_panic, clock, give_buffer, take_buffer,
+};
 use crate::telemetry::RouteKind;
 use crate::transfer::Inlet;
 
-/// First size of the buffer for heads, in bytes; most heads are smaller.
-const HEAD_BYTES_FIRST: usize = 4 * 1024;
+/// A client whose next request came within this is expected to go on so: its connection keeps its
+/// buffer and receives into it at once. The others cost one operation of the ring more, which at
+/// their pace is nothing, and no buffer while they wait.
+const QUICK: Duration = Duration::from_millis(100);
 /// How long a closing connection waits for the client to close too.
 const LINGER: Duration = Duration::from_secs(2);
 /// Most bytes read from a client that is being closed on.
@@ -50,6 +57,10 @@ struct Connection<'a> {
     peer: Peer,
     /// What was read and not used yet: pipelined requests stay here.
     buffer: Vec<u8>,
+    /// Since when the next request is waited for; `None` for the first.
+    waits_since: Option<Instant>,
+    /// Whether the last one came within [`QUICK`].
+    is_quick: bool,
 }
 
 /// Serves requests until either side wants no more, then closes without a reset. `over` is the
@@ -68,12 +79,17 @@ pub(super) async fn serve<H: Handler>(
         deadline,
         stream,
         peer: Peer { address: peer.ip(), certificate: None },
-        buffer: Vec::with_capacity(HEAD_BYTES_FIRST),
+        buffer: Vec::new(),
+        waits_since: None,
+        is_quick: false,
     };
-    match connection.secure().await {
-        Secured::Yes => {}
-        Secured::Refused => return connection.linger().await,
-        Secured::Gone => return,
+    // What is rare, or over soon, is boxed: it is the size of a connection that waits.
+    if let Some(tls) = serving.tls.as_ref().filter(|_| connection.stream.is_tls()) {
+        match Box::pin(connection.secure(tls)).await {
+            Secured::Yes => {}
+            Secured::Refused => return Box::pin(connection.linger()).await,
+            Secured::Gone => return,
+        }
     }
     if let Some(max) = over {
         let refusal = Refusal::new(
@@ -86,7 +102,7 @@ pub(super) async fn serve<H: Handler>(
         // The client has gone: there is nobody to close in good order with.
         return;
     }
-    connection.linger().await;
+    Box::pin(connection.linger()).await;
 }
 
 /// How it went to make a connection what its port says.
@@ -103,10 +119,7 @@ struct Gone;
 
 impl Connection<'_> {
     /// Runs the TLS handshake, on a port for TLS.
-    async fn secure(&mut self) -> Secured {
-        let Some(tls) = self.serving.tls.as_ref().filter(|_| self.stream.is_tls()) else {
-            return Secured::Yes;
-        };
+    async fn secure(&mut self, tls: &Certificates) -> Secured {
         let limits = &self.serving.limits;
         let outcome = {
             // The other half of the connections is for those that have done theirs.
@@ -137,7 +150,8 @@ impl Connection<'_> {
             match self.next_request(served == 1).await {
                 Arrival::Request(head) => {
                     let may_stay = served < REQUESTS_PER_CONNECTION_MAX;
-                    if !self.answer(handler, &head, may_stay).await? {
+                    let (this, head) = (&mut *self, &head);
+                    if !Pooled::new(move || this.answer(handler, head, may_stay)).await? {
                         return Ok(());
                     }
                 }
@@ -160,13 +174,21 @@ impl Connection<'_> {
     /// Reads until a head is whole.
     async fn next_request(&mut self, is_first: bool) -> Arrival {
         let limits = &self.serving.limits;
+        let now = clock::now();
+        self.waits_since = (!is_first).then_some(now);
         if self.buffer.is_empty() && !is_first {
             if self.serving.lifecycle.is_draining() {
                 return Arrival::Closed;
             }
-            self.deadline.read_by(clock::now() + limits.idle_timeout, true);
+            self.deadline.read_by(now + limits.idle_timeout, true);
+            if !self.is_quick {
+                give_buffer(std::mem::take(&mut self.buffer));
+                if self.stream.readable().await.is_err() {
+                    return Arrival::Closed;
+                }
+            }
         } else {
-            self.deadline.read_by(clock::now() + limits.head_timeout, is_first);
+            self.deadline.read_by(now + limits.head_timeout, is_first);
         }
         loop {
             if !self.stream.is_tls() && crate::http::looks_like_tls(&self.buffer) {
@@ -200,7 +222,7 @@ impl Connection<'_> {
     async fn read_more(&mut self, max: usize) -> std::io::Result<usize> {
         let mut buffer = std::mem::take(&mut self.buffer);
         if buffer.capacity() == 0 {
-            buffer.reserve_exact(HEAD_BYTES_FIRST);
+            buffer = take_buffer();
         } else if buffer.len() == buffer.capacity() && buffer.len() < max {
             buffer.reserve_exact(max - buffer.len());
         }
@@ -218,7 +240,8 @@ impl Connection<'_> {
     ) -> Result<bool, Gone> {
         let started = clock::now();
         let unix_time = clock::unix_time();
-        let Self { serving, deadline, stream, peer, buffer } = self;
+        self.is_quick = self.waits_since.is_some_and(|since| started.duration_since(since) < QUICK);
+        let Self { serving, deadline, stream, peer, buffer, .. } = self;
         let stall = serving.limits.stall_timeout;
         let mut body = Inlet::new(head, stream, deadline, stall, buffer);
         let answered = catch_panic(handler.answer(head, &mut body, peer)).await;
@@ -259,7 +282,8 @@ impl Connection<'_> {
     /// An error before there is a request.
     async fn refuse(&mut self, refusal: Refusal) {
         let answer: Answer = refusal.answer(Facts::of(RouteKind::Other));
-        send::without_request(self.serving, answer, &mut self.stream, &self.deadline).await;
+        let Self { serving, stream, deadline, .. } = self;
+        Box::pin(send::without_request(serving, answer, stream, deadline)).await;
     }
 
     /// Reads away the body of an answered request, so that the next head is found behind it.
@@ -329,9 +353,10 @@ impl Connection<'_> {
             self.buffer = buffer;
             match result {
                 Ok(n @ 1..) => read += n,
-                Ok(0) | Err(_) => return,
+                Ok(0) | Err(_) => break,
             }
         }
+        give_buffer(self.buffer);
     }
 }
 

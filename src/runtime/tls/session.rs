@@ -9,12 +9,14 @@ use rustix::net::{SendAncillaryBuffer, SendFlags};
 use tokio_rustls::rustls::{self, HandshakeKind, ServerConnection};
 
 use super::{HandshakeError, Handshaken, TLS_PIECE_BYTES_MAX, TlsServing};
+use crate::limits::HEAD_BYTES_FIRST;
+use crate::runtime::buffers::{give_buffer, take_buffer};
 use crate::runtime::clock;
 use crate::runtime::deadline::Deadline;
 use crate::runtime::net::TcpStream;
 
 /// Ciphertext read at once while little is expected (a handshake, heads), in bytes.
-const READ_BYTES_FEW: usize = 4 * 1024;
+const READ_BYTES_FEW: usize = HEAD_BYTES_FIRST;
 /// The same while a body comes in.
 const READ_BYTES_MANY: usize = 64 * 1024;
 /// A larger wish than this is one for a body.
@@ -130,6 +132,21 @@ impl Session {
         }
     }
 
+    /// Gives the buffer back, unless there is still something in it or behind it.
+    pub(in crate::runtime) fn rest(&mut self) -> bool {
+        let is_used_up = self.taken >= self.cipher.len();
+        let has_content = match self.tls.reader().fill_buf() {
+            Ok(_) => true,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        };
+        if !is_used_up || has_content {
+            return false;
+        }
+        self.taken = 0;
+        give_buffer(std::mem::take(&mut self.cipher));
+        true
+    }
+
     /// Moves what is decrypted into `buffer`, up to its capacity. True when it is full, or nothing
     /// will ever come.
     fn take_content(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool> {
@@ -158,8 +175,8 @@ impl Session {
         self.taken = 0;
         cipher.clear();
         if cipher.capacity() != size {
-            // A connection that stands idle after an upload gives the large buffer back.
-            cipher = Vec::with_capacity(size);
+            give_buffer(cipher);
+            cipher = if size == READ_BYTES_FEW { take_buffer() } else { Vec::with_capacity(size) };
         }
         let (read, cipher) = socket.read_more(cipher).await;
         self.cipher = cipher;
