@@ -67,13 +67,14 @@ impl Exchange<'_> {
         let head = head_bytes(self.serving, &answer, keep);
         let head_length = head.len() as u64;
         let mut first_byte = None;
-        let body = Payload { serving: self.serving, answer: &answer };
+        let is_recorded = self.is_recorded;
+        let body = Payload { serving: self.serving, is_recorded, answer: &answer };
         let sent = body.send(head, &mut outlet, || {
             first_byte.get_or_insert_with(|| clock::now().duration_since(self.started));
         });
         let sent = sent.await;
         let body_bytes = outlet.sent().saturating_sub(head_length);
-        self.serving.counters.copied(outlet.copied());
+        body.copied(outlet.copied());
         if self.is_recorded {
             self.record(answer, body_bytes, first_byte);
         }
@@ -128,8 +129,9 @@ pub(super) async fn without_request(
     let mut outlet = Outlet::new(stream, deadline, serving.limits.stall_timeout);
     let head = head_bytes(serving, &answer, Keep::Close);
     let head_length = head.len() as u64;
+    let body = Payload { serving, is_recorded: true, answer: &answer };
     // Whether it arrives or not, the connection is closed next.
-    let _ = Payload { serving, answer: &answer }.send(head, &mut outlet, || ()).await;
+    let _ = body.send(head, &mut outlet, || ()).await;
     let body_bytes = outlet.sent().saturating_sub(head_length);
     let facts = &answer.facts;
     serving.counters.request(facts.route_kind, answer.status, facts.cache, body_bytes, None);
@@ -154,10 +156,19 @@ fn head_bytes(serving: &Serving, answer: &Answer, keep: Keep) -> Vec<u8> {
 
 struct Payload<'a> {
     serving: &'a Serving,
+    is_recorded: bool,
     answer: &'a Answer,
 }
 
 impl Payload<'_> {
+    /// Counts bytes of a body that passed user memory; not those of the operator's documents, which
+    /// would hide that there are no others.
+    fn copied(&self, bytes: u64) {
+        if self.is_recorded {
+            self.serving.counters.copied(bytes);
+        }
+    }
+
     async fn send(
         &self,
         mut head: Vec<u8>,
@@ -170,7 +181,7 @@ impl Payload<'_> {
                 Sent::Whole
             }),
             Body::Memory(bytes) => {
-                self.serving.counters.copied(bytes.len() as u64);
+                self.copied(bytes.len() as u64);
                 let is_small = bytes.len() <= JOINED_BYTES_MAX;
                 if is_small {
                     // One buffer, one send: two would cost a fifth more.
@@ -228,7 +239,7 @@ impl Payload<'_> {
         loop {
             match passing.next_bytes().await {
                 Ok(Some(bytes)) => {
-                    self.serving.counters.copied(bytes.len() as u64);
+                    self.copied(bytes.len() as u64);
                     if outlet.bytes(&bytes, false).await.is_err() {
                         return Sent::ClientGone;
                     }
