@@ -116,7 +116,8 @@ fn ask(stream: &mut (impl Read + Write), target: &str) -> Vec<u8> {
 #[test]
 fn an_idle_connection_holds_little_memory() {
     let count = number_from("RINGPORT_IDLE_CONNECTIONS", 1000);
-    let stage = Stage::new("idle", 100, &["connections_max = 40000"]);
+    let lines = ["connections_max = 40000", "head_timeout = \"60s\"", "idle_timeout = \"10m\""];
+    let stage = Stage::new("idle", 100, &lines);
     let (plain, _kept) = stage.idle_bytes(count, |n| {
         let mut stream = from_address(n, stage.server.addr);
         ask(&mut stream, &stage.manifest);
@@ -189,4 +190,26 @@ fn plain_hits_of_blobs_copy_nothing() {
     ask(&mut client.connect(stage.tls).unwrap().stream, &stage.blob);
     let after = after + stage.blob_bytes as u64;
     wait_until("a blob by TLS to be counted", secs(10), || stage.copied() == after);
+}
+
+#[test]
+fn connections_are_shared_out_to_the_workers() {
+    let stage = Stage::new("shared-out", 100, &["workers = 2"]);
+    let of = |worker: &str| stage.server.metric("ringport_connections", &[worker]) as i64;
+    // The scrapes are connections too, of the first worker.
+    let spread = || (of("worker=\"0\"") - 1, of("worker=\"1\""));
+    for (rounds, count, apart) in [(20, 8, 3), (1, 100, 14)] {
+        for _ in 0..rounds {
+            let open = |_| {
+                let mut stream = from_address(0, stage.server.addr);
+                ask(&mut stream, &stage.manifest);
+                stream
+            };
+            let kept: Vec<TcpStream> = (0..count).map(open).collect();
+            let (first, second) = spread();
+            assert!((first - second).abs() <= apart, "of {count}: {first} and {second}");
+            drop(kept);
+            wait_until("all to be gone", secs(10), || spread() <= (0, 0));
+        }
+    }
 }

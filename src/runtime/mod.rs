@@ -40,7 +40,7 @@ pub use client::ClientStream;
 pub use file::File;
 pub use gate::{bulk_turn, bulk_unused};
 pub use mailbox::{WorkerGone, Workers};
-pub use net::{PollStream, TcpListener, TcpStream, connect, probe_address};
+pub use net::{DetachedStream, PollStream, TcpListener, TcpStream, connect, probe_address};
 pub use service::{ended_services, start_service};
 pub use single_flight::{FlightError, SingleFlight};
 pub use task::{Elapsed, catch_panic, panic_count, sleep, spawn, timeout};

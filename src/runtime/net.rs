@@ -104,6 +104,19 @@ pub fn probe_address(address: SocketAddr) -> io::Result<SocketAddr> {
 /// A client's connection.
 pub struct TcpStream(monoio::net::TcpStream);
 
+/// A client's connection between two workers.
+pub struct DetachedStream(std::net::TcpStream);
+
+impl DetachedStream {
+    /// The connection, on the current worker.
+    ///
+    /// # Errors
+    /// The driver does not take it.
+    pub fn attach(self) -> io::Result<TcpStream> {
+        monoio::net::TcpStream::from_std(self.0).map(TcpStream)
+    }
+}
+
 impl TcpStream {
     fn prepare(stream: monoio::net::TcpStream) -> io::Result<Self> {
         // Without it small answers wait for an acknowledgement; it can fail only on dead sockets.
@@ -116,6 +129,15 @@ impl TcpStream {
         // themselves whatever this flag says.
         set_nonblocking(stream.borrow())?;
         Ok(stream)
+    }
+
+    /// Takes the connection from this worker, to be given to another. Nothing may have been read.
+    ///
+    /// # Errors
+    /// No descriptor is left: the connection is closed.
+    pub fn detach(self) -> io::Result<DetachedStream> {
+        // A second descriptor, since monoio closes the first with its own record of it.
+        Ok(DetachedStream(self.borrow().try_clone_to_owned()?.into()))
     }
 
     /// Reads what there is into the spare capacity behind `buffer`'s content; 0 is the end of the

@@ -1,16 +1,18 @@
-//! Accepting connections, and not spinning when there are no descriptors for them.
+//! Accepting connections, sharing them out, and not spinning when there are no descriptors for them.
 
-use std::cell::Cell;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::connection::Handler;
-use super::state::{Listener, WorkerState};
+use super::lifecycle::Seat;
+use super::state::{Listener, Serving, WorkerState};
 use super::{admin, connection};
 use crate::api::{Answer, Peer};
 use crate::http::RequestHead;
 use crate::runtime::{ClientStream, TcpStream, sleep, spawn};
+use crate::telemetry::WorkerMetrics;
 use crate::transfer::Inlet;
 
 /// First pause after a failed accept; doubles up to [`PAUSE_MAX`]. On io_uring a failing accept
@@ -36,7 +38,7 @@ pub(super) async fn run(worker: Rc<WorkerState>, listener: Listener) {
         match listener.socket.accept().await {
             Ok((stream, peer)) => {
                 pause = PAUSE;
-                admit(&worker, stream, peer, &listener);
+                place(&worker, stream, peer, &listener);
             }
             Err(_) if worker.serving.lifecycle.is_draining() => {
                 return;
@@ -59,14 +61,48 @@ pub(super) fn take_waiting(worker: &Rc<WorkerState>) {
             continue;
         }
         while let Ok(Some((stream, peer))) = listener.socket.accept_waiting() {
-            admit(worker, stream, peer, listener);
+            let open = Open::here(worker, listener.service);
+            admit(open, stream, peer, listener.is_tls);
         }
     }
 }
 
-fn admit(worker: &Rc<WorkerState>, socket: TcpStream, peer: SocketAddr, listener: &Listener) {
-    let service = listener.service;
-    let open = Open::new(worker.clone(), service);
+/// Serves a connection here, or hands it to a worker that has fewer.
+fn place(worker: &Rc<WorkerState>, socket: TcpStream, peer: SocketAddr, listener: &Listener) {
+    let (here, is_tls) = (worker.serving.worker, listener.is_tls);
+    let best = match listener.service {
+        Service::Registry => worker.serving.lifecycle.best_for(here),
+        Service::Admin => here,
+    };
+    if best == here {
+        return admit(Open::here(worker, listener.service), socket, peer, is_tls);
+    }
+    // From now on it counts there, so that the next one sees it and a drain waits for it.
+    let seat = worker.serving.lifecycle.seat(best);
+    let handed_over = socket.detach().map(|socket| {
+        worker.shared.workers.post(best, move || {
+            let Some(worker) = WorkerState::current() else { return };
+            let counters = worker.serving.counters.clone();
+            match socket.attach() {
+                Ok(socket) => admit(Open::Registry { worker, _seat: seat }, socket, peer, is_tls),
+                Err(error) => failed(&counters, &error),
+            }
+        })
+    });
+    match handed_over {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => failed(&worker.serving.counters, &error),
+        Err(error) => failed(&worker.serving.counters, &error),
+    }
+}
+
+fn failed(counters: &WorkerMetrics, error: &dyn Display) {
+    counters.accept_error();
+    tracing::warn!(%error, "a connection could not be handed to another worker, and is closed");
+}
+
+fn admit(open: Open, socket: TcpStream, peer: SocketAddr, is_tls: bool) {
+    let worker = open.worker();
     let (count, max) = open.count_and_max();
     if count > max.saturating_mul(2) {
         // Not even a refusal can be afforded.
@@ -74,7 +110,7 @@ fn admit(worker: &Rc<WorkerState>, socket: TcpStream, peer: SocketAddr, listener
         return;
     }
     let over = (count > max).then_some(max);
-    let stream = match worker.serving.tls.as_ref().filter(|_| listener.is_tls) {
+    let stream = match worker.serving.tls.as_ref().filter(|_| is_tls) {
         None => ClientStream::plain(socket),
         Some(tls) => match ClientStream::tls(socket, &tls.current()) {
             Ok(stream) => stream,
@@ -86,12 +122,12 @@ fn admit(worker: &Rc<WorkerState>, socket: TcpStream, peer: SocketAddr, listener
         },
     };
     spawn(async move {
-        let worker = &*open.worker;
-        match service {
-            Service::Registry => {
+        let worker = open.worker();
+        match &open {
+            Open::Registry { .. } => {
                 connection::serve(&worker.serving, &Registry(worker), stream, peer, over).await;
             }
-            Service::Admin => {
+            Open::Admin(_) => {
                 connection::serve(&worker.serving, &Admin(worker), stream, peer, over).await;
             }
         }
@@ -122,42 +158,47 @@ impl Handler for Admin<'_> {
 
 /// Counts a connection for as long as it lives, however its task ends. The operator's are counted
 /// apart: a full registry must still tell that it is full.
-struct Open {
-    worker: Rc<WorkerState>,
-    service: Service,
+enum Open {
+    Registry { worker: Rc<WorkerState>, _seat: Seat },
+    Admin(Rc<WorkerState>),
 }
 
 impl Open {
-    fn new(worker: Rc<WorkerState>, service: Service) -> Self {
-        if service == Service::Registry {
-            worker.serving.lifecycle.connected();
+    fn here(worker: &Rc<WorkerState>, service: Service) -> Self {
+        let worker = worker.clone();
+        match service {
+            Service::Registry => {
+                let seat = worker.serving.lifecycle.seat(worker.serving.worker);
+                Self::Registry { worker, _seat: seat }
+            }
+            Service::Admin => {
+                worker.admin_connections.set(worker.admin_connections.get() + 1);
+                Self::Admin(worker)
+            }
         }
-        let open = Self { worker, service };
-        open.cell().set(open.cell().get() + 1);
-        open
     }
 
-    fn cell(&self) -> &Cell<usize> {
-        match self.service {
-            Service::Registry => &self.worker.connections,
-            Service::Admin => &self.worker.admin_connections,
+    fn worker(&self) -> &WorkerState {
+        match self {
+            Self::Registry { worker, .. } | Self::Admin(worker) => worker,
         }
     }
 
     fn count_and_max(&self) -> (usize, usize) {
-        let max = match self.service {
-            Service::Registry => self.worker.serving.limits.connections_max,
-            Service::Admin => ADMIN_CONNECTIONS_MAX,
-        };
-        (self.cell().get(), max)
+        match self {
+            Self::Registry { worker, .. } => {
+                let Serving { worker, lifecycle, limits, .. } = &worker.serving;
+                (lifecycle.connections_of(*worker), limits.connections_max)
+            }
+            Self::Admin(worker) => (worker.admin_connections.get(), ADMIN_CONNECTIONS_MAX),
+        }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.cell().set(self.cell().get().saturating_sub(1));
-        if self.service == Service::Registry {
-            self.worker.serving.lifecycle.disconnected();
+        if let Self::Admin(worker) = self {
+            worker.admin_connections.set(worker.admin_connections.get().saturating_sub(1));
         }
     }
 }

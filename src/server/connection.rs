@@ -240,7 +240,7 @@ impl Connection<'_> {
     ) -> Result<bool, Gone> {
         let started = clock::now();
         let unix_time = clock::unix_time();
-        self.is_quick = self.waits_since.is_some_and(|since| started.duration_since(since) < QUICK);
+        self.came(started);
         let Self { serving, deadline, stream, peer, buffer, .. } = self;
         let stall = serving.limits.stall_timeout;
         let mut body = Inlet::new(head, stream, deadline, stall, buffer);
@@ -271,6 +271,11 @@ impl Connection<'_> {
             }
             Sent::ClientGone => Err(Gone),
         }
+    }
+
+    /// Remembers at what pace this client asks.
+    fn came(&mut self, at: Instant) {
+        self.is_quick = self.waits_since.is_some_and(|since| at.duration_since(since) < QUICK);
     }
 
     fn panicked(&self) -> Answer {

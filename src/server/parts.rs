@@ -144,7 +144,6 @@ impl Parts {
             shared: shared.clone(),
             metrics: self.metrics.clone(),
             maintenance: self.maintenance.clone(),
-            connections: Cell::new(0),
             admin_connections: Cell::new(0),
             listeners: RefCell::default(),
             serving: Serving {

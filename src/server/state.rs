@@ -54,7 +54,6 @@ pub(super) struct WorkerState {
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) maintenance: Arc<Maintenance>,
-    pub(super) connections: Cell<usize>,
     pub(super) admin_connections: Cell<usize>,
     pub(super) listeners: RefCell<Vec<Listener>>,
 }
