@@ -581,12 +581,14 @@ fn ticked(cell: &str) -> Vec<String> {
 /// Each package's manifest, and its folder with a slash at the end (empty for the root).
 fn manifests() -> Vec<(String, String)> {
     let mut all = vec![("Cargo.toml".to_owned(), String::new())];
-    let members = fs::read_dir(root().join("plugins")).expect("plugins/");
-    let members = members.map(|entry| entry.expect("an entry").file_name());
-    for member in members.filter_map(|name| name.into_string().ok()) {
-        let manifest = format!("plugins/{member}/Cargo.toml");
-        if root().join(&manifest).exists() {
-            all.push((manifest, format!("plugins/{member}/")));
+    for group in ["plugins", "benches"] {
+        let members = fs::read_dir(root().join(group)).expect("the members' folder");
+        let members = members.map(|entry| entry.expect("an entry").file_name());
+        for member in members.filter_map(|name| name.into_string().ok()) {
+            let manifest = format!("{group}/{member}/Cargo.toml");
+            if root().join(&manifest).exists() {
+                all.push((manifest, format!("{group}/{member}/")));
+            }
         }
     }
     all
