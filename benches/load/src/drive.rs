@@ -1,0 +1,271 @@
+//! One measurement: threads of the load generator beside each other, and what the server, the
+//! client and the machine used meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{ScopedJoinHandle, scope};
+use std::time::{Duration, Instant};
+
+use crate::client::clock::{Clock, StopOnDrop};
+use crate::client::{Ask, Tally, load, paced};
+use crate::machine::{self, Cores, Usage};
+use crate::servers::Running;
+
+/// What is asked of the server, by whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load<'a> {
+    /// What the busy connections ask, in turn.
+    pub(crate) asks: &'a [Ask],
+    /// How many there are.
+    pub(crate) connections: usize,
+    /// Whether each request is asked once and then it is over; else for `seconds`.
+    pub(crate) once: bool,
+    /// How long the window is.
+    pub(crate) seconds: f64,
+    /// What is asked beside them, at a rate.
+    pub(crate) beside: Option<Beside<'a>>,
+    /// On which the load is made; a thread each.
+    pub(crate) client_cores: &'a [usize],
+    /// On which the server is.
+    pub(crate) server_cores: &'a [usize],
+}
+
+/// Requests at a rate, beside the others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beside<'a> {
+    /// What is asked, in turn.
+    pub(crate) asks: &'a [Ask],
+    /// How often.
+    pub(crate) per_second: u32,
+    /// Over how many connections.
+    pub(crate) connections: usize,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    /// Of the window.
+    pub(crate) seconds: f64,
+    /// Of the busy connections.
+    pub(crate) bulk: Tally,
+    /// Of those beside them.
+    pub(crate) beside: Option<Tally>,
+    /// CPU time of the server; nothing where it cannot be seen.
+    pub(crate) server_cpu: Option<Duration>,
+    /// Of each of its threads, the busiest first.
+    pub(crate) server_threads: Vec<Duration>,
+    /// How often its threads waited.
+    pub(crate) server_waits: u64,
+    /// The most memory it had since it began.
+    pub(crate) rss_peak_bytes: u64,
+    /// What came from disks, whoever asked.
+    pub(crate) disk_read_bytes: u64,
+    /// Time that the cores of both were busy for others, and stolen from the machine.
+    others: Duration,
+    stolen: Duration,
+    /// Whether the probe was allowed to go first on its core.
+    pub(crate) hurried: bool,
+    client_cores: usize,
+    server_cores: usize,
+}
+
+/// What is read before the window and after it.
+struct Seen {
+    at: Instant,
+    usage: Usage,
+    cores: Cores,
+    disk_read_bytes: u64,
+}
+
+impl Seen {
+    fn now(running: &Running, load: &Load<'_>) -> Seen {
+        let mut cores = [load.client_cores, load.server_cores].concat();
+        cores.sort_unstable();
+        cores.dedup();
+        Seen {
+            usage: Usage::of(running.id()),
+            cores: Cores::now(&cores),
+            disk_read_bytes: machine::disk_read_bytes(),
+            at: Instant::now(),
+        }
+    }
+}
+
+/// Loads a server and counts.
+///
+/// # Errors
+/// What could not be set up; an interruption. Wrong answers are in the tallies.
+pub(crate) fn drive(
+    running: &Running,
+    load: &Load<'_>,
+    interrupted: &AtomicBool,
+) -> Result<Measured, String> {
+    let clock = Clock::default();
+    let next = AtomicUsize::new(0);
+    let threads = load.client_cores.len().clamp(1, load.connections.max(1));
+    scope(|scope| {
+        let stop = StopOnDrop(&clock);
+        let (clock, next) = (&clock, &next);
+        let mut bulk = Vec::new();
+        for thread in 0..threads {
+            let share = load.connections / threads;
+            let more = usize::from(thread < load.connections % threads);
+            let work = load::Work {
+                addr: running.addr,
+                asks: load.asks,
+                connections: share + more,
+                once: load.once.then_some(next),
+                seed: thread as u64 * 7919,
+            };
+            let core = load.client_cores.get(thread).copied();
+            bulk.push(scope.spawn(move || {
+                core.map_or(Ok(()), |core| machine::pin(&[core]))?;
+                load::run(work, clock)
+            }));
+        }
+        let beside = load.beside.map(|beside| {
+            let pace = paced::Pace {
+                addr: running.addr,
+                asks: beside.asks,
+                per_second: beside.per_second,
+                connections: beside.connections,
+            };
+            let core = load.client_cores.last().copied();
+            scope.spawn(move || {
+                core.map_or(Ok(()), |core| machine::pin(&[core]))?;
+                let hurried = machine::hurry();
+                paced::run(pace, clock).map(|tally| (tally, hurried))
+            })
+        });
+        let warming = if load.once { 0.15 } else { (load.seconds / 4.0).max(0.15) };
+        wait(warming, &bulk, interrupted)?;
+        let before = Seen::now(running, load);
+        clock.open();
+        let longest = if load.once { 600.0 } else { load.seconds };
+        wait(longest, &bulk, interrupted)?;
+        let after = Seen::now(running, load);
+        drop(stop);
+        let mut total = Tally::new()?;
+        for thread in bulk {
+            total.add(thread.join().map_err(|_| "a thread of the client panicked")??);
+        }
+        let beside = match beside {
+            Some(thread) => Some(thread.join().map_err(|_| "the probe of the client panicked")??),
+            None => None,
+        };
+        Ok(Measured::of(running, load, &before, &after, total, beside))
+    })
+}
+
+/// Until so many seconds are over, or all threads are.
+fn wait(
+    seconds: f64,
+    threads: &[ScopedJoinHandle<'_, Result<Tally, String>>],
+    interrupted: &AtomicBool,
+) -> Result<(), String> {
+    let until = Instant::now() + Duration::from_secs_f64(seconds);
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || threads.iter().all(ScopedJoinHandle::is_finished) {
+            return Ok(());
+        }
+        if interrupted.load(Ordering::Relaxed) {
+            return Err("interrupted".to_owned());
+        }
+        std::thread::sleep(left.min(Duration::from_millis(2)));
+    }
+}
+
+impl Measured {
+    fn of(
+        running: &Running,
+        load: &Load<'_>,
+        before: &Seen,
+        after: &Seen,
+        bulk: Tally,
+        beside: Option<(Tally, bool)>,
+    ) -> Measured {
+        let (beside, hurried) = match beside {
+            Some((tally, hurried)) => (Some(tally), hurried),
+            None => (None, false),
+        };
+        let server = after.usage.cpu_since(&before.usage);
+        let client = bulk.cpu + beside.as_ref().map_or(Duration::ZERO, |tally| tally.cpu);
+        let (busy, stolen) = after.cores.since(&before.cores);
+        Measured {
+            seconds: (after.at - before.at).as_secs_f64(),
+            server_cpu: running.id().map(|_| server),
+            server_threads: after.usage.threads_since(&before.usage),
+            server_waits: after.usage.waits.saturating_sub(before.usage.waits),
+            rss_peak_bytes: after.usage.rss_peak_bytes,
+            disk_read_bytes: after.disk_read_bytes.saturating_sub(before.disk_read_bytes),
+            others: busy.saturating_sub(server + client),
+            stolen,
+            hurried,
+            bulk,
+            beside,
+            client_cores: load.client_cores.len().max(1),
+            server_cores: load.server_cores.len().max(1),
+        }
+    }
+
+    /// Puts a further pass to this one.
+    pub(crate) fn add(&mut self, other: Measured) {
+        self.seconds += other.seconds;
+        self.bulk.add(other.bulk);
+        if let (Some(own), Some(more)) = (self.beside.as_mut(), other.beside) {
+            own.add(more);
+        }
+        if let (Some(own), Some(more)) = (self.server_cpu.as_mut(), other.server_cpu) {
+            *own += more;
+        }
+        self.server_waits += other.server_waits;
+        self.rss_peak_bytes = self.rss_peak_bytes.max(other.rss_peak_bytes);
+        self.disk_read_bytes += other.disk_read_bytes;
+        self.others += other.others;
+        self.stolen += other.stolen;
+    }
+
+    /// What was wrong, of all connections.
+    pub(crate) fn wrong(&self) -> Vec<String> {
+        let beside = self.beside.iter().flat_map(|tally| tally.wrong.iter());
+        self.bulk.wrong.iter().chain(beside).cloned().collect()
+    }
+
+    /// The figures that every scenario has. Latencies are those of `of`.
+    pub(crate) fn metrics(&self, of: &Tally) -> BTreeMap<String, f64> {
+        let mut found = BTreeMap::new();
+        let mut put = |name: &str, value: f64| {
+            if value.is_finite() {
+                found.insert(name.to_owned(), value);
+            }
+        };
+        let total = self.bulk.requests + self.beside.as_ref().map_or(0, |tally| tally.requests);
+        let bytes = self.bulk.body_bytes + self.beside.as_ref().map_or(0, |t| t.body_bytes);
+        put("requests_per_second", total as f64 / self.seconds);
+        put("bytes_per_second", bytes as f64 / self.seconds);
+        if let Some(cpu) = self.server_cpu.map(|cpu| cpu.as_secs_f64()) {
+            put("cpu_us_per_request", cpu * 1e6 / total as f64);
+            put("cpu_ms_per_gib", cpu * 1e3 / (bytes as f64 / f64::from(1 << 30)));
+            let room = self.seconds * self.server_cores as f64;
+            put("server_busy_percent", cpu / room * 100.0);
+            put("rss_peak_bytes", self.rss_peak_bytes as f64);
+        }
+        let micro = |q: f64| of.latency.value_at_quantile(q) as f64 / 1e3;
+        if !of.latency.is_empty() {
+            put("latency_p50_us", micro(0.5));
+            put("latency_p99_us", micro(0.99));
+            put("latency_max_us", of.latency.max() as f64 / 1e3);
+        }
+        let client = self.bulk.cpu + self.beside.as_ref().map_or(Duration::ZERO, |t| t.cpu);
+        let room = self.seconds * self.client_cores as f64;
+        put("client_busy_percent", client.as_secs_f64() / room * 100.0);
+        let all = self.seconds * (self.client_cores + self.server_cores) as f64;
+        put("others_busy_percent", self.others.as_secs_f64() / all * 100.0);
+        put("stolen_percent", self.stolen.as_secs_f64() / all * 100.0);
+        if of.reconnects > 0 {
+            put("reconnects_per_second", of.reconnects as f64 / self.seconds);
+        }
+        found
+    }
+}

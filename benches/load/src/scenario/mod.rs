@@ -1,0 +1,104 @@
+//! The scenarios. Each says what it measures, in which cases and of which servers, and measures
+//! one of them at a time; the order and the rounds are `run`'s.
+//!
+//! **Invariant:** a scenario compares what a server holds before it measures it.
+
+mod base;
+mod beside;
+mod blob_hit;
+mod hits;
+mod manifests;
+mod two_cores;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::house::{House, Trouble};
+use crate::record::About;
+
+/// One of a scenario's cases.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Case {
+    /// For people.
+    pub(crate) name: String,
+    /// For programs, and for the scenario itself.
+    pub(crate) params: BTreeMap<String, Value>,
+}
+
+impl Case {
+    /// A case with these numbers.
+    pub(crate) fn new(name: impl Into<String>, params: &[(&str, u64)]) -> Case {
+        let params = params.iter().map(|(key, value)| ((*key).to_owned(), Value::from(*value)));
+        Case { name: name.into(), params: params.collect() }
+    }
+
+    /// One of its numbers; 0 if it has none of that name.
+    pub(crate) fn number(&self, key: &str) -> u64 {
+        self.params.get(key).and_then(Value::as_u64).unwrap_or(0)
+    }
+
+    /// The same, where it counts things in memory.
+    pub(crate) fn count(&self, key: &str) -> usize {
+        usize::try_from(self.number(key)).unwrap_or(usize::MAX)
+    }
+}
+
+/// What came of one measurement.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    /// Of the window.
+    pub(crate) seconds: f64,
+    /// Completed within it.
+    pub(crate) requests: u64,
+    /// Of bodies, received within it.
+    pub(crate) body_bytes: u64,
+    /// By name; the name ends in the unit.
+    pub(crate) metrics: BTreeMap<String, f64>,
+    /// Answers that were not right.
+    pub(crate) wrong: Vec<String>,
+}
+
+/// Something that is measured.
+pub(crate) trait Scenario {
+    /// What it is about.
+    fn about(&self) -> About;
+    /// Its cases, or those of the short form.
+    fn cases(&self, quick: bool) -> Vec<Case>;
+    /// Which servers it is made for, Ringport first; servers named on the command line come to
+    /// them if `takes_given`.
+    fn servers(&self, quick: bool) -> Vec<&'static str>;
+    /// Whether servers named on the command line can be measured.
+    fn takes_given(&self) -> bool {
+        true
+    }
+    /// Starts that server, loads it, and ends it.
+    ///
+    /// # Errors
+    /// Why there is no measurement.
+    fn measure(&self, house: &mut House, case: &Case, server: &str) -> Result<Outcome, Trouble>;
+}
+
+/// All of them, in the order in which they are run.
+pub(crate) fn all() -> Vec<Box<dyn Scenario>> {
+    vec![
+        Box::new(blob_hit::BlobHit),
+        Box::new(manifests::ManifestHit),
+        Box::new(manifests::HeadStorm),
+        Box::new(manifests::NotModified),
+        Box::new(base::Base),
+        Box::new(beside::HotBeside::WARM),
+        Box::new(beside::HotBeside::COLD),
+        Box::new(two_cores::TwoCores),
+    ]
+}
+
+/// `64 KiB`, `1 MiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    match bytes {
+        b if b >= 1 << 30 && b.is_multiple_of(1 << 30) => format!("{} GiB", b >> 30),
+        b if b >= 1 << 20 && b.is_multiple_of(1 << 20) => format!("{} MiB", b >> 20),
+        b if b >= 1 << 10 && b.is_multiple_of(1 << 10) => format!("{} KiB", b >> 10),
+        b => format!("{b} bytes"),
+    }
+}

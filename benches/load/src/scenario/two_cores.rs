@@ -1,0 +1,126 @@
+//! One worker against two, under a mixed load.
+//!
+//! On a machine of two cores the client has to share them with the server, so the rate itself says
+//! little: it is bounded by both. What this shows is the work that a CPU second of the server does,
+//! with one worker on the first core and with two workers on both, while the client runs on all
+//! cores. Were the two workers to do each other harm (contended locks that spin, cache lines that
+//! wander, memory allocated under a lock), a CPU second would do less with two.
+//! `scaling` is 2 x (work per CPU second of two workers / of one): 2.0 is perfect.
+//!
+//! What it does not show: workers that sleep for each other cost no CPU time. Those would be seen
+//! in `waits_per_request`, beside that of one worker, and in `least_worker_share_percent`, which
+//! is 50 when both had the same to do. The rate is written too, to be compared on machines with more
+//! cores: there, name cores for both with --server-cores and --client-cores.
+
+use crate::client::Ask;
+use crate::drive::{Load, Measured, drive};
+use crate::house::{House, RINGPORT, Trouble};
+use crate::machine;
+use crate::record::{About, Target};
+use crate::scenario::{Case, Outcome, Scenario, hits, manifests};
+
+pub(crate) struct TwoCores;
+
+/// Enough that both workers always have something to do.
+const CONNECTIONS: usize = 128;
+
+impl Scenario for TwoCores {
+    fn about(&self) -> About {
+        About {
+            scenario: "two_cores".to_owned(),
+            measures: "Ringport with two workers against one, manifests, HEADs and 1 MiB blobs \
+                       mixed: 2 x the work of a CPU second of the server with two, over that with \
+                       one (2.0 = the second core does as much as the first)."
+                .to_owned(),
+            headline: "scaling".to_owned(),
+            more_is_better: true,
+            also: ["requests_per_second", "cpu_us_per_request", "least_worker_share_percent"]
+                .map(str::to_owned)
+                .into(),
+            peer: None,
+            targets: vec![Target {
+                case: None,
+                metric: "scaling".to_owned(),
+                peer: None,
+                at_least: true,
+                bound: 1.8,
+            }],
+        }
+    }
+
+    fn cases(&self, _: bool) -> Vec<Case> {
+        vec![Case::new("2 workers over 1", &[("connections", CONNECTIONS as u64)])]
+    }
+
+    fn servers(&self, _: bool) -> Vec<&'static str> {
+        vec![RINGPORT]
+    }
+
+    fn takes_given(&self) -> bool {
+        false
+    }
+
+    fn measure(&self, house: &mut House, _: &Case, server: &str) -> Result<Outcome, Trouble> {
+        let mut cores =
+            [house.settings.server_cores.as_slice(), &machine::allowed_cores()].concat();
+        cores.sort_unstable();
+        cores.dedup();
+        let [first, second, ..] = cores.as_slice() else {
+            return Err(Trouble::Missing("this machine has one core".to_owned()));
+        };
+        let (first, second) = (*first, *second);
+        let one = self.with_cores(house, server, &[first], &[first, second])?;
+        let two = self.with_cores(house, server, &[first, second], &[first, second])?;
+        let work = |measured: &Measured| {
+            let cpu = measured.server_cpu.map_or(0.0, |cpu| cpu.as_secs_f64());
+            measured.bulk.requests as f64 / cpu
+        };
+        let waits = |m: &Measured| m.server_waits as f64 / m.bulk.requests.max(1) as f64;
+        let mut outcome = hits::outcome(&two);
+        outcome.wrong.extend(one.wrong());
+        let mut put = |name: &str, value: f64| outcome.metrics.insert(name.to_owned(), value);
+        put("scaling", 2.0 * work(&two) / work(&one));
+        put("one_worker_requests_per_second", one.bulk.requests as f64 / one.seconds);
+        put("one_worker_cpu_us_per_request", 1e6 / work(&one));
+        put("one_worker_waits_per_request", waits(&one));
+        put("waits_per_request", waits(&two));
+        let mut busiest = two.server_threads.iter().map(|cpu| cpu.as_secs_f64());
+        let (most, next) = (busiest.next().unwrap_or(0.0), busiest.next().unwrap_or(0.0));
+        put("least_worker_share_percent", next / (most + next) * 100.0);
+        Ok(outcome)
+    }
+}
+
+impl TwoCores {
+    fn with_cores(
+        &self,
+        house: &mut House,
+        server: &str,
+        server_cores: &[usize],
+        client_cores: &[usize],
+    ) -> Result<Measured, Trouble> {
+        let mut goods = manifests::goods(house)?;
+        goods.blobs = house.content.blobs("hit", 1 << 20, 8)?;
+        house.publish(&goods)?;
+        let running = house.start_as(server, "ringport", server_cores.to_vec(), "")?;
+        house.prove(&running, &goods)?;
+        let mut asks = Vec::new();
+        for (n, image) in goods.images.iter().enumerate() {
+            asks.push(Ask::manifest_head(image, &image.by_tag()));
+            asks.push(Ask::manifest(image, &image.by_digest()));
+            if n % 2 == 0 {
+                asks.extend(goods.blobs.get(n / 2).map(Ask::blob));
+            }
+        }
+        let load = Load {
+            asks: &asks,
+            connections: CONNECTIONS,
+            once: false,
+            seconds: house.settings.seconds,
+            beside: None,
+            client_cores,
+            server_cores,
+        };
+        Ok(drive(&running, &load, &house.interrupted)?)
+    }
+}

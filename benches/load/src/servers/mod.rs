@@ -1,0 +1,99 @@
+//! The servers: how each is configured and started, so that all serve the same bytes under the
+//! same paths.
+//!
+//! **Invariant:** every server is given the same cores, no access log, and connections that stay.
+
+pub(crate) mod given;
+pub(crate) mod nginx;
+pub(crate) mod registry;
+pub(crate) mod ringport;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::process::Process;
+
+/// How long a server may take until it listens.
+const START_MAX: Duration = Duration::from_secs(20);
+
+/// How one is to be started.
+#[derive(Clone, Debug)]
+pub(crate) struct How {
+    /// To which it is pinned.
+    pub(crate) cores: Vec<usize>,
+    /// Threads or processes that serve, where that can be said.
+    pub(crate) workers: usize,
+    /// Where it may keep things; kept between starts.
+    pub(crate) folder: PathBuf,
+    /// More lines for its configuration, in its own language.
+    pub(crate) more: String,
+}
+
+/// A server that listens.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// As in records.
+    pub(crate) name: String,
+    /// Where.
+    pub(crate) addr: SocketAddr,
+    /// Where its files lie, if that is known.
+    pub(crate) files: Option<PathBuf>,
+    /// Of whose time and memory we can tell; nothing if it was given by an address.
+    pub(crate) process: Option<Process>,
+}
+
+impl Running {
+    /// The number of its process.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+}
+
+/// An address on loopback that the kernel says is free.
+///
+/// # Errors
+/// The network's.
+pub(crate) fn free_addr() -> Result<SocketAddr, String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let addr = listener.and_then(|listener| listener.local_addr());
+    addr.map_err(|e| format!("a free port on 127.0.0.1: {e}"))
+}
+
+/// Waits until the process listens.
+///
+/// # Errors
+/// That it ended or did not listen in time, with the end of what it printed.
+pub(crate) fn await_listening(
+    name: &str,
+    process: &mut Process,
+    addr: SocketAddr,
+    log: &std::path::Path,
+) -> Result<(), String> {
+    let began = Instant::now();
+    loop {
+        if TcpStream::connect(addr).is_ok() {
+            return Ok(());
+        }
+        let ended = process.has_ended();
+        if ended || began.elapsed() > START_MAX {
+            let text = std::fs::read_to_string(log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().rev().take(5).collect();
+            let lines = lines.into_iter().rev().collect::<Vec<_>>().join("\n");
+            let what = if ended { "ended" } else { "does not listen" };
+            return Err(format!("{name} {what} on {addr}; it said:\n{lines}"));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Writes a file, with its folders.
+///
+/// # Errors
+/// The file system's, with the file.
+pub(crate) fn write_file(path: &std::path::Path, text: &str) -> Result<(), String> {
+    let parent = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(parent)
+        .and_then(|()| std::fs::write(path, text))
+        .map_err(|e| format!("{}: {e}", path.display()))
+}

@@ -1,0 +1,122 @@
+//! Filling servers and looking whether what they hold is right.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+
+use crate::client::plain::Plain;
+use crate::content::{Blob, Image, MANIFEST_TYPE, REPOSITORY};
+use crate::house::Goods;
+
+/// Each target under which something is served, and the digest of what is there.
+pub(crate) fn targets(goods: &Goods) -> Vec<(String, String)> {
+    let blobs = goods.blobs.iter().map(|blob| (blob.target(), blob.digest.clone()));
+    let images = goods.images.iter().flat_map(|image| {
+        [image.by_digest(), image.by_tag()].map(|target| (target, image.digest.clone()))
+    });
+    blobs.chain(images).collect()
+}
+
+/// Fetches a target whole.
+///
+/// # Errors
+/// What was expected and found.
+pub(crate) fn prove(
+    connection: &mut Plain,
+    target: &str,
+    digest: &str,
+    compares: bool,
+) -> Result<(), String> {
+    let request =
+        format!("GET {target} HTTP/1.1\r\nHost: bench\r\nAccept: {MANIFEST_TYPE}, */*\r\n\r\n");
+    let answer =
+        connection.fetch(request.as_bytes(), compares).map_err(|e| format!("GET {target}: {e}"))?;
+    if answer.status != 200 {
+        let text = String::from_utf8_lossy(&answer.beginning).into_owned();
+        return Err(format!("GET {target}: expected 200, found {}: {text}", answer.status));
+    }
+    if compares && answer.digest != digest {
+        let (found, bytes) = (&answer.digest, answer.body_bytes);
+        return Err(format!("GET {target}: expected {digest}, found {found} ({bytes} bytes)"));
+    }
+    Ok(())
+}
+
+/// Whether a server lacks any of it.
+///
+/// # Errors
+/// The network's.
+pub(crate) fn lacks(connection: &mut Plain, goods: &Goods) -> Result<bool, String> {
+    for (target, _) in targets(goods) {
+        let request = format!("HEAD {target} HTTP/1.1\r\nHost: bench\r\nAccept: */*\r\n\r\n");
+        let answer = connection.ask(request.as_bytes()).map_err(|e| format!("{target}: {e}"))?;
+        if answer.status == 404 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Pushes what is not in `pushed` yet, as a client of the distribution API does.
+///
+/// # Errors
+/// What was refused, and how.
+pub(crate) fn push(
+    connection: &mut Plain,
+    goods: &Goods,
+    pushed: &mut BTreeSet<String>,
+) -> Result<(), String> {
+    let named = goods.images.iter().flat_map(|image| image.blobs.iter());
+    for blob in goods.blobs.iter().chain(named) {
+        if pushed.insert(blob.digest.clone()) {
+            push_blob(connection, blob)?;
+        }
+    }
+    for image in &goods.images {
+        if pushed.insert(image.tag.clone()) {
+            push_manifest(connection, image)?;
+        }
+    }
+    Ok(())
+}
+
+fn push_blob(connection: &mut Plain, blob: &Blob) -> Result<(), String> {
+    let failed = |what: String| format!("pushing {}: {what}", blob.digest);
+    let start = format!("/v2/{REPOSITORY}/blobs/uploads/");
+    let begun = connection
+        .send("POST", &start, "application/octet-stream", &mut std::io::empty(), 0)
+        .map_err(|e| failed(e.to_string()))?;
+    let location = begun.header("location").unwrap_or_default();
+    if begun.status != 202 || location.is_empty() {
+        let text = String::from_utf8_lossy(&begun.beginning);
+        return Err(failed(format!("expected 202 and a Location, found {}: {text}", begun.status)));
+    }
+    // It may be given with the host.
+    let path = match location.split_once("://") {
+        Some((_, rest)) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or(location),
+        None => location,
+    };
+    let sign = if path.contains('?') { '&' } else { '?' };
+    let target = format!("{path}{sign}digest={}", blob.digest);
+    let mut file = File::open(&blob.file).map_err(|e| failed(e.to_string()))?;
+    let done = connection
+        .send("PUT", &target, "application/octet-stream", &mut file, blob.bytes)
+        .map_err(|e| failed(e.to_string()))?;
+    if done.status != 201 {
+        let text = String::from_utf8_lossy(&done.beginning);
+        return Err(failed(format!("expected 201, found {}: {text}", done.status)));
+    }
+    Ok(())
+}
+
+fn push_manifest(connection: &mut Plain, image: &Image) -> Result<(), String> {
+    let target = image.by_tag();
+    let bytes = image.body.len() as u64;
+    let done = connection
+        .send("PUT", &target, MANIFEST_TYPE, &mut image.body.as_ref(), bytes)
+        .map_err(|e| format!("PUT {target}: {e}"))?;
+    if done.status != 201 {
+        let text = String::from_utf8_lossy(&done.beginning);
+        return Err(format!("PUT {target}: expected 201, found {}: {text}", done.status));
+    }
+    Ok(())
+}
