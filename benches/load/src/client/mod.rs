@@ -13,6 +13,8 @@ pub(crate) mod load;
 pub(crate) mod paced;
 pub(crate) mod plain;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

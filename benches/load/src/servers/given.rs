@@ -51,8 +51,8 @@ pub(crate) fn start(
         .replace("{folder}", &folder.to_string_lossy())
         .replace("{origin}", &origin);
     let log = how.folder.join("log");
-    // The shell gives way to the server, so that signals reach it.
-    let arguments = ["-c".to_owned(), format!("exec {text}")];
+    // The shell gives way to the server, so that signals reach it; `env` takes NAME=VALUE.
+    let arguments = ["-c".to_owned(), format!("exec env {text}")];
     let mut process = Process::start(Path::new("/bin/sh"), &arguments, &how.cores, &log, &[])?;
     await_listening(&name, &mut process, addr, &log)?;
     Ok(Running { name, addr, files: Some(folder), process: Some(process) })
