@@ -102,10 +102,13 @@ pub(crate) fn drive(
 ) -> Result<Measured, String> {
     let clock = Clock::default();
     let next = AtomicUsize::new(0);
+    let is_apart = load.client_cores.iter().all(|core| !load.server_cores.contains(core));
+    // Beside a probe only if that goes first all the same.
+    let spins = AtomicBool::new(is_apart && load.beside.is_none());
     let threads = load.client_cores.len().clamp(1, load.connections.max(1));
     scope(|scope| {
         let stop = StopOnDrop(&clock);
-        let (clock, next) = (&clock, &next);
+        let (clock, next, spins) = (&clock, &next, &spins);
         let mut bulk = Vec::new();
         for thread in 0..threads {
             let share = load.connections / threads;
@@ -115,6 +118,7 @@ pub(crate) fn drive(
                 asks: load.asks,
                 connections: share + more,
                 once: load.once.then_some(next),
+                spins,
                 seed: thread as u64 * 7919,
             };
             let core = load.client_cores.get(thread).copied();
@@ -134,6 +138,7 @@ pub(crate) fn drive(
             scope.spawn(move || {
                 core.map_or(Ok(()), |core| machine::pin(&[core]))?;
                 let hurried = machine::hurry();
+                spins.store(is_apart && hurried, Ordering::Relaxed);
                 paced::run(pace, clock).map(|tally| (tally, hurried))
             })
         });

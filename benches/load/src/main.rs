@@ -72,6 +72,9 @@ struct Options {
     /// Only these scenarios.
     #[arg(long, value_name = "NAME", num_args = 1..)]
     scenario: Vec<String>,
+    /// Only cases whose name contains one of these.
+    #[arg(long, value_name = "TEXT", num_args = 1..)]
+    case: Vec<String>,
     /// Only these servers.
     #[arg(long, value_name = "NAME", num_args = 1..)]
     server: Vec<String>,
@@ -217,6 +220,7 @@ fn plan(options: &Options) -> Result<Plan, String> {
     Ok(Plan {
         scenarios,
         only: options.server.clone(),
+        cases: options.case.clone(),
         rounds: options.rounds.unwrap_or(if options.quick { 2 } else { 5 }),
         command: std::env::args().collect::<Vec<_>>().join(" "),
     })

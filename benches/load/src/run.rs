@@ -13,6 +13,8 @@ pub(crate) struct Plan {
     pub(crate) scenarios: Vec<Box<dyn Scenario>>,
     /// Only these servers; empty: all.
     pub(crate) only: Vec<String>,
+    /// Only cases whose name contains one of these; empty: all.
+    pub(crate) cases: Vec<String>,
     /// Measurements of each cell.
     pub(crate) rounds: u32,
     /// As it was typed.
@@ -73,7 +75,10 @@ pub(crate) fn run(house: &mut House, plan: &Plan, book: &mut Book) -> Result<(),
     let mut missing = Vec::new();
     for scenario in &plan.scenarios {
         book.add(Record::Scenario(scenario.about()))?;
-        for case in scenario.cases(house.settings.quick) {
+        let mut cases = scenario.cases(house.settings.quick);
+        let wanted = |case: &Case| plan.cases.iter().any(|text| case.name.contains(text.as_str()));
+        cases.retain(|case| plan.cases.is_empty() || wanted(case));
+        for case in cases {
             for round in 1..=plan.rounds {
                 measure_round(house, plan, scenario.as_ref(), &case, round, &mut missing, book)?;
                 if house.is_interrupted() {

@@ -55,6 +55,9 @@ pub(crate) fn run(pace: Pace<'_>, clock: &Clock) -> Result<Tally, String> {
             cpu_before = Some(crate::machine::own_thread_cpu());
         }
         while next <= Instant::now() {
+            if counts {
+                probe.tally.lateness.saturating_record(nanoseconds(next.elapsed()));
+            }
             if probe.due.len() < OVERDUE_MAX {
                 probe.due.push_back(next);
             }
@@ -123,9 +126,6 @@ impl<'a> Probe<'a> {
             self.asked += 1;
             self.due.pop_front();
             self.free.pop();
-            if counts {
-                self.tally.lateness.saturating_record(nanoseconds(due.elapsed()));
-            }
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ pub(crate) struct Tally {
     pub(crate) body_bytes: u64,
     /// From the request (the intended time of a paced one) to the last byte, in ns.
     pub(crate) latency: Histogram<u64>,
-    /// From the intended time of a paced request until it was written, in ns.
+    /// From the time at which a paced request was due until the client noticed, in ns.
     pub(crate) lateness: Histogram<u64>,
     /// What was not as it had to be.
     pub(crate) wrong: Vec<String>,

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use super::clock::Clock;
@@ -54,7 +54,10 @@ fn ask(body: Body) -> Ask {
 fn once(addr: SocketAddr, request: &Ask, count: usize) -> Tally {
     let (asks, next, clock) = (vec![request.clone(); count], AtomicUsize::new(0), Clock::default());
     clock.open();
-    run(Work { addr, asks: &asks, connections: 1, once: Some(&next), seed: 0 }, &clock).unwrap()
+    let spins = AtomicBool::new(count.is_multiple_of(2));
+    let work =
+        Work { addr, asks: &asks, connections: 1, once: Some(&next), spins: &spins, seed: 0 };
+    run(work, &clock).unwrap()
 }
 
 fn seeded(bytes: usize) -> Vec<u8> {
