@@ -105,7 +105,7 @@ pub(crate) fn drive(
     let is_apart = load.client_cores.iter().all(|core| !load.server_cores.contains(core));
     // Beside a probe only if that goes first all the same.
     let spins = AtomicBool::new(is_apart && load.beside.is_none());
-    let threads = load.client_cores.len().clamp(1, load.connections.max(1));
+    let threads = load.client_cores.len().min(load.connections);
     scope(|scope| {
         let stop = StopOnDrop(&clock);
         let (clock, next, spins) = (&clock, &next, &spins);
@@ -162,6 +162,11 @@ pub(crate) fn drive(
     })
 }
 
+/// With no busy connections at all, only time ends a measurement.
+fn all_done(threads: &[ScopedJoinHandle<'_, Result<Tally, String>>]) -> bool {
+    !threads.is_empty() && threads.iter().all(ScopedJoinHandle::is_finished)
+}
+
 /// Until so many seconds are over, or all threads are.
 fn wait(
     seconds: f64,
@@ -171,7 +176,7 @@ fn wait(
     let until = Instant::now() + Duration::from_secs_f64(seconds);
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() || threads.iter().all(ScopedJoinHandle::is_finished) {
+        if left.is_zero() || all_done(threads) {
             return Ok(());
         }
         if interrupted.load(Ordering::Relaxed) {

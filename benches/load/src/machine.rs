@@ -16,14 +16,16 @@ use rustix::thread::CpuSet;
 use crate::record::Machine;
 
 /// What this machine is.
-pub(crate) fn facts() -> Machine {
+pub(crate) fn facts(network: String) -> Machine {
     let cpu = field("/proc/cpuinfo", "model name").unwrap_or_default();
     let memory = field("/proc/meminfo", "MemTotal").and_then(|kib| kib_of(&kib));
     let name = rustix::system::uname();
     let kernel =
         format!("{} {}", name.sysname().to_string_lossy(), name.release().to_string_lossy());
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Machine { cpu, cores, kernel, memory_bytes: memory.unwrap_or(0) }
+    // All there are, not those that this process has pinned itself to.
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cores = cpus.lines().filter(|line| line.starts_with("processor")).count();
+    Machine { cpu, cores, kernel, memory_bytes: memory.unwrap_or(0), network }
 }
 
 /// The cores this process may use, in their order.

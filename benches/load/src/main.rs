@@ -2,7 +2,7 @@
 //! they did. docs/BENCHMARKS.md tells how to read it; `--list` what it measures.
 //!
 //! Modules, each using only those before it: `record`; `content`, `machine`; `client`, `process`;
-//! `servers`; `stock`, `house`; `drive`; `scenario`; `run`. `report` reads records alone.
+//! `network`, `servers`; `stock`, `house`; `drive`; `scenario`; `run`. `report` reads records alone.
 //!
 //! **Invariants:** it knows no module of Ringport and measures any server from outside, over
 //! loopback; a run with a wrong answer fails. **Deliberately absent:** other machines (one machine's
@@ -13,6 +13,7 @@ mod content;
 mod drive;
 mod house;
 mod machine;
+mod network;
 mod process;
 mod record;
 mod report;
@@ -30,6 +31,7 @@ use std::sync::atomic::AtomicBool;
 use clap::{Args, Parser, Subcommand};
 
 use house::{House, Settings};
+use network::Network;
 use run::{Book, Plan};
 use servers::given::{Given, Way};
 
@@ -107,6 +109,9 @@ struct Options {
     /// for temporary files].
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
+    /// Which network [default: own, if that is possible and no --url is given].
+    #[arg(long, value_enum)]
+    network: Option<Network>,
     /// Cores that the servers are pinned to [default: the first].
     #[arg(long, value_name = "N", value_delimiter = ',')]
     server_cores: Vec<usize>,
@@ -137,6 +142,17 @@ fn main() -> ExitCode {
 
 fn measure(options: &Options) -> Result<ExitCode, String> {
     let (settings, plan) = (settings(options)?, plan(options)?);
+    match (options.network, options.url.is_empty()) {
+        (Some(Network::Own), _) => network::enter()?,
+        (None, true) => {
+            if let Err(why) = network::enter() {
+                let note = format!("ringport-bench: the machine's loopback is used: {why}\n");
+                // Only a note: nothing is left to try when it cannot be said.
+                let _ = std::io::stderr().write_all(note.as_bytes());
+            }
+        }
+        (Some(Network::Host), _) | (None, false) => {}
+    }
     machine::raise_open_files();
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -222,7 +238,11 @@ fn plan(options: &Options) -> Result<Plan, String> {
         only: options.server.clone(),
         cases: options.case.clone(),
         rounds: options.rounds.unwrap_or(if options.quick { 2 } else { 5 }),
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        command: ["ringport-bench".to_owned()]
+            .into_iter()
+            .chain(std::env::args().skip(1))
+            .collect::<Vec<_>>()
+            .join(" "),
     })
 }
 

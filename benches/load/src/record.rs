@@ -63,6 +63,9 @@ pub(crate) struct Machine {
     pub(crate) kernel: String,
     /// Of the machine.
     pub(crate) memory_bytes: u64,
+    /// Over which clients and servers meet, and its congestion control.
+    #[serde(default)]
+    pub(crate) network: String,
 }
 
 /// A server and what it calls itself.

@@ -18,6 +18,8 @@ const HEADERS_MAX: usize = 64;
 const HEAD_BYTES: usize = 8 << 10;
 /// What is discarded at a time.
 const DISCARD_BYTES: usize = 1 << 20;
+/// Of the queue of what has come and is not read yet; the kernel doubles it for its own use.
+const RECEIVE_BYTES: usize = 2 << 20;
 /// Of seeded bodies shorter than a mebibyte, and of small ones, one in so many is compared: to
 /// compare each would make the client the slower of the two.
 const COMPARED_ONE_IN: u64 = 16;
@@ -78,6 +80,9 @@ impl Connection {
         let socket = TcpStream::connect(addr)?;
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
+        // Left to itself the kernel lets some clients' queues grow to 32 MiB: gibibytes that came
+        // before a window would count in it, and none of them is in a cache when it is read.
+        rustix::net::sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BYTES)?;
         Ok(Connection {
             socket,
             began: Instant::now(),
