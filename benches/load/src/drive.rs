@@ -256,7 +256,10 @@ impl Measured {
         put("bytes_per_second", bytes as f64 / self.seconds);
         if let Some(cpu) = self.server_cpu.map(|cpu| cpu.as_secs_f64()) {
             put("cpu_us_per_request", cpu * 1e6 / total as f64);
-            put("cpu_ms_per_gib", cpu * 1e3 / (bytes as f64 / f64::from(1 << 30)));
+            // Of small answers it would only say that they are small.
+            if bytes >= total.saturating_mul(16 << 10).max(1 << 20) {
+                put("cpu_ms_per_gib", cpu * 1e3 / (bytes as f64 / f64::from(1 << 30)));
+            }
             let room = self.seconds * self.server_cores as f64;
             put("server_busy_percent", cpu / room * 100.0);
             put("rss_peak_bytes", self.rss_peak_bytes as f64);

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use crate::client::Ask;
 use crate::client::plain::Plain;
@@ -28,9 +27,6 @@ pub(crate) const REGISTRY_PROXY: &str = "docker-registry-proxy";
 /// All that the suite knows to start by itself, in the order in which they are shown.
 pub(crate) const KNOWN: [&str; 6] =
     [RINGPORT, NGINX, NGINX_THREADS, NGINX_CACHE, REGISTRY, REGISTRY_PROXY];
-
-/// How long a mirror may take to store what it has passed on.
-const STORE_MAX: Duration = Duration::from_secs(20);
 
 /// What was asked for on the command line.
 #[derive(Clone, Debug)]
@@ -235,13 +231,12 @@ impl House {
         if is_given && stock::lacks(&mut connection, goods)? {
             stock::push(&mut connection, goods, &mut BTreeSet::new())?;
         }
-        let is_mirror = running.name == RINGPORT || running.name == REGISTRY_PROXY;
         for (target, digest) in stock::targets(goods) {
             let name = (running.name.clone(), target.clone());
             let is_known = self.proven.contains(&name);
             stock::prove(&mut connection, &target, &digest, !is_known)?;
-            if is_mirror && !is_known {
-                await_stored(&mut connection, running, &target)?;
+            if running.name == RINGPORT && !is_known {
+                stock::await_stored(&mut connection, &target)?;
             }
             self.proven.insert(name);
         }
@@ -288,25 +283,5 @@ impl House {
             }
             _ => self.registry.clone().ok_or_else(|| missing("docker-registry", "docker-registry")),
         }
-    }
-}
-
-/// Waits until a mirror answers from what it has stored.
-fn await_stored(connection: &mut Plain, running: &Running, target: &str) -> Result<(), String> {
-    if running.name != RINGPORT {
-        return Ok(());
-    }
-    let request = format!("HEAD {target} HTTP/1.1\r\nHost: bench\r\nAccept: */*\r\n\r\n");
-    let began = Instant::now();
-    loop {
-        let answer = connection.ask(request.as_bytes()).map_err(|e| format!("{target}: {e}"))?;
-        let status = answer.header("cache-status").unwrap_or_default().to_owned();
-        if status.contains("hit") {
-            return Ok(());
-        }
-        if began.elapsed() > STORE_MAX {
-            return Err(format!("{target}: expected a hit, found Cache-Status {status:?}"));
-        }
-        std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -105,10 +105,7 @@ fn measure_round(
     let first = (round as usize - 1) % servers.len().max(1);
     servers.rotate_left(first);
     for server in servers {
-        let is_missing = |m: &Missing| {
-            m.server == server && m.scenario.as_ref().is_none_or(|s| *s == about.scenario)
-        };
-        if missing.iter().any(is_missing) || house.is_interrupted() {
+        if gives_up(missing, &server, &about.scenario) || house.is_interrupted() {
             continue;
         }
         let name = format!("{} | {} | {server} | round {round}", about.scenario, case.name);
@@ -130,6 +127,13 @@ fn measure_round(
         book.add(Record::Missing(lacking))?;
     }
     Ok(())
+}
+
+/// What is not here is not looked for again; what failed twice in a scenario rests until the next.
+fn gives_up(missing: &[Missing], server: &str, scenario: &str) -> bool {
+    let mut own = missing.iter().filter(|m| m.server == server);
+    let failures = own.clone().filter(|m| m.scenario.as_deref() == Some(scenario)).count();
+    failures > 1 || own.any(|m| m.scenario.is_none())
 }
 
 fn note(

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::time::{Duration, Instant};
 
 use crate::client::plain::Plain;
 use crate::content::{Blob, Image, MANIFEST_TYPE, REPOSITORY};
 use crate::house::Goods;
+
+/// How long a mirror may take to store what it has passed on.
+const STORE_MAX: Duration = Duration::from_secs(20);
 
 /// Each target under which something is served, and the digest of what is there.
 pub(crate) fn targets(goods: &Goods) -> Vec<(String, String)> {
@@ -119,4 +123,24 @@ fn push_manifest(connection: &mut Plain, image: &Image) -> Result<(), String> {
         return Err(format!("PUT {target}: expected 201, found {}: {text}", done.status));
     }
     Ok(())
+}
+
+/// Waits until Ringport answers from what it has stored.
+///
+/// # Errors
+/// That it still does not.
+pub(crate) fn await_stored(connection: &mut Plain, target: &str) -> Result<(), String> {
+    let request = format!("HEAD {target} HTTP/1.1\r\nHost: bench\r\nAccept: */*\r\n\r\n");
+    let began = Instant::now();
+    loop {
+        let answer = connection.ask(request.as_bytes()).map_err(|e| format!("{target}: {e}"))?;
+        let status = answer.header("cache-status").unwrap_or_default().to_owned();
+        if status.contains("hit") {
+            return Ok(());
+        }
+        if began.elapsed() > STORE_MAX {
+            return Err(format!("{target}: expected a hit, found Cache-Status {status:?}"));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
