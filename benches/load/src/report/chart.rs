@@ -2,8 +2,8 @@
 //! are not, so nothing becomes too small to read on a narrow screen.
 //!
 //! **Invariant:** all panels of a chart have one scale, or the chart says that they have not; bars
-//! begin at 0; one that does not fit is cut, and seen to be; what is on a logarithmic scale is points,
-//! never bars.
+//! begin at 0; one that does not fit is cut, and seen to be; what is on a logarithmic scale is
+//! points, never bars.
 
 use std::fmt::Write as _;
 
@@ -12,8 +12,14 @@ use super::html::escaped;
 use super::units::{shown, title};
 
 /// Servers whose colours do not depend on who else was measured.
-const KNOWN: [&str; 5] =
-    ["ringport", "nginx", "docker-registry", "nginx proxy_cache", "docker-registry proxy"];
+const KNOWN: [&str; 6] = [
+    "ringport",
+    "nginx",
+    "docker-registry",
+    "nginx-cache",
+    "docker-registry-proxy",
+    "nginx-threads",
+];
 /// How many colours the style sheet has.
 const COLOURS: usize = 8;
 /// Panels that differ by more than this get scales of their own.
@@ -157,8 +163,7 @@ fn panel_opened(text: &mut String, name: &str) {
 
 /// Name, drawing, value.
 fn row(text: &mut String, bar: &Bar<'_>, drawn: &str, value: &str, colours: &Colours) {
-    let name = escaped(&bar.server.name);
-    let value = escaped(value);
+    let (name, value) = (escaped(&bar.server.name), escaped(value));
     let _ = write!(
         text,
         "<span class=\"who\"><i class=\"k{}\"></i>{name}</span>\
@@ -178,7 +183,8 @@ fn drawn_bar(bar: &Bar<'_>, top: f64, colours: &Colours) -> String {
     );
     if median > top {
         text.push_str(
-            "<svg class=\"at\" x=\"100%\"><path class=\"notch\" d=\"M1 2l-4 3 4 3-4 3 4 5h2V2z\"/></svg>",
+            "<svg class=\"at\" x=\"100%\">\
+             <path class=\"notch\" d=\"M1 2l-4 3 4 3-4 3 4 5h2V2z\"/></svg>",
         );
     } else if max > min {
         whisker(&mut text, part(min), part(max));
@@ -233,7 +239,8 @@ fn drawn_points(
     // A shape of its own cannot stand at per cent: it does in a drawing that can.
     let _ = write!(
         text,
-        "<svg class=\"at\" x=\"{p99:.2}%\"><path class=\"c{class} edge\" d=\"M0 3l6 6-6 6-6-6z\"/></svg>"
+        "<svg class=\"at\" x=\"{p99:.2}%\">\
+         <path class=\"c{class} edge\" d=\"M0 3l6 6-6 6-6-6z\"/></svg>"
     );
     text
 }
