@@ -136,12 +136,9 @@ fn section(text: &mut String, scenario: &Scenario, colours: &Colours) {
     medians(text, scenario);
 }
 
-/// Which of the further metrics have a chart: what a request costs, and what went on beside it.
+/// Which of the further metrics have a chart: what a request costs, and rates.
 fn is_drawn(metric: &str) -> bool {
-    metric.contains("cpu_")
-        || metric.contains("latency_p99")
-        || metric.contains("stream")
-        || metric.contains("rss")
+    metric.contains("cpu_") || metric.ends_with("_per_second")
 }
 
 /// A rate is the better the higher; time and memory the lower.
