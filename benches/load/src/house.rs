@@ -1,6 +1,8 @@
 //! Where a run happens: its folders, the programs that were found, the origin, and the servers,
 //! of which one runs at a time.
 
+mod afresh;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;

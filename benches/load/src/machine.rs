@@ -138,6 +138,17 @@ pub(crate) fn family(root: u32) -> Vec<u32> {
     all
 }
 
+/// How many files and sockets a process and its children have open.
+pub(crate) fn open_files(root: u32) -> usize {
+    let of = |process: &u32| numbers(&format!("/proc/{process}/fd")).len();
+    family(root).iter().map(of).sum()
+}
+
+/// How many files this process may have open.
+pub(crate) fn open_files_max() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// A number of a process, as rustix wants it.
 pub(crate) fn pid(number: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(number).ok()?)

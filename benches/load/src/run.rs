@@ -5,6 +5,7 @@ use std::io::Write;
 
 use crate::house::{House, Trouble};
 use crate::record::{self, Missing, Record, Run, Sample, Wrong};
+use crate::report;
 use crate::scenario::{Case, Outcome, Scenario};
 
 /// What is to be run.
@@ -178,13 +179,14 @@ fn servers_of(scenario: &dyn Scenario, house: &House, plan: &Plan) -> Vec<String
 }
 
 fn brief(outcome: &Outcome, headline: &str) -> String {
-    let value = |name: &str| outcome.metrics.get(name).copied().unwrap_or(f64::NAN);
-    format!(
-        "{headline} {:.6} ({:.0} % server, {:.0} % client)",
-        value(headline),
-        value("server_busy_percent"),
-        value("client_busy_percent")
-    )
+    let shown = |name: &str| Some(report::shown(name, *outcome.metrics.get(name)?));
+    let mut text = shown(headline).unwrap_or_else(|| format!("no {headline}"));
+    for (who, name) in [("server", "server_busy_percent"), ("client", "client_busy_percent")] {
+        if let Some(busy) = shown(name) {
+            text.push_str(&format!(", {who} {busy}"));
+        }
+    }
+    text
 }
 
 /// Progress goes to standard error: standard output has the table.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::client::plain::Plain;
@@ -18,6 +19,18 @@ pub(crate) fn targets(goods: &Goods) -> Vec<(String, String)> {
         [image.by_digest(), image.by_tag()].map(|target| (target, image.digest.clone()))
     });
     blobs.chain(images).collect()
+}
+
+/// Fetches everything and compares it with its digest.
+///
+/// # Errors
+/// What was not right.
+pub(crate) fn prove_all(addr: SocketAddr, goods: &Goods) -> Result<(), String> {
+    let mut connection = Plain::open(addr).map_err(|e| format!("{addr}: {e}"))?;
+    for (target, digest) in targets(goods) {
+        prove(&mut connection, &target, &digest, true)?;
+    }
+    Ok(())
 }
 
 /// Fetches a target whole.

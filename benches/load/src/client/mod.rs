@@ -15,6 +15,7 @@ pub(crate) mod plain;
 mod tally;
 #[cfg(test)]
 mod tests;
+pub(crate) mod timed;
 
 use std::sync::Arc;
 
@@ -74,6 +75,15 @@ impl Ask {
     pub(crate) fn not_modified(target: &str, etag: &str) -> Ask {
         let headers = format!("{}If-None-Match: {etag}\r\n", accept());
         Ask::new("GET", target, &headers, 304, Body::None(None))
+    }
+
+    /// How long the body of the answer has to be, where that is known.
+    pub(crate) fn body_bytes(&self) -> u64 {
+        match &self.body {
+            Body::Small(bytes) => bytes.len() as u64,
+            Body::Seeded { bytes, .. } => *bytes,
+            Body::None(_) | Body::Any => 0,
+        }
     }
 
     /// Whether this is a registry.

@@ -39,6 +39,8 @@ impl Answer {
 pub(crate) struct Plain {
     addr: SocketAddr,
     socket: TcpStream,
+    /// How often the server had closed it and it was opened again.
+    pub(crate) reopened: u32,
 }
 
 impl Plain {
@@ -51,7 +53,7 @@ impl Plain {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(SILENCE_MAX))?;
         socket.set_write_timeout(Some(SILENCE_MAX))?;
-        Ok(Plain { addr, socket })
+        Ok(Plain { addr, socket, reopened: 0 })
     }
 
     /// Sends what `Ask::bytes` holds and reads the answer; anew when the server had closed.
@@ -71,7 +73,7 @@ impl Plain {
         let first = self.socket.write_all(request).and_then(|()| self.answer(is_head, hashes));
         match first {
             Err(error) if error.kind() != io::ErrorKind::InvalidData => {
-                *self = Plain::open(self.addr)?;
+                *self = Plain { reopened: self.reopened + 1, ..Plain::open(self.addr)? };
                 self.socket.write_all(request)?;
                 self.answer(is_head, hashes)
             }
@@ -159,7 +161,7 @@ impl Plain {
         }
         answer.digest = named(&hash.finalize());
         if closes {
-            *self = Plain::open(self.addr)?;
+            *self = Plain { reopened: self.reopened + 1, ..Plain::open(self.addr)? };
         }
         Ok(answer)
     }

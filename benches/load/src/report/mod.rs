@@ -30,3 +30,8 @@ pub(crate) fn table(records: &[Record]) -> String {
 pub(crate) fn html(records: &[Record]) -> String {
     html::page(&Figures::of(records))
 }
+
+/// A metric's value with the unit of its name.
+pub(crate) fn shown(metric: &str, value: f64) -> String {
+    units::shown(metric, value)
+}

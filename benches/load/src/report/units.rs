@@ -48,15 +48,13 @@ pub(crate) fn title(metric: &str) -> String {
     if let Some(of) = metric.strip_suffix("_bytes_per_second") {
         return format!("{} throughput", of.replace('_', " "));
     }
-    let words: Vec<&str> = metric.split('_').collect();
-    let keep = match (words.split_last(), unit(metric)) {
-        (_, Unit::Count) | (None, _) => words.as_slice(),
-        (Some((&("us" | "ms" | "seconds" | "bytes" | "percent"), rest)), _) if !rest.is_empty() => {
-            rest
-        }
-        _ => words.as_slice(),
+    let (what, per) = metric.split_once("_per_").map_or((metric, None), |(w, p)| (w, Some(p)));
+    let name = match what.rsplit_once('_') {
+        Some((rest, "us" | "ms" | "seconds" | "bytes" | "percent")) => rest,
+        _ => what,
     };
-    keep.join(" ")
+    let name = name.replace('_', " ");
+    per.map_or(name.clone(), |per| format!("{name} per {}", per.replace('_', " ")))
 }
 
 /// A value with its unit, to three digits: `9.81 GB/s`, `7.04 µs`, `36.2 MiB`.
@@ -160,5 +158,8 @@ mod tests {
         assert_eq!(title("stream_bytes_per_second"), "stream throughput");
         assert_eq!(title("upstream_gets"), "upstream gets");
         assert_eq!(title("bytes_per_connection"), "bytes per connection");
+        assert_eq!(title("rss_bytes_per_connection"), "rss per connection");
+        assert_eq!(title("cpu_us_per_image"), "cpu per image");
+        assert_eq!(title("pulls_per_second"), "pulls per second");
     }
 }

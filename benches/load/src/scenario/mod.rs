@@ -6,8 +6,15 @@
 mod base;
 mod beside;
 mod blob_hit;
+mod ci_wave;
+mod cold_herd;
+mod cold_unique;
 mod hits;
+mod idle;
 mod manifests;
+mod memory;
+mod pushes;
+mod soak;
 mod two_cores;
 
 use std::collections::BTreeMap;
@@ -90,6 +97,14 @@ pub(crate) fn all() -> Vec<Box<dyn Scenario>> {
         Box::new(beside::HotBeside::WARM),
         Box::new(beside::HotBeside::COLD),
         Box::new(two_cores::TwoCores),
+        Box::new(cold_herd::ColdHerd),
+        Box::new(cold_unique::ColdUnique),
+        Box::new(ci_wave::CiWave),
+        Box::new(pushes::Pushes::LAYER),
+        Box::new(pushes::Pushes::SMALL),
+        Box::new(idle::Idle),
+        Box::new(memory::Memory),
+        Box::new(soak::Soak),
     ]
 }
 

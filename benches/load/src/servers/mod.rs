@@ -3,6 +3,7 @@
 //!
 //! **Invariant:** every server is given the same cores, no access log, and connections that stay.
 
+pub(crate) mod counting;
 pub(crate) mod given;
 pub(crate) mod nginx;
 pub(crate) mod registry;

@@ -1,12 +1,14 @@
 //! Ringport as a mirror of the origin, which is its default upstream: the same paths as everywhere.
+//! Or as a registry of its own, under those paths too.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
 use super::{How, Running, await_listening, free_addr, write_file};
+use crate::content::REPOSITORY;
 use crate::process::Process;
 
-/// Starts it.
+/// Starts it before an origin.
 ///
 /// # Errors
 /// What could not be written or started, with what it said.
@@ -16,15 +18,36 @@ pub(crate) fn start(
     origin: SocketAddr,
     how: &How,
 ) -> Result<Running, String> {
+    let text = format!(
+        "[routing]\ndefault_upstream = \"origin.example\"\n\n\
+         [[upstream]]\nnamespace = \"origin.example\"\nendpoints = [\"http://{origin}\"]\n\
+         tag_ttl = \"7d\"\nallow_private = [\"127.0.0.0/8\"]\nproxy = \"none\"\n",
+    );
+    launch(name, program, &text, how)
+}
+
+/// Starts it as a registry that everybody may push to.
+///
+/// # Errors
+/// As `start`.
+pub(crate) fn start_hosted(name: &str, program: &Path, how: &How) -> Result<Running, String> {
+    let text = format!(
+        "[routing]\nhosted = [\"{REPOSITORY}\"]\n\n\
+         [[hosted]]\nrepositories = [\"{REPOSITORY}\"]\n\
+         pull = [\"anonymous\"]\npush = [\"anonymous\"]\n"
+    );
+    launch(name, program, &text, how)
+}
+
+fn launch(name: &str, program: &Path, routes: &str, how: &How) -> Result<Running, String> {
     let addr = free_addr()?;
     let store = how.folder.join("store");
+    // As many connections as the others are allowed.
     let text = format!(
-        "[server]\nlisten = [\"{addr}\"]\nadmin = \"off\"\nworkers = {}\n\n\
+        "[server]\nlisten = [\"{addr}\"]\nadmin = \"off\"\nworkers = {}\n\
+         connections_max = 20000\n\n\
          [storage]\nroot = {:?}\nmax_size = \"60GiB\"\n\n\
-         [routing]\ndefault_upstream = \"origin.example\"\n\n\
-         [log]\nlevel = \"warn\"\naccess = \"off\"\n\n\
-         [[upstream]]\nnamespace = \"origin.example\"\nendpoints = [\"http://{origin}\"]\n\
-         tag_ttl = \"7d\"\nallow_private = [\"127.0.0.0/8\"]\nproxy = \"none\"\n{}",
+         [log]\nlevel = \"warn\"\naccess = \"off\"\n\n{routes}{}",
         how.workers, store, how.more
     );
     let config = how.folder.join("ringport.toml");

@@ -1,0 +1,51 @@
+//! Memory of a server that sends large blobs to many clients at once.
+
+use crate::client::Ask;
+use crate::house::{Goods, House, NGINX, REGISTRY, RINGPORT, Trouble};
+use crate::record::{About, Target};
+use crate::scenario::{Case, Outcome, Scenario, hits, size};
+
+pub(crate) struct Memory;
+
+const CONNECTIONS: u64 = 256;
+const BLOB_BYTES: u64 = 64 << 20;
+
+impl Scenario for Memory {
+    fn about(&self) -> About {
+        About {
+            scenario: "memory".to_owned(),
+            measures: format!(
+                "The most memory that a server has had since its start, when {CONNECTIONS} clients \
+                 have been pulling {} blobs from it.",
+                size(BLOB_BYTES)
+            ),
+            headline: "rss_peak_bytes".to_owned(),
+            more_is_better: false,
+            also: ["bytes_per_second"].map(str::to_owned).into(),
+            peer: Some(NGINX.to_owned()),
+            targets: vec![Target {
+                case: None,
+                metric: "rss_peak_bytes".to_owned(),
+                peer: None,
+                at_least: false,
+                bound: (40_u64 << 20) as f64,
+            }],
+        }
+    }
+
+    fn cases(&self, _: bool) -> Vec<Case> {
+        let name = format!("{CONNECTIONS} x {}", size(BLOB_BYTES));
+        vec![Case::new(name, &[("connections", CONNECTIONS), ("bytes", BLOB_BYTES), ("files", 4)])]
+    }
+
+    fn servers(&self, _: bool) -> Vec<&'static str> {
+        vec![RINGPORT, NGINX, REGISTRY]
+    }
+
+    fn measure(&self, house: &mut House, case: &Case, server: &str) -> Result<Outcome, Trouble> {
+        let blobs = house.content.blobs("hit", case.number("bytes"), case.number("files"))?;
+        let asks: Vec<Ask> = blobs.iter().map(Ask::blob).collect();
+        let goods = Goods { blobs, images: Vec::new() };
+        hits::measure(house, server, &goods, case.count("connections"), |_, _| Ok(asks))
+    }
+}
