@@ -54,6 +54,8 @@ pub(crate) enum Trouble {
     Missing(String),
     /// It is here, and something went wrong.
     Failed(String),
+    /// It gave something else than what it holds: request, expected, found.
+    Wrong(String),
 }
 
 impl From<String> for Trouble {

@@ -117,6 +117,11 @@ fn measure_round(
                 continue;
             }
             Err(_) if house.is_interrupted() => continue,
+            Err(Trouble::Wrong(what)) => {
+                let outcome = Outcome { wrong: vec![what], ..Outcome::default() };
+                note(book, &about.scenario, case, &server, round, outcome)?;
+                continue;
+            }
             Err(Trouble::Missing(why)) => Missing { server: server.clone(), scenario: None, why },
             Err(Trouble::Failed(why)) => {
                 let scenario = Some(about.scenario.clone());

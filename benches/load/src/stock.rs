@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::plain::Plain;
 use crate::content::{Blob, Image, MANIFEST_TYPE, REPOSITORY};
-use crate::house::Goods;
+use crate::house::{Goods, Trouble};
 
 /// How long a mirror may take to store what it has passed on.
 const STORE_MAX: Duration = Duration::from_secs(20);
@@ -25,7 +25,7 @@ pub(crate) fn targets(goods: &Goods) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// What was not right.
-pub(crate) fn prove_all(addr: SocketAddr, goods: &Goods) -> Result<(), String> {
+pub(crate) fn prove_all(addr: SocketAddr, goods: &Goods) -> Result<(), Trouble> {
     let mut connection = Plain::open(addr).map_err(|e| format!("{addr}: {e}"))?;
     for (target, digest) in targets(goods) {
         prove(&mut connection, &target, &digest, true)?;
@@ -42,18 +42,19 @@ pub(crate) fn prove(
     target: &str,
     digest: &str,
     compares: bool,
-) -> Result<(), String> {
+) -> Result<(), Trouble> {
     let request =
         format!("GET {target} HTTP/1.1\r\nHost: bench\r\nAccept: {MANIFEST_TYPE}, */*\r\n\r\n");
     let answer =
         connection.fetch(request.as_bytes(), compares).map_err(|e| format!("GET {target}: {e}"))?;
     if answer.status != 200 {
         let text = String::from_utf8_lossy(&answer.beginning).into_owned();
-        return Err(format!("GET {target}: expected 200, found {}: {text}", answer.status));
+        return Err(format!("GET {target}: expected 200, found {}: {text}", answer.status).into());
     }
     if compares && answer.digest != digest {
         let (found, bytes) = (&answer.digest, answer.body_bytes);
-        return Err(format!("GET {target}: expected {digest}, found {found} ({bytes} bytes)"));
+        let what = format!("GET {target}: expected {digest}, found {found} ({bytes} bytes)");
+        return Err(Trouble::Wrong(what));
     }
     Ok(())
 }

@@ -91,7 +91,13 @@ fn machine(text: &mut String, run: &Run) {
         cores(&run.server_cores),
         cores(&run.client_cores)
     );
-    for (name, value) in [("started", &run.started), ("machine", &machine), ("pinned", &pinned)] {
+    let network = &run.machine.network;
+    for (name, value) in [
+        ("started", &run.started),
+        ("machine", &machine),
+        ("network", network),
+        ("pinned", &pinned),
+    ] {
         let _ = writeln!(text, "<dt>{name}</dt><dd>{}</dd>", escaped(value));
     }
     let _ = writeln!(text, "<dt>command</dt><dd><code>{}</code></dd>", escaped(&run.command));

@@ -13,6 +13,7 @@ fn run(servers: &[&str]) -> Record {
             cores: 2,
             kernel: "Linux 6.18".to_owned(),
             memory_bytes: 8 << 30,
+            network: "loopback, cubic".to_owned(),
         },
         servers: servers.iter().map(version).collect(),
         rounds: 3,

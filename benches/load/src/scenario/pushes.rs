@@ -64,7 +64,7 @@ impl Scenario for Pushes {
         };
         let layer = |bytes: u64| Case::new(size(bytes), &[("bytes", bytes), ("connections", 1)]);
         match (self.is_small, quick) {
-            (true, true) => vec![small(80, 8)],
+            (true, true) => vec![small(40, 8)],
             (true, false) => vec![small(100, 1), small(800, 16)],
             (false, true) => vec![layer(64 << 20)],
             (false, false) => vec![layer(64 << 20), layer(512 << 20)],
