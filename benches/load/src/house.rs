@@ -2,6 +2,7 @@
 //! of which one runs at a time.
 
 mod afresh;
+mod secure;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -160,6 +161,7 @@ impl House {
             workers: 1,
             folder: self.own_folder("origin")?,
             more: String::new(),
+            tls: None,
         };
         let started = match (&self.registry, &self.nginx) {
             (Some(program), _) => {
@@ -201,7 +203,13 @@ impl House {
         more: &str,
     ) -> Result<Running, Trouble> {
         let workers = cores.len().max(1);
-        let how = How { cores, workers, folder: self.own_folder(folder)?, more: more.to_owned() };
+        let how = How {
+            cores,
+            workers,
+            folder: self.own_folder(folder)?,
+            more: more.to_owned(),
+            tls: None,
+        };
         if let Some(given) = self.settings.given.iter().find(|g| g.name == server).cloned() {
             let origin = self.origin().ok();
             return Ok(given::start(&given, origin, &how)?);

@@ -16,6 +16,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 pub(crate) mod timed;
+pub(crate) mod tls;
 
 use std::sync::Arc;
 

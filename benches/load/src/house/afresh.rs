@@ -16,7 +16,7 @@ impl House {
         std::fs::remove_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let folder = self.own_folder(&format!("afresh-{server}"))?;
         let cores = self.settings.server_cores.clone();
-        Ok(How { workers: cores.len().max(1), cores, folder, more: String::new() })
+        Ok(How { workers: cores.len().max(1), cores, folder, more: String::new(), tls: None })
     }
 
     /// Starts a mirror that has stored nothing before this origin.

@@ -15,6 +15,7 @@ mod manifests;
 mod memory;
 mod pushes;
 mod soak;
+mod tls;
 mod two_cores;
 
 use std::collections::BTreeMap;
@@ -100,6 +101,8 @@ pub(crate) fn all() -> Vec<Box<dyn Scenario>> {
         Box::new(cold_herd::ColdHerd),
         Box::new(cold_unique::ColdUnique),
         Box::new(ci_wave::CiWave),
+        Box::new(tls::TlsHit::BLOBS),
+        Box::new(tls::TlsHit::MANIFESTS),
         Box::new(pushes::Pushes::LAYER),
         Box::new(pushes::Pushes::SMALL),
         Box::new(idle::Idle),

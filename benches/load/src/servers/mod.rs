@@ -29,6 +29,19 @@ pub(crate) struct How {
     pub(crate) folder: PathBuf,
     /// More lines for its configuration, in its own language.
     pub(crate) more: String,
+    /// Where it listens for TLS besides, if it does.
+    pub(crate) tls: Option<Tls>,
+}
+
+/// A second door of a server, for TLS.
+#[derive(Clone, Debug)]
+pub(crate) struct Tls {
+    /// Where.
+    pub(crate) addr: SocketAddr,
+    /// PEM.
+    pub(crate) certificate: PathBuf,
+    /// PEM, closed to others.
+    pub(crate) key: PathBuf,
 }
 
 /// A server that listens.

@@ -43,6 +43,15 @@ pub(crate) fn start(
         Role::Cache(origin) => cache(origin, &folder.to_string()),
         Role::Static | Role::StaticThreads => (String::new(), files(root)),
     };
+    let tls = how.tls.as_ref().map_or_else(String::new, |tls| {
+        format!(
+            "listen {} ssl;\nssl_certificate {};\nssl_certificate_key {};\n\
+             ssl_protocols TLSv1.3;\n",
+            tls.addr,
+            tls.certificate.display(),
+            tls.key.display()
+        )
+    });
     let reuse = if how.workers > 1 { " reuseport" } else { "" };
     let text = format!(
         "{user}daemon off;\nworker_processes {workers};\npid {folder}/nginx.pid;\n\
@@ -52,7 +61,7 @@ pub(crate) fn start(
          open_file_cache max=10000;\nopen_file_cache_valid 1h;\n\
          keepalive_requests 1000000000;\nkeepalive_timeout 1h;\n\
          default_type application/octet-stream;\n{temporary}{outer}{more}\n\
-         server {{\nlisten {addr}{reuse};\n\
+         server {{\nlisten {addr}{reuse};\n{tls}\
          location = /v2/ {{ default_type application/json; return 200 '{{}}'; }}\n{inner}}}\n}}\n",
         workers = how.workers,
         more = how.more,

@@ -42,10 +42,16 @@ pub(crate) fn start_hosted(name: &str, program: &Path, how: &How) -> Result<Runn
 fn launch(name: &str, program: &Path, routes: &str, how: &How) -> Result<Running, String> {
     let addr = free_addr()?;
     let store = how.folder.join("store");
+    let tls = how.tls.as_ref().map_or_else(String::new, |tls| {
+        format!(
+            "tls_listen = [\"{}\"]\ntls_certificate = {:?}\ntls_key = {:?}\n",
+            tls.addr, tls.certificate, tls.key
+        )
+    });
     // As many connections as the others are allowed.
     let text = format!(
         "[server]\nlisten = [\"{addr}\"]\nadmin = \"off\"\nworkers = {}\n\
-         connections_max = 20000\n\n\
+         connections_max = 20000\n{tls}\n\
          [storage]\nroot = {:?}\nmax_size = \"60GiB\"\n\n\
          [log]\nlevel = \"warn\"\naccess = \"off\"\n\n{routes}{}",
         how.workers, store, how.more
