@@ -31,12 +31,20 @@ pub(crate) struct Pace<'a> {
 struct Probe<'a> {
     pace: Pace<'a>,
     epoll: rustix::fd::OwnedFd,
-    connections: Vec<(Connection, usize)>,
+    lanes: Vec<Lane>,
+    /// Those that wait for nothing.
     free: Vec<usize>,
     due: VecDeque<Instant>,
     asked: usize,
     scratch: Scratch,
     tally: Tally,
+}
+
+struct Lane {
+    connection: Connection,
+    /// Which request is under way.
+    ask: usize,
+    is_free: bool,
 }
 
 /// Runs until the clock stops.
@@ -87,7 +95,7 @@ impl<'a> Probe<'a> {
         let mut probe = Probe {
             pace,
             epoll,
-            connections: Vec::new(),
+            lanes: Vec::new(),
             free: (0..pace.connections).collect(),
             due: VecDeque::new(),
             asked: 0,
@@ -96,7 +104,7 @@ impl<'a> Probe<'a> {
         };
         for n in 0..pace.connections {
             let connection = probe.connect(n)?;
-            probe.connections.push((connection, 0));
+            probe.lanes.push(Lane { connection, ask: 0, is_free: true });
         }
         Ok(probe)
     }
@@ -113,16 +121,15 @@ impl<'a> Probe<'a> {
     fn send_due(&mut self, counts: bool) -> Result<(), String> {
         while let (Some(&due), Some(&at)) = (self.due.front(), self.free.last()) {
             let ask = self.asked % self.pace.asks.len().max(1);
-            let (Some((connection, current)), Some(request)) =
-                (self.connections.get_mut(at), self.pace.asks.get(ask))
+            let (Some(lane), Some(request)) = (self.lanes.get_mut(at), self.pace.asks.get(ask))
             else {
                 return Ok(());
             };
-            if connection.ask(request, due).is_err() {
+            if lane.connection.ask(request, due).is_err() {
                 self.replace(at, counts)?;
                 continue;
             }
-            *current = ask;
+            (lane.ask, lane.is_free) = (ask, false);
             self.asked += 1;
             self.due.pop_front();
             self.free.pop();
@@ -131,11 +138,12 @@ impl<'a> Probe<'a> {
     }
 
     fn ready(&mut self, at: usize, counts: bool) -> Result<(), String> {
-        let Some((connection, ask)) = self.connections.get_mut(at) else { return Ok(()) };
-        let Some(request) = self.pace.asks.get(*ask) else { return Ok(()) };
-        if self.free.contains(&at) {
+        let Some(lane) = self.lanes.get_mut(at) else { return Ok(()) };
+        let Some(request) = self.pace.asks.get(lane.ask) else { return Ok(()) };
+        if lane.is_free {
             return self.replace(at, counts);
         }
+        let connection = &mut lane.connection;
         match connection.advance(request, &mut self.scratch, &mut self.tally, counts) {
             Ok(Progress::Waiting) => return Ok(()),
             Ok(Progress::Whole { closes }) => {
@@ -159,14 +167,17 @@ impl<'a> Probe<'a> {
                 self.replace(at, counts)?;
             }
         }
-        self.free.push(at);
+        if let Some(lane) = self.lanes.get_mut(at) {
+            lane.is_free = true;
+            self.free.push(at);
+        }
         Ok(())
     }
 
     fn replace(&mut self, at: usize, counts: bool) -> Result<(), String> {
         let fresh = self.connect(at)?;
-        if let Some((connection, _)) = self.connections.get_mut(at) {
-            *connection = fresh;
+        if let Some(lane) = self.lanes.get_mut(at) {
+            lane.connection = fresh;
         }
         self.tally.reconnects += u64::from(counts);
         Ok(())
@@ -179,8 +190,8 @@ impl<'a> Probe<'a> {
             return;
         }
         let median = self.tally.latency.value_at_quantile(0.5);
-        let busy = |(at, _): &(usize, &(Connection, usize))| !self.free.contains(at);
-        let waiting = self.connections.iter().enumerate().filter(busy).map(|(_, (c, _))| c.began);
+        let busy = self.lanes.iter().filter(|lane| !lane.is_free);
+        let waiting = busy.map(|lane| lane.connection.began);
         for due in waiting.chain(self.due.iter().copied()) {
             let waited = nanoseconds(due.elapsed());
             // Those that are merely under way would count as quick ones.

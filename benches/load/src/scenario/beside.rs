@@ -17,8 +17,9 @@ use crate::servers::Running;
 
 /// Of small requests.
 const PER_SECOND: u32 = 2000;
-/// Over which they are spread.
-const PROBES: usize = 16;
+/// Over which they are spread: so many that a server which answers each of them once in a tenth of
+/// a second keeps up, and the figure is how long it makes one wait, not how many may wait.
+const PROBES: usize = 256;
 const BLOB_BYTES: u64 = 64 << 20;
 /// As much as this of the bytes that were sent has to have come from the disk, or else the pages
 /// were not cold and the figure is not what it says.
