@@ -21,6 +21,8 @@ use crate::servers::{How, Running, registry, ringport};
 use crate::stock;
 
 pub(crate) const RINGPORT: &str = "ringport";
+/// The same with its access log on, which all others have off.
+pub(crate) const RINGPORT_LOGGED: &str = "ringport-logged";
 pub(crate) const NGINX: &str = "nginx";
 pub(crate) const NGINX_THREADS: &str = "nginx-threads";
 pub(crate) const NGINX_CACHE: &str = "nginx-cache";
@@ -28,8 +30,8 @@ pub(crate) const REGISTRY: &str = "docker-registry";
 pub(crate) const REGISTRY_PROXY: &str = "docker-registry-proxy";
 
 /// All that the suite knows to start by itself, in the order in which they are shown.
-pub(crate) const KNOWN: [&str; 6] =
-    [RINGPORT, NGINX, NGINX_THREADS, NGINX_CACHE, REGISTRY, REGISTRY_PROXY];
+pub(crate) const KNOWN: [&str; 7] =
+    [RINGPORT, RINGPORT_LOGGED, NGINX, NGINX_THREADS, NGINX_CACHE, REGISTRY, REGISTRY_PROXY];
 
 /// What was asked for on the command line.
 #[derive(Clone, Debug)]
@@ -122,7 +124,7 @@ impl House {
     /// What the programs call themselves.
     pub(crate) fn versions(&self, names: &[String]) -> Vec<ServerVersion> {
         let version = |name: &str| match name {
-            RINGPORT => process::version(&self.settings.ringport, "--version"),
+            RINGPORT | RINGPORT_LOGGED => process::version(&self.settings.ringport, "--version"),
             NGINX | NGINX_THREADS | NGINX_CACHE => {
                 self.nginx.as_ref().map(|p| process::version(p, "-v")).unwrap_or_default()
             }
@@ -217,7 +219,11 @@ impl House {
         let program = self.program(server)?;
         let root = self.content.root().to_owned();
         let running = match server {
-            RINGPORT => ringport::start(server, &program, self.origin()?, &how),
+            RINGPORT => ringport::start(server, &program, self.origin()?, "off", &how),
+            RINGPORT_LOGGED => {
+                let log = how.folder.join("access.log");
+                ringport::start(server, &program, self.origin()?, &log.to_string_lossy(), &how)
+            }
             NGINX => nginx::start(server, &program, Role::Static, &root, &how),
             NGINX_THREADS => nginx::start(server, &program, Role::StaticThreads, &root, &how),
             NGINX_CACHE => nginx::start(server, &program, Role::Cache(self.origin()?), &root, &how),
@@ -247,7 +253,7 @@ impl House {
             let name = (running.name.clone(), target.clone());
             let is_known = self.proven.contains(&name);
             stock::prove(&mut connection, &target, &digest, !is_known)?;
-            if running.name == RINGPORT && !is_known {
+            if running.name.starts_with(RINGPORT) && !is_known {
                 stock::await_stored(&mut connection, &target)?;
             }
             self.proven.insert(name);
@@ -285,8 +291,10 @@ impl House {
             Trouble::Missing(format!("no {name} on the PATH: apt-get install {package}"))
         };
         match server {
-            RINGPORT if self.settings.ringport.is_file() => Ok(self.settings.ringport.clone()),
-            RINGPORT => Err(Trouble::Missing(format!(
+            RINGPORT | RINGPORT_LOGGED if self.settings.ringport.is_file() => {
+                Ok(self.settings.ringport.clone())
+            }
+            RINGPORT | RINGPORT_LOGGED => Err(Trouble::Missing(format!(
                 "no file {}: cargo build --release, or name it with --ringport",
                 self.settings.ringport.display()
             ))),

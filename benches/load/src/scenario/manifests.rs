@@ -4,7 +4,9 @@
 
 use crate::client::Ask;
 use crate::content::Image;
-use crate::house::{Goods, House, NGINX, NGINX_CACHE, REGISTRY, RINGPORT, Trouble};
+use crate::house::{
+    Goods, House, NGINX, NGINX_CACHE, REGISTRY, RINGPORT, RINGPORT_LOGGED, Trouble,
+};
 use crate::record::{About, Target};
 use crate::scenario::{Case, Outcome, Scenario, hits};
 
@@ -25,7 +27,11 @@ impl Scenario for ManifestHit {
     }
 
     fn servers(&self, quick: bool) -> Vec<&'static str> {
-        servers(quick)
+        let mut all = servers(quick);
+        if !quick {
+            all.push(RINGPORT_LOGGED);
+        }
+        all
     }
 
     fn measure(&self, house: &mut House, case: &Case, server: &str) -> Result<Outcome, Trouble> {

@@ -1,7 +1,8 @@
 //! The servers: how each is configured and started, so that all serve the same bytes under the
 //! same paths.
 //!
-//! **Invariant:** every server is given the same cores, no access log, and connections that stay.
+//! **Invariant:** every server is given the same cores, no access log (but where that is what is
+//! measured), and connections that stay.
 
 pub(crate) mod counting;
 pub(crate) mod given;

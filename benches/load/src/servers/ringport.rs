@@ -8,7 +8,7 @@ use super::{How, Running, await_listening, free_addr, write_file};
 use crate::content::REPOSITORY;
 use crate::process::Process;
 
-/// Starts it before an origin.
+/// Starts it before an origin; `access_log` is a file, or "off".
 ///
 /// # Errors
 /// What could not be written or started, with what it said.
@@ -16,6 +16,7 @@ pub(crate) fn start(
     name: &str,
     program: &Path,
     origin: SocketAddr,
+    access_log: &str,
     how: &How,
 ) -> Result<Running, String> {
     let text = format!(
@@ -23,7 +24,7 @@ pub(crate) fn start(
          [[upstream]]\nnamespace = \"origin.example\"\nendpoints = [\"http://{origin}\"]\n\
          tag_ttl = \"7d\"\nallow_private = [\"127.0.0.0/8\"]\nproxy = \"none\"\n",
     );
-    launch(name, program, &text, how)
+    launch(name, program, (&text, access_log), how)
 }
 
 /// Starts it as a registry that everybody may push to.
@@ -36,10 +37,15 @@ pub(crate) fn start_hosted(name: &str, program: &Path, how: &How) -> Result<Runn
          [[hosted]]\nrepositories = [\"{REPOSITORY}\"]\n\
          pull = [\"anonymous\"]\npush = [\"anonymous\"]\n"
     );
-    launch(name, program, &text, how)
+    launch(name, program, (&text, "off"), how)
 }
 
-fn launch(name: &str, program: &Path, routes: &str, how: &How) -> Result<Running, String> {
+fn launch(
+    name: &str,
+    program: &Path,
+    (routes, access_log): (&str, &str),
+    how: &How,
+) -> Result<Running, String> {
     let addr = free_addr()?;
     let store = how.folder.join("store");
     let tls = how.tls.as_ref().map_or_else(String::new, |tls| {
@@ -53,7 +59,7 @@ fn launch(name: &str, program: &Path, routes: &str, how: &How) -> Result<Running
         "[server]\nlisten = [\"{addr}\"]\nadmin = \"off\"\nworkers = {}\n\
          connections_max = 20000\n{tls}\n\
          [storage]\nroot = {:?}\nmax_size = \"60GiB\"\n\n\
-         [log]\nlevel = \"warn\"\naccess = \"off\"\n\n{routes}{}",
+         [log]\nlevel = \"warn\"\naccess = {access_log:?}\n\n{routes}{}",
         how.workers, store, how.more
     );
     let config = how.folder.join("ringport.toml");
