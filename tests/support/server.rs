@@ -48,6 +48,7 @@ pub struct Setup {
     wrapper: Vec<String>,
     environment: Vec<(String, String)>,
     tls: bool,
+    access_log: bool,
 }
 
 impl Setup {
@@ -65,6 +66,7 @@ impl Setup {
             wrapper: Vec::new(),
             environment: Vec::new(),
             tls: false,
+            access_log: true,
         }
     }
 
@@ -107,6 +109,12 @@ impl Setup {
     pub fn by_tls(mut self, certificate: &Path, key: &Path) -> Setup {
         self.tls = true;
         self.server(&format!("tls_certificate = {certificate:?}\ntls_key = {key:?}"))
+    }
+
+    /// No access log: what is measured is not to be measured with it.
+    pub fn without_access_log(mut self) -> Setup {
+        self.access_log = false;
+        self
     }
 
     /// The store lies there and not in the scratch folder.
@@ -170,7 +178,8 @@ impl Setup {
         section(&mut text, &self.storage);
         text.push_str("[routing]\n");
         section(&mut text, &self.routing);
-        text.push_str("[log]\nlevel = \"info\"\naccess = \"stdout\"\n");
+        let access = if self.access_log { "stdout" } else { "off" };
+        text.push_str(&format!("[log]\nlevel = \"info\"\naccess = \"{access}\"\n"));
         for upstream in &self.upstreams {
             text.push_str("[[upstream]]\n");
             section(&mut text, &upstream.lines);
