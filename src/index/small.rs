@@ -172,10 +172,14 @@ impl Small {
             return None;
         }
         let lines = lines_of(length);
-        out.reserve(length as usize + LINE_BYTES);
-        let words = (length as usize).div_ceil(8);
-        for word in self.region(line, lines)?.iter().skip(RECORD_WORDS).take(words) {
-            out.extend_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+        let words = self.region(line, lines)?.get(RECORD_WORDS..)?;
+        // Room first and words after, or each word would cost a call and a check for room.
+        let room = (length as usize).next_multiple_of(8);
+        out.reserve_exact(room);
+        out.resize(start + room, 0);
+        let (to, _) = out.get_mut(start..)?.as_chunks_mut::<8>();
+        for (to, word) in to.iter_mut().zip(words) {
+            *to = word.load(Ordering::Relaxed).to_ne_bytes();
         }
         out.truncate(start + length as usize);
         let reserved = reserved_after_copy(self.reserved_word()?);
