@@ -139,6 +139,11 @@ impl Namespace {
         &self.0
     }
 
+    /// The normalised text, shared.
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
+
     /// The host without the port; an IPv6 address keeps its brackets.
     pub fn host(&self) -> &str {
         self.split().0
@@ -157,6 +162,9 @@ impl Namespace {
 
 /// Names the most telling fault first: a URL should be called a URL, not a wrong byte.
 fn check_characters(text: &str) -> Result<(), NamespaceError> {
+    let allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']');
+    let Some(at) = text.bytes().position(|byte| !allowed(byte)) else { return Ok(()) };
     if text.contains("://") {
         return Err(NamespaceError::Scheme);
     }
@@ -166,12 +174,7 @@ fn check_characters(text: &str) -> Result<(), NamespaceError> {
     if text.contains(['/', '\\', '?', '#']) {
         return Err(NamespaceError::Path);
     }
-    let allowed =
-        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']');
-    match text.bytes().position(|byte| !allowed(byte)) {
-        Some(at) => Err(NamespaceError::Character { at }),
-        None => Ok(()),
-    }
+    Err(NamespaceError::Character { at })
 }
 
 /// `host[:port]` → host (brackets kept) and port text.
