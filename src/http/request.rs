@@ -50,7 +50,8 @@ pub enum BodyFraming {
     Chunked,
 }
 
-/// A request head. Two allocations: one copy of its bytes, and the places of its headers.
+/// A request head. Two allocations, to be used again: one copy of its bytes, and the places of its
+/// headers.
 #[derive(Clone)]
 pub struct RequestHead {
     bytes: Vec<u8>,
@@ -95,7 +96,41 @@ impl RequestHead {
     /// # Errors
     /// See [`HeadError`]: answer with its status and close.
     pub fn parse(buf: &[u8]) -> Result<Parsed, HeadError> {
-        parse::parse(buf)
+        let mut head = Self::none();
+        let len = parse::read(buf, &mut head)?;
+        Ok(len.map_or(Parsed::Partial, |len| Parsed::Complete { head, len }))
+    }
+
+    /// As [`RequestHead::parse`], into this head, whose memory is used again: the length in bytes,
+    /// or `None` for [`Parsed::Partial`]. Unless a length comes, nothing that it says holds.
+    ///
+    /// # Errors
+    /// As for [`RequestHead::parse`].
+    pub fn read(&mut self, buf: &[u8]) -> Result<Option<usize>, HeadError> {
+        parse::read(buf, self)
+    }
+
+    /// No request yet: for [`RequestHead::read`]. Allocates nothing.
+    pub const fn none() -> Self {
+        let empty = Span { start: 0, end: 0 };
+        Self {
+            bytes: Vec::new(),
+            headers: Vec::new(),
+            path: empty,
+            query: None,
+            host: None,
+            method: Method::Other,
+            version: Version::Http11,
+            body: BodyFraming::None,
+            content_length: None,
+            expect_100: false,
+            keep_alive: false,
+        }
+    }
+
+    /// Bytes that it has allocated.
+    pub fn allocated(&self) -> usize {
+        self.bytes.capacity() + self.headers.capacity() * size_of::<Header>()
     }
 
     /// The path of the target as sent, beginning with `/`; `*` for `OPTIONS *`.

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::fields::Fields;
-use super::{Header, Parsed, RequestHead, Span, Version, line, looks_like_tls};
+use super::{Header, RequestHead, Span, Version, line, looks_like_tls};
 use crate::http::head_error::HeadError;
 use crate::http::method::Method;
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX, TARGET_BYTES_MAX};
@@ -12,7 +12,8 @@ use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX, TARGET_BYTES_MAX};
 const FIRST_LINE_BYTES_MAX: usize = TARGET_BYTES_MAX + 64;
 const CRLF: &[u8] = b"\r\n";
 
-pub(super) fn parse(buf: &[u8]) -> Result<Parsed, HeadError> {
+/// Reads a head into `head`; its length, if it is whole.
+pub(super) fn read(buf: &[u8], head: &mut RequestHead) -> Result<Option<usize>, HeadError> {
     if looks_like_tls(buf) {
         return Err(HeadError::Tls);
     }
@@ -21,20 +22,20 @@ pub(super) fn parse(buf: &[u8]) -> Result<Parsed, HeadError> {
     let window = buf.get(skipped..buf.len().min(HEAD_BYTES_MAX)).unwrap_or_default();
     match window.first() {
         None | Some(b'\r') if window.len() < 2 && skipped == 0 => {
-            return Ok(Parsed::Partial);
+            return Ok(None);
         }
-        None => return Ok(Parsed::Partial),
+        None => return Ok(None),
         Some(first) if first.is_ascii_uppercase() => {}
         Some(first) if first.is_ascii_lowercase() => return Err(HeadError::Method),
         Some(_) => return Err(HeadError::RequestLine),
     }
     match head_end(window)? {
         Some(end) => {
-            let head = complete(window.get(..end).unwrap_or_default())?;
-            Ok(Parsed::Complete { head, len: skipped + end })
+            complete(window.get(..end).unwrap_or_default(), head)?;
+            Ok(Some(skipped + end))
         }
         None if buf.len() >= HEAD_BYTES_MAX => Err(HeadError::TooLarge),
-        None => Ok(Parsed::Partial),
+        None => Ok(None),
     }
 }
 
@@ -44,7 +45,7 @@ fn head_end(window: &[u8]) -> Result<Option<usize>, HeadError> {
     let mut line_start = 0;
     loop {
         let line = window.get(line_start..).unwrap_or_default();
-        let length = line.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+        let length = memchr::memchr2(b'\r', b'\n', line);
         if line_start == 0 && length.unwrap_or(line.len()) > FIRST_LINE_BYTES_MAX {
             return Err(HeadError::TargetTooLong);
         }
@@ -61,7 +62,7 @@ fn head_end(window: &[u8]) -> Result<Option<usize>, HeadError> {
 }
 
 /// `bytes` is one head with its empty line.
-fn complete(bytes: &[u8]) -> Result<RequestHead, HeadError> {
+fn complete(bytes: &[u8], head: &mut RequestHead) -> Result<(), HeadError> {
     let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(bytes, &mut headers) {
@@ -74,7 +75,7 @@ fn complete(bytes: &[u8]) -> Result<RequestHead, HeadError> {
     let version = if request.version == Some(1) { Version::Http11 } else { Version::Http10 };
     let target = line::Target::parse(request.path.unwrap_or_default(), method)?;
     let mut fields = Fields::default();
-    let mut places = Vec::with_capacity(request.headers.len());
+    head.headers.clear();
     for header in request.headers.iter() {
         if header.name.is_empty() {
             return Err(HeadError::HeaderName);
@@ -82,22 +83,21 @@ fn complete(bytes: &[u8]) -> Result<RequestHead, HeadError> {
         fields.take(header.name, header.value)?;
         let name = Span::of(bytes, header.name.as_bytes());
         let value = Span::of(bytes, header.value);
-        places.push(Header { name, value });
+        head.headers.push(Header { name, value });
     }
     let framing = fields.check(version, &target)?;
-    Ok(RequestHead {
-        path: Span::of(bytes, target.path.as_bytes()),
-        query: target.query.map(|query| Span::of(bytes, query.as_bytes())),
-        host: fields.host.map(|host| Span::of(bytes, host)),
-        bytes: bytes.to_vec(),
-        headers: places,
-        method,
-        version,
-        body: framing,
-        content_length: fields.content_length,
-        expect_100: fields.expect_100 && version == Version::Http11,
-        keep_alive: fields.keep_alive(version),
-    })
+    head.path = Span::of(bytes, target.path.as_bytes());
+    head.query = target.query.map(|query| Span::of(bytes, query.as_bytes()));
+    head.host = fields.host.map(|host| Span::of(bytes, host));
+    head.bytes.clear();
+    head.bytes.extend_from_slice(bytes);
+    head.method = method;
+    head.version = version;
+    head.body = framing;
+    head.content_length = fields.content_length;
+    head.expect_100 = fields.expect_100 && version == Version::Http11;
+    head.keep_alive = fields.keep_alive(version);
+    Ok(())
 }
 
 fn refusal(error: httparse::Error, bytes: &[u8]) -> HeadError {
