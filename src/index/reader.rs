@@ -71,6 +71,29 @@ impl Index {
         })
     }
 
+    /// [`Index::blob_and_small`] that notes the use, as [`Index::touch`] does, if the bytes were
+    /// appended.
+    pub fn use_small(
+        &self,
+        digest: &Digest,
+        now: u64,
+        out: &mut Vec<u8>,
+    ) -> Lookup<(BlobEntry, bool)> {
+        let key = Key::blob(digest);
+        let current = self.current.load();
+        current.look_up(&key).and_then(|(number, value)| {
+            let entry = blob_entry(&value)?;
+            let is_copied = match (value, &self.small) {
+                (Value::Blob { small: Some(line), .. }, Some(small)) => small.copy(line, &key, out),
+                _ => false,
+            };
+            if is_copied {
+                current.touch(number, now / 60);
+            }
+            Some((entry, is_copied))
+        })
+    }
+
     /// Notes that content was used at `now` (Unix seconds), in memory: the file has it after the
     /// next [`IndexWriter::write_uses`](super::IndexWriter::write_uses). One use in a minute is
     /// counted, as [`counted`](super::counted) does, and only that one stores. Uses noted at the

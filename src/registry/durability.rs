@@ -82,6 +82,10 @@ impl Suspects {
     pub(super) fn new(digests: impl IntoIterator<Item = Digest>) -> Self {
         Self(digests.into_iter().collect())
     }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl Registry {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! pull_blob      hit → stored file; miss → join or start the fill and follow it
+//! at_hand        a manifest that nobody has to be asked for, without a wait
 //! pull_manifest  tag: fresh → stored; stale → revalidate; missing → fetch; digest: never again
 //! sparse         a blob of which parts are asked for before the rest is there
 //! fill           one download of one blob, followed by any number of clients on any worker
@@ -32,6 +33,7 @@
 
 mod absent;
 mod account;
+mod at_hand;
 mod collect;
 mod commit;
 mod durability;

@@ -7,7 +7,7 @@ use super::fetch_manifest::Fetched;
 use super::freshness::{self, State};
 use super::state::Registry;
 use super::{Content, Decided, Freshness, Place, Pull, PullError};
-use crate::index::TagEntry;
+use crate::index::{LinkEntry, TagEntry};
 use crate::oci::{Digest, Reference, Scope, Tag};
 use crate::runtime::{clock, timeout};
 use crate::telemetry::CacheResult;
@@ -56,9 +56,9 @@ impl Registry {
         scope: &Scope,
         digest: &Digest,
     ) -> Result<Option<Pull>, PullError> {
-        let Some(linked_at) = self.linked_manifest(scope, digest).await? else { return Ok(None) };
-        let age = clock::unix_seconds().saturating_sub(linked_at);
-        self.stored_manifest(scope, digest, CacheResult::Hit, age).await
+        let Some(link) = self.shared().find_link(scope, digest).await? else { return Ok(None) };
+        let age = clock::unix_seconds().saturating_sub(link.linked_at);
+        self.linked_manifest(scope, digest, link, (CacheResult::Hit, age)).await
     }
 
     /// What a tag was bound to, as far as it may be served although nobody confirms it.
@@ -212,16 +212,6 @@ impl Registry {
         })
     }
 
-    /// When this content was linked here as a manifest; `None` if never (or only as a blob).
-    async fn linked_manifest(
-        &self,
-        scope: &Scope,
-        digest: &Digest,
-    ) -> Result<Option<u64>, PullError> {
-        let link = self.shared().find_link(scope, digest).await?;
-        Ok(link.and_then(|link| link.media_type.map(|_| link.linked_at)))
-    }
-
     async fn stored_manifest(
         &self,
         scope: &Scope,
@@ -230,6 +220,17 @@ impl Registry {
         age: u64,
     ) -> Result<Option<Pull>, PullError> {
         let Some(link) = self.shared().find_link(scope, digest).await? else { return Ok(None) };
+        self.linked_manifest(scope, digest, link, (cache, age)).await
+    }
+
+    /// `None`, too, for what was only linked as a blob.
+    async fn linked_manifest(
+        &self,
+        scope: &Scope,
+        digest: &Digest,
+        link: LinkEntry,
+        (cache, age): (CacheResult, u64),
+    ) -> Result<Option<Pull>, PullError> {
         let Some(media_type) = link.media_type else { return Ok(None) };
         let found = match self.open_stored(scope, digest).await {
             // The upstream has it, too.

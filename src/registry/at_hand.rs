@@ -1,0 +1,60 @@
+//! Manifests that can be answered here and now: fresh, linked, and small enough to lie in the index.
+//!
+//! What is said here is a part of what [`Registry::pull_manifest`] says, without its waits: most pulls
+//! of a mirror end here, and a future costs each of them more than all look-ups together.
+
+use super::freshness::{self, State};
+use super::state::Registry;
+use super::{Content, Freshness, Pull};
+use crate::index::Lookup;
+use crate::oci::{Reference, Scope};
+use crate::runtime::clock;
+use crate::telemetry::CacheResult;
+
+impl Registry {
+    /// The manifest, if no upstream, no file and no catalog has to be asked for it. `None` says
+    /// nothing: then [`Registry::pull_manifest`] is to be asked.
+    pub fn manifest_at_hand(
+        &self,
+        scope: &Scope,
+        reference: &Reference,
+        bounds: Freshness,
+    ) -> Option<Pull> {
+        let shared = self.shared();
+        // What is suspect is hashed before its first use, and that takes a while.
+        if !shared.suspects.is_empty() {
+            return None;
+        }
+        let now = clock::unix_seconds();
+        let (digest, checked_at) = match reference {
+            Reference::Digest(digest) => (*digest, None),
+            Reference::Tag(tag) => {
+                let Lookup::Hit(entry) = shared.index.tag(scope, tag) else { return None };
+                let state = bounds.state(entry.checked_at, now, || scope.tag_key(tag));
+                if state != State::Fresh {
+                    return None;
+                }
+                (entry.digest, Some(entry.checked_at))
+            }
+        };
+        let Lookup::Hit(link) = shared.index.link(scope, &digest) else { return None };
+        let media_type = link.media_type?;
+        let mut bytes = Vec::new();
+        let found = shared.index.use_small(&digest, now, &mut bytes);
+        let Lookup::Hit((entry, true)) = found else { return None };
+        // In a missing pool: what that means depends on whose it is.
+        if bytes.is_empty() || shared.store.pool(entry.pool).is_err() {
+            return None;
+        }
+        Some(Pull {
+            digest,
+            media_type: Some(media_type),
+            size: entry.size,
+            content: Content::Memory(bytes.into()),
+            cache: CacheResult::Hit,
+            age: freshness::age(checked_at.unwrap_or(link.linked_at), now),
+            overdue: 0,
+            warning: None,
+        })
+    }
+}
