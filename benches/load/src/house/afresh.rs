@@ -26,7 +26,7 @@ impl House {
     pub(crate) fn start_cold(&self, server: &str, origin: SocketAddr) -> Result<Running, Trouble> {
         let (program, how) = (self.program(server)?, self.afresh(server)?);
         let running = match server {
-            RINGPORT => ringport::start(server, &program, origin, &how),
+            RINGPORT => ringport::start(server, &program, origin, "off", &how),
             NGINX_CACHE => {
                 nginx::start(server, &program, Role::Cache(origin), self.content.root(), &how)
             }

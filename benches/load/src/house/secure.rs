@@ -22,7 +22,7 @@ impl House {
         let workers = cores.len().max(1);
         let how = How { cores, workers, folder, more: String::new(), tls: Some(tls) };
         let running = match server {
-            RINGPORT => ringport::start(server, &program, origin, &how),
+            RINGPORT => ringport::start(server, &program, origin, "off", &how),
             NGINX => nginx::start(server, &program, Role::Static, self.content.root(), &how),
             _ => Err(format!("{server} is not made for TLS here")),
         };
