@@ -58,8 +58,6 @@ pub struct Inlet<'a> {
     buffer: &'a mut Vec<u8>,
     /// What was read of the body's bytes and not given out yet.
     unread: Bytes,
-    /// The buffer that was read into last; free again when all its pieces are.
-    used: Bytes,
     left: Left,
     length: Option<u64>,
     awaits_continue: bool,
@@ -97,7 +95,6 @@ impl<'a> Inlet<'a> {
             stall,
             buffer,
             unread: Bytes::new(),
-            used: Bytes::new(),
             left,
             length,
             awaits_continue: head.expect_100 && head.version == Version::Http11,
@@ -221,31 +218,17 @@ impl<'a> Inlet<'a> {
         };
         let asked = clock::now();
         self.deadline.read_by(asked + self.stall, false);
-        let buffer = self.spare(capacity);
-        let (read, bytes) = self.stream.read_more(buffer).await;
+        let (read, bytes) = self.stream.read_more(Vec::with_capacity(capacity)).await;
         let expired = self.deadline.expired();
         self.deadline.clear();
         match read {
             Ok(count @ 1..) if !self.is_below_floor(asked.elapsed(), count as u64) => {
                 self.unread = Bytes::from(bytes);
-                self.used = self.unread.clone();
                 Ok(())
             }
             Ok(0) | Err(_) if !expired => Err(self.gone()),
             _ => Err(InletError::Stalled { received: self.received, after: self.stall }),
         }
-    }
-
-    /// An empty buffer of just this capacity: the last one, if nobody has a piece of it any more.
-    /// Fresh memory for each would be faulted in page by page, a large upload long.
-    fn spare(&mut self, capacity: usize) -> Vec<u8> {
-        let used = std::mem::take(&mut self.used).try_into_mut().ok();
-        let used = used.map(|mut used| {
-            used.clear();
-            Vec::from(used)
-        });
-        used.filter(|used| used.capacity() == capacity)
-            .unwrap_or_else(|| Vec::with_capacity(capacity))
     }
 
     /// As for bodies that are sent: a client that drips holds a connection and a file. Only the time
@@ -265,7 +248,6 @@ impl<'a> Inlet<'a> {
     }
 
     fn give_back(&mut self) {
-        self.used = Bytes::new();
         if self.began && self.buffer.is_empty() {
             *self.buffer = Vec::from(std::mem::take(&mut self.unread));
         }
