@@ -132,7 +132,7 @@ fn an_idle_connection_holds_little_memory() {
         stream
     });
     let client = Client::with(&stage.authority, &["http/1.1"], ALL_VERSIONS, None);
-    let (tls, _kept_as_well) = stage.idle_bytes(count / 2, |_| {
+    let (tls, _kept_as_well) = stage.idle_bytes(count / 4, |_| {
         let mut connection = client.connect(stage.tls).unwrap();
         ask(&mut connection.stream, &stage.manifest);
         connection

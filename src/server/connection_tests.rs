@@ -92,7 +92,7 @@ fn exchange(driver: Driver, sent: &[&[u8]]) -> Vec<String> {
         async move {
             let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
             tell.send(listener.local_addr().unwrap()).unwrap();
-            let serving = serving(&Arc::new(Lifecycle::new(1)));
+            let serving = serving(&Lifecycle::new(1));
             for _ in 0..count {
                 let (stream, peer) = listener.accept().await.unwrap();
                 serve(&serving, &Echo, ClientStream::plain(stream), peer, None).await;

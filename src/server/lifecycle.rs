@@ -22,12 +22,12 @@ pub(super) struct Seat {
 
 impl Lifecycle {
     /// Of a process with so many workers that is starting.
-    pub(super) fn new(workers: usize) -> Self {
-        Self {
+    pub(super) fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self {
             serving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             connections: (0..workers).map(|_| CachePadded::default()).collect(),
-        }
+        })
     }
 
     /// All workers listen.
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn connections_go_where_clearly_fewer_are() {
-        let lifecycle = Arc::new(Lifecycle::new(3));
+        let lifecycle = Lifecycle::new(3);
         let mut seats: Vec<Seat> = Vec::new();
         for _ in 0..8 {
             seats.push(lifecycle.seat(lifecycle.best_for(0)));

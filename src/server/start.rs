@@ -124,8 +124,7 @@ pub fn serve(
     let (keeper, lasting) = lasting::Keeper::start(&store, &metrics)?;
     let chains = (0..worker_count).map(|worker| chain.start_worker(worker).map(Some));
     let chains = chains.collect::<Result<Vec<_>, _>>()?;
-    let (lifecycle, reloader) =
-        (Arc::new(Lifecycle::new(worker_count)), Arc::<OnceLock<_>>::default());
+    let (lifecycle, reloader) = (Lifecycle::new(worker_count), Arc::<OnceLock<_>>::default());
     attach_plugins(&metrics, chain.observer());
     attach_logins(&metrics, &authenticator);
     let addresses = Addresses::reserve(&config.server)?;
