@@ -175,7 +175,7 @@ pub(crate) fn write(to: &mut dyn Write, record: &Record) -> std::io::Result<()> 
     to.write_all(&line)
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 ///
 /// # Errors
 /// Which line is not a record, and why; the reader's errors.
