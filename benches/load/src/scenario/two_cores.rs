@@ -1,16 +1,17 @@
 //! One worker against two, under a mixed load.
 //!
-//! On a machine of two cores the client has to share them with the server, so the rate itself says
-//! little: it is bounded by both. What this shows is the work that a CPU second of the server does,
-//! with one worker on the first core and with two workers on both, while the client runs on all
-//! cores. Were the two workers to do each other harm (contended locks that spin, cache lines that
-//! wander, memory allocated under a lock), a CPU second would do less with two.
-//! `scaling` is 2 x (work per CPU second of two workers / of one): 2.0 is perfect.
+//! On a machine of two cores the client has to share them with the server. So both are measured the
+//! same way: everything on one core (a worker and a thread of the client), and everything on two (two
+//! workers and two threads of the client). The client's part of each core is the same then, and the
+//! rate of two cores over that of one, `throughput_scaling`, is that of server and client together.
+//! `scaling` is the server's alone: 2 x (requests per CPU second of two workers / of one), 2.0 is
+//! perfect. It falls when the workers do each other harm: contended locks that spin, cache lines
+//! that wander, and wake-ups across cores, which one core does not have, so it errs against two.
 //!
 //! What it does not show: workers that sleep for each other cost no CPU time. Those would be seen
-//! in `waits_per_request`, beside that of one worker, and in `least_worker_share_percent`, which
-//! is 50 when both had the same to do. The rate is written too, to be compared on machines with more
-//! cores: there, name cores for both with --server-cores and --client-cores.
+//! in `throughput_scaling` and `waits_per_request`, and in `least_worker_share_percent`, which is 50
+//! when both had the same to do. On machines with more cores, name some for both with
+//! --server-cores and --client-cores in other scenarios and compare the rates themselves.
 
 use crate::client::Ask;
 use crate::drive::{Load, Measured, drive};
@@ -34,7 +35,7 @@ impl Scenario for TwoCores {
                 .to_owned(),
             headline: "scaling".to_owned(),
             more_is_better: true,
-            also: ["requests_per_second", "cpu_us_per_request", "least_worker_share_percent"]
+            also: ["throughput_scaling", "cpu_us_per_request", "least_worker_share_percent"]
                 .map(str::to_owned)
                 .into(),
             peer: None,
@@ -69,8 +70,8 @@ impl Scenario for TwoCores {
             return Err(Trouble::Missing("this machine has one core".to_owned()));
         };
         let (first, second) = (*first, *second);
-        let one = self.with_cores(house, server, &[first], &[first, second])?;
-        let two = self.with_cores(house, server, &[first, second], &[first, second])?;
+        let one = self.with_cores(house, server, &[first])?;
+        let two = self.with_cores(house, server, &[first, second])?;
         let work = |measured: &Measured| {
             let cpu = measured.server_cpu.map_or(0.0, |cpu| cpu.as_secs_f64());
             measured.bulk.requests as f64 / cpu
@@ -80,7 +81,9 @@ impl Scenario for TwoCores {
         outcome.wrong.extend(one.wrong());
         let mut put = |name: &str, value: f64| outcome.metrics.insert(name.to_owned(), value);
         put("scaling", 2.0 * work(&two) / work(&one));
-        put("one_worker_requests_per_second", one.bulk.requests as f64 / one.seconds);
+        let rate = |m: &Measured| m.bulk.requests as f64 / m.seconds;
+        put("throughput_scaling", rate(&two) / rate(&one));
+        put("one_worker_requests_per_second", rate(&one));
         put("one_worker_cpu_us_per_request", 1e6 / work(&one));
         put("one_worker_waits_per_request", waits(&one));
         put("waits_per_request", waits(&two));
@@ -96,13 +99,12 @@ impl TwoCores {
         &self,
         house: &mut House,
         server: &str,
-        server_cores: &[usize],
-        client_cores: &[usize],
+        cores: &[usize],
     ) -> Result<Measured, Trouble> {
         let mut goods = manifests::goods(house)?;
         goods.blobs = house.content.blobs("hit", 1 << 20, 8)?;
         house.publish(&goods)?;
-        let running = house.start_as(server, "ringport", server_cores.to_vec(), "")?;
+        let running = house.start_as(server, "ringport", cores.to_vec(), "")?;
         house.prove(&running, &goods)?;
         let mut asks = Vec::new();
         for (n, image) in goods.images.iter().enumerate() {
@@ -118,8 +120,8 @@ impl TwoCores {
             once: false,
             seconds: house.settings.seconds,
             beside: None,
-            client_cores,
-            server_cores,
+            client_cores: cores,
+            server_cores: cores,
         };
         Ok(drive(&running, &load, &house.interrupted)?)
     }
