@@ -12,16 +12,17 @@ use super::html::escaped;
 use super::units::{shown, title};
 
 /// Servers whose colours do not depend on who else was measured.
-const KNOWN: [&str; 6] = [
+const KNOWN: [&str; 7] = [
     "ringport",
     "nginx",
     "docker-registry",
     "nginx-cache",
     "docker-registry-proxy",
     "nginx-threads",
+    "ringport-logged",
 ];
 /// How many colours the style sheet has.
-const COLOURS: usize = 8;
+const COLOURS: usize = 9;
 /// Panels that differ by more than this get scales of their own.
 const ONE_SCALE_MAX: f64 = 20.0;
 
@@ -39,9 +40,10 @@ impl Colours {
         Colours(names)
     }
 
-    /// The class of the style sheet.
+    /// The class of the style sheet; servers beyond the known ones share the rest of them.
     pub(crate) fn class(&self, server: &str) -> usize {
-        self.0.iter().position(|name| name == server).unwrap_or_default() % COLOURS
+        let at = self.0.iter().position(|name| name == server).unwrap_or_default();
+        if at < COLOURS { at } else { KNOWN.len() + at % (COLOURS - KNOWN.len()) }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A pull is what containerd asks: the tag by HEAD, the manifest by its digest, its configuration
 //! and its layers. Which images are pulled follows Zipf's law, from one seed, so that every server
-//! gets the same requests in the same order. The connections take them one by one, as they come free.
+//! gets the same requests in the same order. The connections take them one by one, as they come
+//! free.
 
 use crate::client::Ask;
 use crate::content::Image;
@@ -27,8 +28,8 @@ impl Scenario for CiWave {
             scenario: "ci_wave".to_owned(),
             measures: format!(
                 "Pulls as containerd makes them (HEAD, manifest, configuration, five layers of 64 \
-                 KiB to 8 MiB) of images chosen by Zipf's law, over {CONNECTIONS} connections: by a \
-                 mirror that has nothing yet, and again when it has everything."
+                 KiB to 8 MiB) of images chosen by Zipf's law, over {CONNECTIONS} connections: by \
+                 a mirror that has nothing yet, and again when it has everything."
             ),
             headline: "pulls_per_second".to_owned(),
             more_is_better: true,

@@ -1,9 +1,9 @@
-//! A thousand clients that want the same blob at the same moment, of a mirror that does not have it.
+//! A thousand clients that want the same blob at the same moment, of a mirror that has it not.
 //!
 //! The blob crosses the upstream's wire once, and then a thousand times the mirror's: the longer of
-//! those two is the least that the herd can take, and both are measured beside it in each round. The
-//! origin is a thread of this program on the load's core, where it competes with the clients that it
-//! serves: what that costs is the herd's, so the ratio is a little too high.
+//! those two is the least that the herd can take, and both are measured beside it in each round.
+//! The origin is a thread of this program on the load's core, where it competes with the clients:
+//! what that costs is the herd's, so the ratio is a little too high.
 
 use std::time::Instant;
 

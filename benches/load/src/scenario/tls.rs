@@ -1,5 +1,5 @@
-//! Hits over TLS. The client decrypts heads only and has a thread for each connection: what it costs
-//! is no part of the server's CPU time, which is what is compared.
+//! Hits over TLS. The client decrypts heads only and has a thread for each connection: what it
+//! costs is no part of the server's CPU time, which is what is compared.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};

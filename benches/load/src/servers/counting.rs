@@ -102,8 +102,8 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let Ok(socket) = socket else { continue };
         let shared = Arc::clone(shared);
         std::thread::spawn(move || {
-            // Unpinned it would only be in the servers' way; a connection that fails is the mirror's
-            // to tell of.
+            // Unpinned it would only be in the servers' way; a connection that fails is for the
+            // mirror to tell of.
             let _ = machine::pin(&shared.cores);
             let _ = converse(socket, &shared);
         });
