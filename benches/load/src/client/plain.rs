@@ -11,6 +11,10 @@ use crate::content::named;
 /// A server that says nothing for so long will not.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 const HEAD_BYTES_MAX: usize = 64 << 10;
+/// What is read at a time of small answers, and of what is large. Thousands of small ones would take
+/// their time to clear memory that they do not need.
+const SMALL_BYTES: usize = 16 << 10;
+const LARGE_BYTES: usize = 256 << 10;
 
 /// An answer; its body is only known by its digest if that is all that was wanted.
 #[derive(Debug)]
@@ -112,7 +116,7 @@ impl Plain {
 
     fn answer(&mut self, is_head: bool, hashes: bool) -> io::Result<Answer> {
         let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-        let mut buffer = vec![0; 256 << 10];
+        let mut buffer = vec![0; SMALL_BYTES];
         let (mut kept, mut answer, head_bytes);
         kept = Vec::new();
         loop {
@@ -145,6 +149,9 @@ impl Plain {
         }
         answer.beginning = rest.iter().copied().take(512).collect();
         answer.body_bytes = rest.len() as u64;
+        if length > SMALL_BYTES as u64 {
+            buffer.resize(LARGE_BYTES, 0);
+        }
         while answer.body_bytes < length {
             let got = self.socket.read(&mut buffer)?;
             if got == 0 && length == u64::MAX {

@@ -14,6 +14,10 @@ const CLIENT_BUSY: &str = "client_busy_percent";
 /// From here on the load, not the server, may have set the rate.
 const BUSY_FROM: f64 = 95.0;
 
+/// How busy others kept the cores, in per cent; and from where on that is told.
+const OTHERS_BUSY: &str = "others_busy_percent";
+const OTHERS_FROM: f64 = 5.0;
+
 /// A run, or several one after the other: the last one's head, everybody's samples.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
@@ -107,6 +111,20 @@ impl Figures {
             }
         }
         all
+    }
+
+    /// How busy other programs kept the cores meanwhile, when that is worth a word.
+    pub(crate) fn disturbance(&self) -> Option<String> {
+        let cases = self.scenarios.iter().flat_map(|scenario| &scenario.cases);
+        let each = cases.flat_map(|case| &case.servers).filter_map(|s| s.spread(OTHERS_BUSY));
+        let busy = Spread::of(each.map(|spread| spread.median).collect())?;
+        (busy.median > OTHERS_FROM).then(|| {
+            format!(
+                "Other programs kept these cores {:.0} % busy meanwhile (up to {:.0} %): the \
+                 figures are unsettled.",
+                busy.median, busy.max
+            )
+        })
     }
 
     fn scenario(&mut self, about: &About) {

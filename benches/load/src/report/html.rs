@@ -56,6 +56,9 @@ fn head(text: &mut String, figures: &Figures) {
     if let Some(run) = &figures.run {
         machine(text, run);
     }
+    if let Some(what) = figures.disturbance() {
+        let _ = writeln!(text, "<p class=\"wrong\">{}</p>", escaped(&what));
+    }
     for wrong in &figures.wrong {
         let what = format!(
             "{} gave a wrong answer in {}, {}, round {}: {}",

@@ -153,6 +153,9 @@ fn summary(text: &mut String, figures: &Figures) {
         let (met, missed, open) = (count(Some(true)), count(Some(false)), count(None));
         let _ = writeln!(text, "\nTargets: {met} met, {missed} missed, {open} not measured.");
     }
+    if let Some(what) = figures.disturbance() {
+        let _ = writeln!(text, "\n{what}");
+    }
     for missing in &figures.missing {
         let what = missing.scenario.as_deref().unwrap_or("the whole run");
         let _ = writeln!(text, "\nNot measured: {} in {what}: {}", missing.server, missing.why);

@@ -188,6 +188,19 @@ fn a_bar_that_would_hide_the_others_is_cut() {
 }
 
 #[test]
+fn a_machine_that_others_used_is_told() {
+    let mut records = rounds();
+    assert!(Figures::of(&records).disturbance().is_none());
+    for record in &mut records {
+        if let Record::Sample(sample) = record {
+            sample.metrics.insert("others_busy_percent".to_owned(), 31.0);
+        }
+    }
+    assert!(html(&records).contains("31 % busy meanwhile"));
+    assert!(table(&records).contains("31 % busy meanwhile"));
+}
+
+#[test]
 fn latencies_stand_on_a_logarithmic_scale() {
     let mut records = vec![about("hot_beside_warm", "latency_p99_us", false, vec![])];
     for (server, p50, p99, max) in

@@ -48,7 +48,7 @@ impl Scenario for Soak {
     }
 
     fn cases(&self, quick: bool) -> Vec<Case> {
-        let seconds = if quick { 3 } else { 60 };
+        let seconds = if quick { 2 } else { 60 };
         vec![Case::new(format!("{seconds} s"), &[("seconds", seconds)])]
     }
 
