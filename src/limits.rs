@@ -52,6 +52,13 @@ pub const TRAILER_BYTES_MAX: usize = 4 * KIB;
 
 // ---- the connection ------------------------------------------------------------------------
 
+/// Answers to pipelined requests that are sent together, in bytes; the last may go beyond it.
+pub const PENDING_BYTES_MAX: usize = 64 * KIB;
+/// Memory of request heads that a worker keeps for the next ones: how many, and how large each.
+pub const SPARE_HEADS_MAX: usize = 64;
+/// A head that has more, in bytes, is freed.
+pub const SPARE_HEAD_BYTES_MAX: usize = 4 * KIB;
+
 /// An unread request body of at most this many bytes is drained so that the connection can be
 /// used again; a larger one closes it.
 pub const DRAIN_BYTES_MAX: u64 = 64 * KIB as u64;

@@ -113,6 +113,11 @@ struct Ruled {
 }
 
 impl Access {
+    /// Whether the client says nothing of who it is: then it is [`Principal::ANONYMOUS`].
+    pub(super) fn is_silent(&self, head: &RequestHead, peer: &Peer) -> bool {
+        peer.certificate.is_none() && head.header("authorization").is_none()
+    }
+
     /// Who is asking. Costs two look-ups for whoever says nothing.
     ///
     /// # Errors
@@ -124,7 +129,7 @@ impl Access {
         endpoint: &Endpoint,
         peer: &Peer,
     ) -> Result<Principal, Refusal> {
-        if peer.certificate.is_none() && head.header("authorization").is_none() {
+        if self.is_silent(head, peer) {
             return Ok(Principal::ANONYMOUS);
         }
         // Boxed: so that the future of every connection is not larger for those who log in.

@@ -2,28 +2,85 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::auth::Principal;
-use crate::oci::{Namespace, Reference, RepositoryName};
+use crate::oci::{Digest, Namespace, Reference, RepositoryName};
 use crate::registry::{Fill, Lease, Passing, SparseReader, Tail};
 use crate::telemetry::{CacheResult, Decision, RouteKind};
+
+/// Headers of most answers, or fewer.
+const HEADERS_USUAL: usize = 8;
 
 /// Status, headers and where the body comes from.
 #[derive(Debug)]
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
-    /// Headers besides Date, Content-Length and Connection.
-    pub headers: Vec<(&'static str, Cow<'static, str>)>,
+    /// Headers besides Date, Content-Length, Connection and those of `content`.
+    pub headers: Vec<(&'static str, Value)>,
+    /// What `ETag` and `Docker-Content-Digest` name.
+    pub content: Option<Digest>,
     /// The Content-Length, also of an answer to HEAD; `None` for 304, which has none.
     pub length: Option<u64>,
     /// The body; [`Body::Empty`] for HEAD.
     pub body: Body,
     /// What log and metrics say about it.
     pub facts: Facts,
+}
+
+/// What stands behind a header's name. It becomes text when the head is written, once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A text of this answer, or of all.
+    Text(Cow<'static, str>),
+    /// A text that others have, too.
+    Shared(Arc<str>),
+    /// A number.
+    Number(u64),
+}
+
+impl From<&'static str> for Value {
+    fn from(text: &'static str) -> Self {
+        Self::Text(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(Cow::Owned(text))
+    }
+}
+
+impl From<Cow<'static, str>> for Value {
+    fn from(text: Cow<'static, str>) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<Arc<str>> for Value {
+    fn from(text: Arc<str>) -> Self {
+        Self::Shared(text)
+    }
+}
+
+impl From<u64> for Value {
+    fn from(number: u64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.pad(text),
+            Self::Shared(text) => f.pad(text),
+            Self::Number(number) => fmt::Display::fmt(number, f),
+        }
+    }
 }
 
 /// Where the bytes of an answer are.
@@ -113,12 +170,13 @@ impl Facts {
 impl Answer {
     /// An answer without headers and body.
     pub fn new(status: u16, facts: Facts) -> Self {
-        Self { status, headers: Vec::with_capacity(12), length: Some(0), body: Body::Empty, facts }
+        let headers = Vec::with_capacity(HEADERS_USUAL);
+        Self { status, headers, content: None, length: Some(0), body: Body::Empty, facts }
     }
 
     /// Adds a header.
     #[must_use]
-    pub fn header(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+    pub fn header(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.headers.push((name, value.into()));
         self
     }

@@ -18,7 +18,7 @@ use super::{content, hosted_lists, relay};
 use crate::http::{Method, RequestHead};
 use crate::limits::FIRST_BYTE_TIMEOUT;
 use crate::oci::{Endpoint, PathName, Reference, Scope};
-use crate::plugin::{PlaceRequest, RemoteRequest, Resolution, Route};
+use crate::plugin::{Candidate, PlaceRequest, RemoteRequest, Resolution, Route};
 use crate::registry::{Decided, OnFailure, Placing, Pull, PullError, Wanted};
 use crate::runtime::{clock, timeout};
 use crate::telemetry::CacheResult;
@@ -33,6 +33,30 @@ pub(super) struct Routed<'a> {
 }
 
 impl Api {
+    /// Answers with a manifest of the only candidate, if nobody has to be asked for it; else gives
+    /// the facts back.
+    pub(super) fn at_hand(&self, routed: &Routed<'_>, facts: Facts) -> Result<Answer, Facts> {
+        let scope = match &routed.resolution.route {
+            Route::Hosted { repository } => {
+                Scope { upstream: None, repository: repository.clone() }
+            }
+            Route::Upstream { candidates } => match candidates.as_slice() {
+                [only] => scope_of(only),
+                _ => return Err(facts),
+            },
+        };
+        let Ask::Manifest(reference) = routed.ask else { return Err(facts) };
+        let by_resolver = freshness(routed.resolution);
+        let bounds = self.registry.freshness(&scope, reference.as_tag(), by_resolver);
+        let Some(pull) = self.registry.manifest_at_hand(&scope, reference, bounds) else {
+            return Err(facts);
+        };
+        let pull = of_scope(&scope, pull);
+        let Scope { upstream, repository } = scope;
+        let facts = Facts { upstream, repository: Some(repository), ..facts };
+        Ok(content::answer(routed.head, pull, facts))
+    }
+
     /// Answers from the first candidate that can.
     pub(super) async fn ask_candidates(&self, routed: &Routed<'_>, facts: Facts) -> Answer {
         let scopes = scopes(&routed.resolution.route);
@@ -158,9 +182,7 @@ impl Api {
                 registry.pull_manifest(scope, reference, bounds, on_failure, &place).await?
             }
             Ask::Blob(digest) => {
-                // The digest's text is for If-Range: most requests need none.
-                let range =
-                    head.range().and_then(|_| content::asked_range(head, &digest.to_string()));
+                let range = content::asked_range(head, digest);
                 let wanted = match (head.method, range.filter(|range| range.is_sound())) {
                     (Method::Head, _) => Wanted::Head,
                     (_, Some(range)) => Wanted::Range(range),
@@ -170,9 +192,7 @@ impl Api {
                 registry.pull_blob(scope, digest, wanted, (others, &place)).await?
             }
         };
-        let is_hosted = scope.upstream.is_none();
-        let pull = if is_hosted { Pull { cache: CacheResult::None, ..pull } } else { pull };
-        Ok(content::answer(head, pull, facts))
+        Ok(content::answer(head, of_scope(scope, pull), facts))
     }
 }
 
@@ -229,13 +249,20 @@ fn scopes(route: &Route) -> Vec<Scope> {
         Route::Hosted { repository } => {
             vec![Scope { upstream: None, repository: repository.clone() }]
         }
-        Route::Upstream { candidates } => candidates
-            .iter()
-            .map(|candidate| Scope {
-                upstream: Some(candidate.upstream.clone()),
-                repository: candidate.repository.clone(),
-            })
-            .collect(),
+        Route::Upstream { candidates } => candidates.iter().map(scope_of).collect(),
+    }
+}
+
+fn scope_of(candidate: &Candidate) -> Scope {
+    let Candidate { upstream, repository } = candidate;
+    Scope { upstream: Some(upstream.clone()), repository: repository.clone() }
+}
+
+/// No cache has a part in what is hosted.
+fn of_scope(scope: &Scope, pull: Pull) -> Pull {
+    match scope.upstream {
+        None => Pull { cache: CacheResult::None, ..pull },
+        Some(_) => pull,
     }
 }
 

@@ -3,22 +3,21 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 
-use super::answer::{Answer, Body, Facts};
+use super::answer::{Answer, Body, Facts, Value};
 use super::refusal::{Refusal, warning};
 use crate::http::{ByteRange, Method, RangeOutcome, RequestHead, etag, range};
-use crate::oci::{ErrorCode, media_type};
+use crate::oci::{Digest, ErrorCode, media_type};
 use crate::registry::{Content, Found, Pull};
 use crate::telemetry::CacheResult;
 
 /// Answers a GET or HEAD of content that was found.
 pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer {
     facts.cache = pull.cache;
-    let digest = pull.digest.to_string();
-    let not_modified =
-        head.if_none_match().is_some_and(|condition| etag::matches(&condition, &digest));
-    if not_modified {
+    let digest = pull.digest;
+    let is_known = |condition: Cow<'_, str>| etag::matches(&condition, digest.text().as_str());
+    if head.if_none_match().is_some_and(is_known) {
         let answer = Answer { length: None, ..Answer::new(304, facts) };
-        return with_validators(answer, &pull, &digest);
+        return with_validators(answer, &pull);
     }
     let whole = (200, 0, pull.size);
     let (status, first, length) = match wanted_range(head, pull.size, &digest) {
@@ -26,8 +25,8 @@ pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer
         RangeOutcome::Partial { first, last } => (206, first, last - first + 1),
         RangeOutcome::Unsatisfiable => return out_of_range(pull.size, facts),
     };
-    let content_type: Cow<'static, str> = match &pull.media_type {
-        Some(media_type) => media_type.to_string().into(),
+    let content_type: Value = match &pull.media_type {
+        Some(media_type) => media_type.clone().into(),
         None => media_type::OCTET_STREAM.into(),
     };
     let mut answer = Answer::new(status, facts)
@@ -37,7 +36,7 @@ pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer
         let content_range = range::content_range(first, first + length - 1, pull.size);
         answer = answer.header("Content-Range", content_range);
     }
-    let mut answer = with_validators(answer, &pull, &digest);
+    let mut answer = with_validators(answer, &pull);
     answer.length = Some(length);
     answer.body = match pull.content {
         Content::Stored(blob, lease) => Body::File { file: blob.file, first, length, lease },
@@ -45,8 +44,11 @@ pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer
         Content::Sparse(reader) => Body::Sparse { reader, first, length },
         Content::Memory(bytes) | Content::Unkept(bytes) => {
             // A range was computed from this very size, so it lies within.
-            let slice = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
-            Body::Memory(bytes.slice(slice(first)..slice(first + length)))
+            let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
+            let part = at(first)..at(first + length);
+            // A slice is shared with the whole, and that costs an allocation.
+            let is_whole = part == (0..bytes.len());
+            Body::Memory(if is_whole { bytes } else { bytes.slice(part) })
         }
         Content::Passing(mut passing) => {
             passing.limit(first, length);
@@ -57,16 +59,16 @@ pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer
     answer
 }
 
-fn wanted_range(head: &RequestHead, size: u64, digest: &str) -> RangeOutcome {
+fn wanted_range(head: &RequestHead, size: u64, digest: &Digest) -> RangeOutcome {
     asked_range(head, digest).map_or(RangeOutcome::Whole, |range| range.within(size))
 }
 
 /// The range that counts, if there is one.
-pub(super) fn asked_range(head: &RequestHead, digest: &str) -> Option<ByteRange> {
+pub(super) fn asked_range(head: &RequestHead, digest: &Digest) -> Option<ByteRange> {
     // Range is defined for GET only; If-Range asks for it only if the content is still this.
-    let still_this = head.if_range().is_none_or(|tag| etag::if_range_matches(tag, digest));
-    let header = head.range().filter(|_| head.method == Method::Get && still_this)?;
-    ByteRange::parse(header)
+    let header = head.range().filter(|_| head.method == Method::Get)?;
+    let is_this = |tag| etag::if_range_matches(tag, digest.text().as_str());
+    if head.if_range().is_none_or(is_this) { ByteRange::parse(header) } else { None }
 }
 
 fn out_of_range(size: u64, facts: Facts) -> Answer {
@@ -76,14 +78,12 @@ fn out_of_range(size: u64, facts: Facts) -> Answer {
         .header("Content-Range", range::unsatisfied(size))
 }
 
-fn with_validators(answer: Answer, pull: &Pull, digest: &str) -> Answer {
-    let answer = answer
-        .header("ETag", format!("\"{digest}\""))
-        .header("Docker-Content-Digest", digest.to_owned());
+fn with_validators(answer: Answer, pull: &Pull) -> Answer {
+    let answer = Answer { content: Some(pull.digest), ..answer };
     // What is hosted is ours: no cache had a part in it, and it has no age.
     let answer = match pull.cache {
         CacheResult::None => answer,
-        _ => answer.header("Cache-Status", cache_status(pull)).header("Age", pull.age.to_string()),
+        _ => answer.header("Cache-Status", cache_status(pull)).header("Age", pull.age),
     };
     match &pull.warning {
         Some(text) => answer.header("Warning", warning(text)),

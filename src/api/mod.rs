@@ -1,6 +1,7 @@
 //! The OCI distribution API: from a parsed request head to an answer ready to be sent.
 //!
 //! ```text
+//! at_once    what needs no wait
 //! router     endpoint → resolver chain → the registry's use case
 //! candidates which of the route's upstreams answers
 //! access     who is asking, and whether they may
@@ -25,6 +26,7 @@
 
 mod access;
 mod answer;
+mod at_once;
 mod candidates;
 mod content;
 mod explain;
@@ -39,7 +41,8 @@ mod relay;
 mod router;
 
 pub use access::Rules;
-pub use answer::{Answer, Body, Facts};
+pub use answer::{Answer, Body, Facts, Value};
+pub use at_once::{Begun, Held};
 pub use explain::{Question, explain};
 pub use peer::Peer;
 pub use refusal::Refusal;

@@ -76,7 +76,7 @@ impl Refusal {
         let body = ErrorBody::json(self.code, &self.message, None);
         let mut answer = Answer::new(self.status, facts).memory("application/json", body);
         if let Some(seconds) = self.retry_after {
-            answer = answer.header("Retry-After", seconds.to_string());
+            answer = answer.header("Retry-After", seconds);
         }
         if let Some(methods) = self.allow {
             answer = answer.header("Allow", methods);
@@ -85,9 +85,8 @@ impl Refusal {
             answer = answer.header("WWW-Authenticate", challenge);
         }
         if let Some(age) = self.remembered {
-            answer = answer
-                .header("Cache-Status", "ringport; hit; detail=negative")
-                .header("Age", age.to_string());
+            answer =
+                answer.header("Cache-Status", "ringport; hit; detail=negative").header("Age", age);
         }
         answer
     }

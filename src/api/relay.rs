@@ -42,7 +42,7 @@ pub(super) fn answer(
         (CacheResult::Miss, false) => "ringport; fwd=miss".into(),
         (cache, _) => found_status(cache, list.overdue),
     };
-    answer = answer.header("Cache-Status", cache_status).header("Age", list.age.to_string());
+    answer = answer.header("Cache-Status", cache_status).header("Age", list.age);
     if let Some(text) = &list.warning {
         answer = answer.header("Warning", warning(text));
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::access::{Access, Place, Rules, Wish};
 use super::answer::{Answer, Facts};
+use super::at_once::{Begun, Held, TargetsCell};
 use super::candidates::Routed;
 use super::hosted_lists;
 use super::peer::Peer;
@@ -13,7 +14,7 @@ use super::push::{self, Change};
 use super::refusal::Refusal;
 use crate::auth::{Authenticator, Principal, Verb};
 use crate::http::{Method, RequestHead};
-use crate::oci::{Endpoint, ErrorCode, Namespace, PathName, Reference, Scope, Target};
+use crate::oci::{Digest, Endpoint, ErrorCode, Namespace, PathName, Reference, Scope, Target};
 use crate::plugin::{
     RequestKind, Resolution, ResolveError, ResolveRequest, ResolveStatus, Route, WorkerChain,
     WorkerLink,
@@ -30,16 +31,18 @@ pub struct Api {
     access: RefCell<Rc<Access>>,
     /// Borrowed for a decision, never over a wait.
     chain: RefCell<WorkerChain>,
+    /// Borrowed for a look-up.
+    pub(super) targets: TargetsCell,
     counters: WorkerMetrics,
 }
 
 /// A request, and whose it is.
-struct Asking<'a> {
-    head: &'a RequestHead,
-    endpoint: &'a Endpoint,
-    peer: &'a Peer,
-    principal: &'a Principal,
-    access: &'a Access,
+pub(super) struct Asking<'a> {
+    pub(super) head: &'a RequestHead,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) peer: &'a Peer,
+    pub(super) principal: &'a Principal,
+    pub(super) access: &'a Access,
 }
 
 /// What a read asks of the registry, once it is routed.
@@ -60,7 +63,8 @@ impl Api {
     ) -> Self {
         let access = Access { authenticator, rules };
         let access = RefCell::new(Rc::new(access));
-        Self { registry, access, chain: RefCell::new(chain), counters }
+        let targets = TargetsCell::default();
+        Self { registry, access, chain: RefCell::new(chain), targets, counters }
     }
 
     /// Goes by these rules from now on.
@@ -97,9 +101,32 @@ impl Api {
         &self.registry
     }
 
-    /// Answers a request of a client. Never fails: every error is an answer too.
-    pub async fn answer(&self, head: &RequestHead, body: &mut Inlet<'_>, peer: &Peer) -> Answer {
-        let answer = match head.via().map(|via| Hops::read(&via)) {
+    /// Answers a request of a client that [`Api::begin`] had no answer for. Never fails: every error
+    /// is an answer too.
+    pub async fn answer(
+        &self,
+        head: &RequestHead,
+        body: &mut Inlet<'_>,
+        peer: &Peer,
+        begun: Begun,
+    ) -> Answer {
+        let held = match begun {
+            Begun::Answered(answer) => return answer,
+            Begun::Routed(held) => held,
+            Begun::Untouched => return finish(head, self.whole(head, body, peer).await),
+        };
+        let Held { endpoint, resolution, facts } = *held;
+        let Target::Manifest { name, reference } = &endpoint.target else {
+            return finish(head, self.whole(head, body, peer).await);
+        };
+        let ask = Ask::Manifest(reference);
+        let routed = Routed { head, endpoint: &endpoint, name, ask: &ask, resolution: &resolution };
+        let answer = self.ask_candidates(&routed, facts).await;
+        finish(head, scoped(&endpoint, &resolution, answer))
+    }
+
+    async fn whole(&self, head: &RequestHead, body: &mut Inlet<'_>, peer: &Peer) -> Answer {
+        match head.via().map(|via| Hops::read(&via)) {
             None => self.route(head, body, peer).await,
             // Boxed: so that the future of every connection is not larger for this rare case.
             Some(Ok(hops)) => Box::pin(hops.carry(self.route(head, body, peer))).await,
@@ -108,9 +135,7 @@ impl Api {
                 tracing::warn!(client = %peer.address, %error, "refused");
                 Refusal::from(error).answer(Facts::of(RouteKind::Other))
             }
-        };
-        let answer = answer.header("Docker-Distribution-Api-Version", "registry/2.0");
-        if head.method == Method::Head { answer.without_body() } else { answer }
+        }
     }
 
     async fn route(&self, head: &RequestHead, body: &mut Inlet<'_>, peer: &Peer) -> Answer {
@@ -149,21 +174,32 @@ impl Api {
 
     /// Answers what is read from a repository.
     async fn read(&self, asking: &Asking<'_>, name: &PathName, ask: Ask<'_>) -> Answer {
+        let (resolution, facts) = match self.route_read(asking, name, &ask) {
+            Ok(routed) => routed,
+            Err(answer) => return answer,
+        };
         let Asking { head, endpoint, .. } = *asking;
-        let mut facts = Facts::by(asking.principal, route_kind(&endpoint.target));
+        let routed = Routed { head, endpoint, name, ask: &ask, resolution: &resolution };
+        let answer = self.ask_candidates(&routed, facts).await;
+        scoped(endpoint, &resolution, answer)
+    }
+
+    /// Where a read goes, for one who may have it; else the refusal.
+    pub(super) fn route_read(
+        &self,
+        asking: &Asking<'_>,
+        name: &PathName,
+        ask: &Ask<'_>,
+    ) -> Result<(Arc<Resolution>, Facts), Answer> {
+        let mut facts = Facts::by(asking.principal, route_kind(&asking.endpoint.target));
         facts.reference = ask.reference();
         let resolution = match self.resolve_for(asking, name, ask.kind(), &mut facts) {
             Ok(resolution) => resolution,
-            Err(refusal) => return refusal.answer(facts),
+            Err(refusal) => return Err(refusal.answer(facts)),
         };
-        if let Err(refusal) = asking.check(Verb::Pull, name, &resolution.route) {
-            return refusal.answer(facts);
-        }
-        let routed = Routed { head, endpoint, name, ask: &ask, resolution: &resolution };
-        let answer = self.ask_candidates(&routed, facts).await;
-        match endpoint.ns_received() {
-            Some(ns) if resolution.scoped_by_ns => answer.header("OCI-Namespace", ns.to_owned()),
-            _ => answer,
+        match asking.check(Verb::Pull, name, &resolution.route) {
+            Ok(()) => Ok((resolution, facts)),
+            Err(refusal) => Err(refusal.answer(facts)),
         }
     }
 
@@ -222,14 +258,19 @@ impl Api {
         facts: &mut Facts,
     ) -> Result<Arc<Resolution>, Refusal> {
         facts.header_ns = registry_header(asking.head)?;
-        let reference = facts.reference.as_ref().map(|r| r.to_string()).unwrap_or_default();
+        let digest = facts.reference.as_ref().and_then(Reference::as_digest).map(Digest::text);
+        let reference = match (&facts.reference, &digest) {
+            (Some(Reference::Tag(tag)), _) => tag.as_str(),
+            (_, Some(digest)) => digest.as_str(),
+            _ => "",
+        };
         let resolved = self.resolve(&ResolveRequest {
             method: asking.head.method.as_str(),
             kind,
             ns: asking.endpoint.ns.as_ref(),
             header: facts.header_ns.as_ref(),
             name: name.as_str(),
-            reference: &reference,
+            reference,
             client: Some(asking.peer.address),
             principal: asking.principal.name(),
             head: Some(asking.head),
@@ -309,8 +350,22 @@ pub(super) fn registry_header(head: &RequestHead) -> Result<Option<Namespace>, R
     Ok(found)
 }
 
+/// What is on every answer of the API.
+pub(super) fn finish(head: &RequestHead, answer: Answer) -> Answer {
+    let answer = answer.header("Docker-Distribution-Api-Version", "registry/2.0");
+    if head.method == Method::Head { answer.without_body() } else { answer }
+}
+
+/// Tells the client whose content it is, if it has asked for that.
+pub(super) fn scoped(endpoint: &Endpoint, resolution: &Resolution, answer: Answer) -> Answer {
+    match endpoint.ns_received() {
+        Some(ns) if resolution.scoped_by_ns => answer.header("OCI-Namespace", ns),
+        _ => answer,
+    }
+}
+
 /// `GET /v2/`: yes, this is a registry, and so one logs in.
-fn base(asking: &Asking<'_>) -> Answer {
+pub(super) fn base(asking: &Asking<'_>) -> Answer {
     let facts = Facts::by(asking.principal, RouteKind::Base);
     let (challenges, is_needed) = asking.access.at_base(asking.principal);
     if is_needed && !challenges.is_empty() {

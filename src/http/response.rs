@@ -31,12 +31,12 @@ impl ResponseHead {
     pub fn append_to(mut out: Vec<u8>, status: u16) -> Self {
         let status = if (100..1000).contains(&status) { status } else { 500 };
         out.extend_from_slice(b"HTTP/1.1 ");
-        let mut head = Self { out, status };
-        head.write_value(status);
-        head.out.push(b' ');
-        head.out.extend_from_slice(status_reason(status).as_bytes());
-        head.out.extend_from_slice(b"\r\n");
-        head
+        // Three digits, as was just seen.
+        out.extend([100, 10, 1].map(|unit| b'0' + (status / unit % 10) as u8));
+        out.push(b' ');
+        out.extend_from_slice(status_reason(status).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        Self { out, status }
     }
 
     /// Adds a header. CR, LF, other control bytes and bytes outside ASCII in `value` become `?`,
@@ -47,6 +47,41 @@ impl ResponseHead {
         self.write_value(value);
         self.out.extend_from_slice(b"\r\n");
         self
+    }
+
+    /// As [`ResponseHead::header`], for a value that is a text already.
+    pub fn text(mut self, name: &'static str, value: &str) -> Self {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        push_filtered(&mut self.out, value);
+        self.out.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// As [`ResponseHead::text`], in double quotes.
+    pub fn quoted(mut self, name: &'static str, value: &str) -> Self {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": \"");
+        push_filtered(&mut self.out, value);
+        self.out.extend_from_slice(b"\"\r\n");
+        self
+    }
+
+    /// As [`ResponseHead::header`], for a number.
+    pub fn number(self, name: &'static str, value: u64) -> Self {
+        // 20 digits at most.
+        let mut digits = [0; 20];
+        let (mut rest, mut at) = (value, digits.len());
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            at -= 1;
+            if rest == 0 {
+                break;
+            }
+        }
+        let digits = digits.get(at..).unwrap_or_default();
+        self.text(name, std::str::from_utf8(digits).unwrap_or_default())
     }
 
     /// Adds a header if there is a value for it.
@@ -61,23 +96,23 @@ impl ResponseHead {
     pub fn content_length(self, bytes: u64) -> Self {
         match self.status {
             100..200 | 204 => self,
-            _ => self.header("Content-Length", bytes),
+            _ => self.number("Content-Length", bytes),
         }
     }
 
     /// Adds `Connection: close`.
     pub fn connection_close(self) -> Self {
-        self.header("Connection", "close")
+        self.text("Connection", "close")
     }
 
     /// Adds `Connection: keep-alive`, which an HTTP/1.0 client that asked for it waits for.
     pub fn connection_keep_alive(self) -> Self {
-        self.header("Connection", "keep-alive")
+        self.text("Connection", "keep-alive")
     }
 
     /// Adds `Date` (from a [`super::DateCache`]) and the empty line.
     pub fn finish(self, date: &str) -> Vec<u8> {
-        let mut head = self.header("Date", date);
+        let mut head = self.text("Date", date);
         head.out.extend_from_slice(b"\r\n");
         head.out
     }
@@ -93,14 +128,19 @@ struct Filter<'a>(&'a mut Vec<u8>);
 
 impl fmt::Write for Filter<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let allowed = |byte: u8| matches!(byte, b'\t' | b' '..=b'~');
-        if text.bytes().all(allowed) {
-            self.0.extend_from_slice(text.as_bytes());
-        } else {
-            let replace = |letter: char| u8::try_from(letter).ok().filter(|byte| allowed(*byte));
-            self.0.extend(text.chars().map(|letter| replace(letter).unwrap_or(b'?')));
-        }
+        push_filtered(self.0, text);
         Ok(())
+    }
+}
+
+fn push_filtered(out: &mut Vec<u8>, text: &str) {
+    let allowed = |byte: u8| matches!(byte, b'\t' | b' '..=b'~');
+    // Without an early end, so that the compiler can look at many bytes at a time.
+    if text.bytes().fold(true, |so_far, byte| so_far & allowed(byte)) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        let replace = |letter: char| u8::try_from(letter).ok().filter(|byte| allowed(*byte));
+        out.extend(text.chars().map(|letter| replace(letter).unwrap_or(b'?')));
     }
 }
 
@@ -166,6 +206,14 @@ mod tests {
             .connection_close();
         let expected = "HTTP/1.1 206 Partial Content\r\nETag: \"x\"\r\nAge: 7\r\n\
                         Content-Length: 18446744073709551615\r\nConnection: close\r\nDate: D\r\n\r\n";
+        assert_eq!(text(head), expected);
+        let head = ResponseHead::new(200)
+            .text("A", "b\nc")
+            .quoted("ETag", "x\r")
+            .number("N", 0)
+            .number("M", u64::MAX);
+        let expected = "HTTP/1.1 200 OK\r\nA: b?c\r\nETag: \"x?\"\r\nN: 0\r\n\
+                        M: 18446744073709551615\r\nDate: D\r\n\r\n";
         assert_eq!(text(head), expected);
         let head = ResponseHead::append_to(b"before".to_vec(), 200).connection_keep_alive();
         let expected = "beforeHTTP/1.1 200 OK\r\nConnection: keep-alive\r\nDate: D\r\n\r\n";

@@ -122,6 +122,20 @@ impl Digest {
         }
     }
 
+    /// `sha256:<lower-case hex>`, on the stack.
+    pub fn text(&self) -> DigestText {
+        let mut bytes = [0u8; TEXT_BYTES_MAX];
+        let (prefix, digits) = bytes.split_at_mut(PREFIX_BYTES);
+        prefix.copy_from_slice(match self.algorithm() {
+            Algorithm::Sha256 => b"sha256:",
+            Algorithm::Sha512 => b"sha512:",
+        });
+        for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(self.as_bytes()) {
+            *pair = hex_digits(*byte);
+        }
+        DigestText { bytes, length: PREFIX_BYTES + 2 * self.as_bytes().len() }
+    }
+
     /// The hash in lower-case hexadecimal, without the algorithm.
     pub fn hex(&self) -> String {
         let mut text = String::with_capacity(self.as_bytes().len() * 2);
@@ -134,21 +148,24 @@ impl Digest {
     }
 }
 
+/// The text of a [`Digest`], without an allocation.
+#[derive(Clone, Copy)]
+pub struct DigestText {
+    bytes: [u8; TEXT_BYTES_MAX],
+    length: usize,
+}
+
+impl DigestText {
+    /// `sha256:<lower-case hex>`.
+    pub fn as_str(&self) -> &str {
+        // ASCII, as it was written.
+        self.bytes.get(..self.length).and_then(|text| str::from_utf8(text).ok()).unwrap_or_default()
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // One `write_str` of one stack buffer: this runs twice for every response.
-        let mut text = [0u8; TEXT_BYTES_MAX];
-        let length = PREFIX_BYTES + 2 * self.as_bytes().len();
-        let (prefix, digits) = text.split_at_mut(PREFIX_BYTES);
-        prefix.copy_from_slice(match self.algorithm() {
-            Algorithm::Sha256 => b"sha256:",
-            Algorithm::Sha512 => b"sha512:",
-        });
-        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.as_bytes()) {
-            pair.copy_from_slice(&hex_digits(*byte));
-        }
-        let text = text.get(..length).and_then(|text| std::str::from_utf8(text).ok());
-        f.pad(text.ok_or(fmt::Error)?)
+        f.pad(self.text().as_str())
     }
 }
 
@@ -219,7 +236,8 @@ impl fmt::Debug for Digester {
 }
 
 fn hex_digits(byte: u8) -> [u8; 2] {
-    let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' + value - 10 };
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or_default();
     [digit(byte >> 4), digit(byte & 0x0f)]
 }
 

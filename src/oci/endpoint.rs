@@ -3,6 +3,8 @@
 //! This is the only place where a path or a query is percent-decoded, and it happens once: a name
 //! that was encoded twice keeps a `%`, which no grammar allows.
 
+use std::sync::Arc;
+
 use super::digest::{Algorithm, Digest, DigestError};
 use super::error_code::ErrorCode;
 use super::name::{NameError, PathName};
@@ -26,7 +28,7 @@ pub struct Endpoint {
     /// The registry the client meant, from `ns=`.
     pub ns: Option<Namespace>,
     /// `ns` as received, where normalising changed it; read it through [`Endpoint::ns_received`].
-    ns_as_received: Option<Box<str>>,
+    ns_as_received: Option<Arc<str>>,
     /// For tag lists and referrers: the query to relay, made again from what was read, so it holds
     /// no `ns` and has one form for one meaning. `None` when there is nothing to relay.
     pub query_without_ns: Option<String>,
@@ -198,8 +200,8 @@ impl Endpoint {
     }
 
     /// `ns` as the client wrote it, for the `OCI-Namespace` of the answer.
-    pub fn ns_received(&self) -> Option<&str> {
-        self.ns_as_received.as_deref().or(self.ns.as_ref().map(Namespace::as_str))
+    pub fn ns_received(&self) -> Option<Arc<str>> {
+        self.ns_as_received.clone().or_else(|| self.ns.as_ref().map(Namespace::shared))
     }
 
     /// The query of our own link to the next page of a list that is ours: the client's, but behind

@@ -26,7 +26,7 @@ pub mod namespace;
 pub mod reference;
 pub mod scope;
 
-pub use digest::{Algorithm, Digest, DigestError, Digester};
+pub use digest::{Algorithm, Digest, DigestError, DigestText, Digester};
 pub use endpoint::{Endpoint, EndpointError, Target, UploadAsked, tags_of};
 pub use error_code::{ErrorBody, ErrorCode};
 pub use manifest::{Descriptor, Manifest, ManifestError};

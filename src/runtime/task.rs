@@ -26,14 +26,23 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) {
 
 /// Awaits `future`; a panic inside becomes `Err(message)`, logged and counted.
 pub fn catch_panic<F: Future>(future: F) -> impl Future<Output = Result<F::Output, String>> {
-    AssertUnwindSafe(future).catch_unwind().map(|outcome| {
-        outcome.map_err(|payload| {
-            let message = panic_message(payload.as_ref());
-            count_panic();
-            tracing::error!(panic = %message, "a task panicked and was ended; the worker goes on");
-            message
-        })
-    })
+    AssertUnwindSafe(future).catch_unwind().map(|outcome| outcome.map_err(noted))
+}
+
+/// The same of what needs no future.
+///
+/// # Errors
+/// Its panic.
+pub fn catch_panic_now<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(noted)
+}
+
+#[cold]
+fn noted(payload: Box<dyn Any + Send>) -> String {
+    let message = panic_message(payload.as_ref());
+    count_panic();
+    tracing::error!(panic = %message, "a task panicked and was ended; the worker goes on");
+    message
 }
 
 pub(super) fn count_panic() {

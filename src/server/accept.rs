@@ -9,7 +9,7 @@ use super::connection::Handler;
 use super::lifecycle::Seat;
 use super::state::{Listener, Serving, WorkerState};
 use super::{admin, connection};
-use crate::api::{Answer, Peer};
+use crate::api::{Answer, Begun, Peer};
 use crate::http::RequestHead;
 use crate::runtime::{ClientStream, TcpStream, sleep, spawn};
 use crate::telemetry::WorkerMetrics;
@@ -140,8 +140,18 @@ struct Registry<'a>(&'a WorkerState);
 impl Handler for Registry<'_> {
     const IS_RECORDED: bool = true;
 
-    async fn answer(&self, head: &RequestHead, body: &mut Inlet<'_>, peer: &Peer) -> Answer {
-        self.0.api.answer(head, body, peer).await
+    fn begin(&self, head: &RequestHead, peer: &Peer) -> Begun {
+        self.0.api.begin(head, peer)
+    }
+
+    async fn answer(
+        &self,
+        head: &RequestHead,
+        body: &mut Inlet<'_>,
+        peer: &Peer,
+        begun: Begun,
+    ) -> Answer {
+        self.0.api.answer(head, body, peer, begun).await
     }
 }
 
@@ -151,7 +161,13 @@ impl Handler for Admin<'_> {
     // Scrapes and probes would drown what clients do.
     const IS_RECORDED: bool = false;
 
-    async fn answer(&self, head: &RequestHead, _body: &mut Inlet<'_>, _peer: &Peer) -> Answer {
+    async fn answer(
+        &self,
+        head: &RequestHead,
+        _body: &mut Inlet<'_>,
+        _peer: &Peer,
+        _begun: Begun,
+    ) -> Answer {
         admin::answer(self.0, head).await
     }
 }

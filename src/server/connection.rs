@@ -1,13 +1,16 @@
 //! One client connection: the keep-alive loop and all its bounds.
 
+mod at_once;
+
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use super::certificates::Certificates;
 use super::send::{self, Sent};
 use super::state::Serving;
-use crate::api::{Answer, Facts, Peer, Refusal};
-use crate::http::{BodyFraming, ChunkedDecoder, HeadError, Parsed, RequestHead, Step};
+use crate::api::{Answer, Begun, Facts, Peer, Refusal};
+use crate::http::{BodyFraming, ChunkedDecoder, HeadError, RequestHead, Step};
 use crate::limits::{
     DRAIN_BYTES_MAX, HEAD_BYTES_FIRST, HEAD_BYTES_MAX, REQUESTS_PER_CONNECTION_MAX,
 };
@@ -18,6 +21,7 @@ use crate::runtime::{
 };
 use crate::telemetry::RouteKind;
 use crate::transfer::Inlet;
+use at_once::AtOnce;
 
 /// A client whose next request came within this is expected to go on so: its connection keeps its
 /// buffer and receives into it at once. The others cost one operation of the ring more, which at
@@ -33,9 +37,21 @@ pub(super) trait Handler {
     /// Whether its requests are in access log and request metrics.
     const IS_RECORDED: bool;
 
-    /// Answers one request. It reads as much of the body as it wants. May panic: the request is
+    /// Answers a request without a body, if that takes no wait; or goes as far as it can. May panic,
+    /// as below.
+    fn begin(&self, _head: &RequestHead, _peer: &Peer) -> Begun {
+        Begun::Untouched
+    }
+
+    /// Answers one request, from where it has begun. It reads as much of the body as it wants. May panic: the request is
     /// then answered with 500.
-    async fn answer(&self, head: &RequestHead, body: &mut Inlet<'_>, peer: &Peer) -> Answer;
+    async fn answer(
+        &self,
+        head: &RequestHead,
+        body: &mut Inlet<'_>,
+        peer: &Peer,
+        begun: Begun,
+    ) -> Answer;
 }
 
 /// What came when a request was awaited.
@@ -57,6 +73,8 @@ struct Connection<'a> {
     peer: Peer,
     /// What was read and not used yet: pipelined requests stay here.
     buffer: Vec<u8>,
+    /// Answers to be sent before anything is waited for.
+    pending: Vec<u8>,
     /// Since when the next request is waited for; `None` for the first.
     waits_since: Option<Instant>,
     /// Whether the last one came within [`QUICK`].
@@ -80,6 +98,7 @@ pub(super) async fn serve<H: Handler>(
         stream,
         peer: Peer { address: peer.ip(), certificate: None },
         buffer: Vec::new(),
+        pending: Vec::new(),
         waits_since: None,
         is_quick: false,
     };
@@ -150,8 +169,21 @@ impl Connection<'_> {
             match self.next_request(served == 1).await {
                 Arrival::Request(head) => {
                     let may_stay = served < REQUESTS_PER_CONNECTION_MAX;
-                    let (this, head) = (&mut *self, &head);
-                    if !Pooled::new(move || this.answer(handler, head, may_stay)).await? {
+                    let stays = match self.answer_at_once(handler, &head, may_stay) {
+                        AtOnce::Done(stays) => stays,
+                        AtOnce::ToSend(stays) => {
+                            self.send_pending().await?;
+                            stays
+                        }
+                        AtOnce::Begun(begun) => {
+                            self.send_pending().await?;
+                            let (this, head) = (&mut *self, &head);
+                            Pooled::new(move || this.answer(handler, head, may_stay, begun)).await?
+                        }
+                        AtOnce::Gone => return Err(Gone),
+                    };
+                    self.serving.spare.keep_head(head);
+                    if !stays {
                         return Ok(());
                     }
                 }
@@ -190,18 +222,25 @@ impl Connection<'_> {
         } else {
             self.deadline.read_by(now + limits.head_timeout, is_first);
         }
+        let mut has_begun = false;
         loop {
             if !self.stream.is_tls() && crate::http::looks_like_tls(&self.buffer) {
                 return Arrival::Tls;
             }
-            match RequestHead::parse(&self.buffer) {
-                Ok(Parsed::Complete { head, len }) => {
+            match self.serving.spare.read_head(&self.buffer) {
+                Ok(Some((head, len))) => {
                     self.buffer.drain(..len);
                     self.deadline.clear();
-                    return Arrival::Request(Box::new(head));
+                    return Arrival::Request(head);
                 }
-                Ok(Parsed::Partial) => {}
+                Ok(None) => {}
                 Err(error) => return bad_head(&error),
+            }
+            if has_begun {
+                self.deadline.read_by(clock::now() + limits.head_timeout, false);
+            }
+            if self.send_pending().await.is_err() {
+                return Arrival::Closed;
             }
             let was_empty = self.buffer.is_empty();
             match self.read_more(HEAD_BYTES_MAX).await {
@@ -210,10 +249,8 @@ impl Connection<'_> {
                     return Arrival::Bad(408, message);
                 }
                 Ok(0) | Err(_) => return Arrival::Closed,
-                Ok(_) if was_empty => {
-                    self.deadline.read_by(clock::now() + limits.head_timeout, false);
-                }
-                Ok(_) => {}
+                // Its time begins with its first byte, if it has not come whole.
+                Ok(_) => has_begun = was_empty,
             }
         }
     }
@@ -237,14 +274,17 @@ impl Connection<'_> {
         handler: &H,
         head: &RequestHead,
         may_stay: bool,
+        begun: Begun,
     ) -> Result<bool, Gone> {
         let started = clock::now();
-        let unix_time = clock::unix_time();
-        self.came(started);
         let Self { serving, deadline, stream, peer, buffer, .. } = self;
         let stall = serving.limits.stall_timeout;
         let mut body = Inlet::new(head, stream, deadline, stall, buffer);
-        let answered = catch_panic(handler.answer(head, &mut body, peer)).await;
+        // Where it stays: what catches panics would else move all of it, more than once.
+        let answered = {
+            let answered = pin!(handler.answer(head, &mut body, peer, begun));
+            catch_panic(answered).await
+        };
         let unread = Unread::of(head, &body);
         let (answer, panicked) = answered.map_or_else(|_| (self.panicked(), true), |a| (a, false));
         let stays = may_stay
@@ -258,7 +298,6 @@ impl Connection<'_> {
             head,
             client: self.peer.address,
             started,
-            unix_time,
         };
         let sent = exchange.send(answer, &mut self.stream, &self.deadline, stays).await;
         match sent {
@@ -286,6 +325,9 @@ impl Connection<'_> {
 
     /// An error before there is a request.
     async fn refuse(&mut self, refusal: Refusal) {
+        if self.send_pending().await.is_err() {
+            return;
+        }
         let answer: Answer = refusal.answer(Facts::of(RouteKind::Other));
         let Self { serving, stream, deadline, .. } = self;
         Box::pin(send::without_request(serving, answer, stream, deadline)).await;

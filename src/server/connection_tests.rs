@@ -19,7 +19,24 @@ struct Echo;
 impl Handler for Echo {
     const IS_RECORDED: bool = true;
 
-    async fn answer(&self, head: &RequestHead, body: &mut Inlet<'_>, _peer: &Peer) -> Answer {
+    fn begin(&self, head: &RequestHead, _peer: &Peer) -> Begun {
+        assert!(head.path() != "/panic-at-once", "a bug");
+        match head.path().strip_prefix("/at-once/") {
+            Some(rest) => {
+                let answer = Answer::new(200, Facts::of(RouteKind::Other));
+                Begun::Answered(answer.memory("text/plain", rest.to_owned()))
+            }
+            None => Begun::Untouched,
+        }
+    }
+
+    async fn answer(
+        &self,
+        head: &RequestHead,
+        body: &mut Inlet<'_>,
+        _peer: &Peer,
+        _begun: Begun,
+    ) -> Answer {
         assert!(head.path() != "/panic", "a bug");
         let mut text = head.path().to_owned().into_bytes();
         if head.path() == "/body" {
@@ -62,6 +79,7 @@ fn serving(lifecycle: &Arc<Lifecycle>) -> Serving {
         access_log: AccessLog::start(&AccessTarget::Off).unwrap(),
         request_ids: RequestIds::new(0),
         date: std::cell::RefCell::default(),
+        spare: crate::server::spare::Spare::default(),
         tls: None,
     }
 }
@@ -245,5 +263,39 @@ fn a_client_that_waits_is_told_to_go_on_when_its_body_is_wanted() {
         assert!(got.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200"), "{got}");
         let got = exchange(driver, &[sent.replace("/body", "/other").as_bytes()]).remove(0);
         assert!(got.starts_with("HTTP/1.1 200") && !got.contains("100 Continue"), "{got}");
+    }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_their_order_whether_or_not_they_take_a_wait() {
+    let at_once = |n: usize| format!("/at-once/{n}:{}", "x".repeat(700));
+    let last = get("/last", "Connection: close\r\n");
+    for driver in DRIVERS {
+        // More answers than are held, one that waits among them.
+        let paths: Vec<String> =
+            (0..120).map(|n| if n == 70 { "/waits".to_owned() } else { at_once(n) }).collect();
+        let sent: String = paths.iter().map(|path| get(path, "")).collect();
+        let got = exchange(driver, &[(sent + &last).as_bytes()]).remove(0);
+        let bodies = paths.iter().map(|path| path.trim_start_matches("/at-once/"));
+        let mut rest = got.as_str();
+        for body in bodies.chain(["/last"]) {
+            let head = rest.find("\r\n\r\n").unwrap();
+            assert!(rest.starts_with("HTTP/1.1 200 OK\r\n"), "{rest}");
+            rest = rest[head + 4..].strip_prefix(body).unwrap();
+        }
+        assert_eq!(rest, "");
+        // What ends the connection comes behind what was held.
+        for (end, status) in [
+            (get("/panic-at-once", ""), 500),
+            (get("/panic", ""), 500),
+            ("NO\r\n\r\n".to_owned(), 400),
+            ("\u{16}\u{3}\u{1}".to_owned(), 400),
+        ] {
+            let sent = get("/at-once/a", "") + &get("/at-once/b", "") + &end + &last;
+            let got = exchange(driver, &[sent.as_bytes()]).remove(0);
+            let answers: Vec<&str> = got.split("HTTP/1.1 ").skip(1).map(|one| &one[..3]).collect();
+            assert_eq!(answers, ["200", "200", &status.to_string()], "{end}: {got}");
+            assert!(!got.contains("/last"), "{end}: {got}");
+        }
     }
 }

@@ -43,6 +43,7 @@ mod plugins;
 mod reload;
 mod reload_admin;
 mod send;
+mod spare;
 mod start;
 mod state;
 mod stopped;

@@ -13,6 +13,7 @@ use super::lifecycle::Lifecycle;
 use super::maintenance::Maintenance;
 use super::observer::UpstreamCounters;
 use super::reload::Reloader;
+use super::spare::Spare;
 use super::start::ServeError;
 use super::state::{ConnectionLimits, Listener, Serving, WorkerState};
 use crate::api::{Api, Rules};
@@ -159,6 +160,7 @@ impl Parts {
                 access_log: self.access_log.clone(),
                 request_ids: RequestIds::new(*worker),
                 date: RefCell::default(),
+                spare: Spare::default(),
                 tls: self.tls.clone(),
             },
         }

@@ -10,6 +10,7 @@ use super::certificates::Certificates;
 use super::lifecycle::Lifecycle;
 use super::maintenance::Maintenance;
 use super::reload::Reloader;
+use super::spare::Spare;
 use crate::api::Api;
 use crate::config::Config;
 use crate::http::DateCache;
@@ -40,6 +41,8 @@ pub(super) struct Serving {
     pub(super) access_log: AccessLog,
     pub(super) request_ids: RequestIds,
     pub(super) date: RefCell<DateCache>,
+    /// For the next answers that are made here.
+    pub(super) spare: Spare,
     /// If there are addresses that speak TLS.
     pub(super) tls: Option<Arc<Certificates>>,
 }
