@@ -26,6 +26,8 @@ use crate::oci::{Endpoint, Target};
 use crate::plugin::Resolution;
 
 /// How far a request has come without a wait.
+// The large one is the usual one, and a box would be its only allocation.
+#[expect(clippy::large_enum_variant)]
 pub enum Begun {
     /// Answered.
     Answered(Answer),

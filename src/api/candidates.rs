@@ -35,6 +35,8 @@ pub(super) struct Routed<'a> {
 impl Api {
     /// Answers with a manifest of the only candidate, if nobody has to be asked for it; else gives
     /// the facts back.
+    // Those are no error, and as large as what they become a part of.
+    #[expect(clippy::result_large_err)]
     pub(super) fn at_hand(&self, routed: &Routed<'_>, facts: Facts) -> Result<Answer, Facts> {
         let scope = match &routed.resolution.route {
             Route::Hosted { repository } => {

@@ -185,6 +185,8 @@ impl Api {
     }
 
     /// Where a read goes, for one who may have it; else the refusal.
+    // As large as any answer: a box would only be opened again.
+    #[expect(clippy::result_large_err)]
     pub(super) fn route_read(
         &self,
         asking: &Asking<'_>,
