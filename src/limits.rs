@@ -63,7 +63,7 @@ pub const SPARE_HEAD_BYTES_MAX: usize = 4 * KIB;
 /// used again; a larger one closes it.
 pub const DRAIN_BYTES_MAX: u64 = 64 * KIB as u64;
 /// Bytes of bodies that a worker moves before it looks at what its ring brings: what delays a small
-/// request most. Four windows; fewer cost throughput, more only add to the delay.
+/// request most. Two windows; fewer cost throughput, more only add to the delay.
 pub const BULK_BYTES_PER_POLL: u64 = 4 * 1024 * KIB as u64;
 /// Files of stored content that each worker keeps open between two hits.
 pub const OPEN_FILES_MAX: usize = 512;

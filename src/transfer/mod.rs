@@ -25,8 +25,8 @@ mod pages;
 pub use inlet::{Inlet, InletError, Whole};
 pub use outlet::Outlet;
 
-/// Bytes handed to the kernel in one call. About 1 MiB is where throughput stops to grow.
-const WINDOW: u64 = 1024 * 1024;
+/// Bytes handed to the kernel in one call.
+const WINDOW: u64 = 2 * 1024 * 1024;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

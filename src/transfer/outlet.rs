@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use rustix::net::sockopt;
 
 use super::{WINDOW, pages};
 use crate::limits::{BODY_RATE_FLOOR_BYTES_PER_SECOND, BODY_RATE_WINDOW};
 use crate::runtime::deadline::Deadline;
 use crate::runtime::{ClientStream, bulk_turn, bulk_unused, clock};
 
+/// Bodies longer than this are corked; shorter ones go out in one call, behind their head.
+const CORKED_ABOVE: u64 = 64 * 1024;
 /// Bytes encrypted for one client before others have their turn: what takes a worker about a tenth
 /// of a millisecond.
 const ENCRYPTED_TURN: u64 = 256 * 1024;
@@ -65,7 +68,7 @@ impl<'a> Outlet<'a> {
     pub async fn file(
         &mut self,
         file: &Arc<std::fs::File>,
-        mut offset: u64,
+        offset: u64,
         length: u64,
     ) -> io::Result<()> {
         let end = offset.saturating_add(length);
@@ -73,6 +76,28 @@ impl<'a> Outlet<'a> {
         if self.stream.is_tls() {
             return self.encrypted(file, offset, end).await;
         }
+        let is_corked = length > CORKED_ABOVE && self.cork(true);
+        let sent = self.windows(file, offset, end).await;
+        if is_corked {
+            self.cork(false);
+        }
+        sent
+    }
+
+    /// Has the kernel send full packets only, until told otherwise. Without it each acknowledgement
+    /// that comes between two pages sends what is there. Fails only on sockets that are gone.
+    fn cork(&self, corked: bool) -> bool {
+        let socket = self.stream.without_tls();
+        socket.is_some_and(|socket| sockopt::set_tcp_cork(socket, corked).is_ok())
+    }
+
+    /// Sends a part of a file window by window.
+    async fn windows(
+        &mut self,
+        file: &Arc<std::fs::File>,
+        mut offset: u64,
+        end: u64,
+    ) -> io::Result<()> {
         let mut warmth = pages::Warmth::default();
         while offset < end {
             let window = warmth.window(file, offset, end).await?;
@@ -86,8 +111,7 @@ impl<'a> Outlet<'a> {
                 Ok(taken) => {
                     self.sent += taken as u64;
                     bulk_unused(window.saturating_sub(taken as u64));
-                    if offset < end {
-                        // Until there is room for much: pieces of a window cost as many calls.
+                    if taken < count && offset < end {
                         self.wait().await?;
                     }
                 }

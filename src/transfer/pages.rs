@@ -14,9 +14,8 @@ use crate::runtime::{TLS_PIECE_BYTES_MAX, blocking};
 
 /// How far apart the page cache is probed: the kernel's usual read-ahead.
 const STRETCH: u64 = 128 * 1024;
-/// The same after [`WARM_RUN`] bytes that were all there.
-const LONG_STRETCH: u64 = WINDOW / 2;
-const WARM_RUN: u64 = 4 * WINDOW;
+/// The same in a file of which nothing was missing so far.
+const LONG_STRETCH: u64 = 512 * 1024;
 /// How far the disk is asked to read beyond what is waited for.
 const READ_AHEAD: u64 = 4 * WINDOW;
 
@@ -31,8 +30,8 @@ thread_local! {
 /// What one answer has learned of its file's pages.
 #[derive(Default)]
 pub(super) struct Warmth {
-    /// Bytes in a row that were found in memory.
-    warm: u64,
+    /// Whether some of them had to be read.
+    is_cold: bool,
 }
 
 impl Warmth {
@@ -47,18 +46,15 @@ impl Warmth {
     ) -> io::Result<u64> {
         let end = end.min(offset.saturating_add(WINDOW));
         // Each look costs as much as sending some KiB: fewer suffice where all was there so far.
-        let stretch = if self.warm < WARM_RUN { STRETCH } else { LONG_STRETCH };
+        let stretch = if self.is_cold { STRETCH } else { LONG_STRETCH };
         let mut at = offset;
         while at < end {
             let stretch_end = end.min(at + stretch);
             match is_in_memory(file, stretch_end - 1)? {
-                true => {
-                    self.warm += stretch_end - at;
-                    at = stretch_end;
-                }
+                true => at = stretch_end,
                 false if at > offset => break,
                 false => {
-                    self.warm = 0;
+                    self.is_cold = true;
                     read_in(file.clone(), at, end).await?;
                     at = end;
                 }
