@@ -59,28 +59,28 @@ impl Api {
         }
         let principal = &Principal::ANONYMOUS;
         let asking = Asking { head, endpoint: &endpoint, peer, principal, access: &access };
-        match &endpoint.target {
-            Target::Base => Begun::Answered(super::router::finish(head, base(&asking))),
-            Target::Manifest { name, reference } => {
-                let ask = Ask::Manifest(reference);
-                let (resolution, facts) = match self.route_read(&asking, name, &ask) {
-                    Ok(routed) => routed,
-                    Err(answer) => return Begun::Answered(super::router::finish(head, answer)),
-                };
-                let routed =
-                    Routed { head, endpoint: &endpoint, name, ask: &ask, resolution: &resolution };
-                match self.at_hand(&routed, facts) {
-                    Ok(answer) => {
-                        let answer = super::router::scoped(&endpoint, &resolution, answer);
-                        Begun::Answered(super::router::finish(head, answer))
-                    }
-                    Err(facts) => {
-                        let endpoint = endpoint.clone();
-                        Begun::Routed(Box::new(Held { endpoint, resolution, facts }))
-                    }
-                }
+        let (name, ask) = match &endpoint.target {
+            Target::Base => {
+                return Begun::Answered(super::router::finish(head, base(&asking)));
             }
-            _ => Begun::Untouched,
+            Target::Manifest { name, reference } => (name, Ask::Manifest(reference)),
+            Target::Blob { name, digest } => (name, Ask::Blob(digest)),
+            _ => return Begun::Untouched,
+        };
+        let (resolution, facts) = match self.route_read(&asking, name, &ask) {
+            Ok(routed) => routed,
+            Err(answer) => return Begun::Answered(super::router::finish(head, answer)),
+        };
+        let routed = Routed { head, endpoint: &endpoint, name, ask: &ask, resolution: &resolution };
+        match self.at_hand(&routed, facts) {
+            Ok(answer) => {
+                let answer = super::router::scoped(&endpoint, &resolution, answer);
+                Begun::Answered(super::router::finish(head, answer))
+            }
+            Err(facts) => {
+                let endpoint = endpoint.clone();
+                Begun::Routed(Box::new(Held { endpoint, resolution, facts }))
+            }
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Routed<'a> {
 }
 
 impl Api {
-    /// Answers with a manifest of the only candidate, if nobody has to be asked for it; else gives
+    /// Answers with a manifest or blob of the only candidate, if nobody has to be asked for it; else gives
     /// the facts back.
     // Those are no error, and as large as what they become a part of.
     #[expect(clippy::result_large_err)]
@@ -47,12 +47,16 @@ impl Api {
                 _ => return Err(facts),
             },
         };
-        let Ask::Manifest(reference) = routed.ask else { return Err(facts) };
-        let by_resolver = freshness(routed.resolution);
-        let bounds = self.registry.freshness(&scope, reference.as_tag(), by_resolver);
-        let Some(pull) = self.registry.manifest_at_hand(&scope, reference, bounds) else {
-            return Err(facts);
+        let found = match routed.ask {
+            Ask::Manifest(reference) => {
+                let by_resolver = freshness(routed.resolution);
+                let bounds = self.registry.freshness(&scope, reference.as_tag(), by_resolver);
+                self.registry.manifest_at_hand(&scope, reference, bounds)
+            }
+            Ask::Blob(digest) => self.registry.blob_at_hand(&scope, digest),
+            Ask::Tags | Ask::Referrers(_) => None,
         };
+        let Some(pull) = found else { return Err(facts) };
         let pull = of_scope(&scope, pull);
         let Scope { upstream, repository } = scope;
         let facts = Facts { upstream, repository: Some(repository), ..facts };

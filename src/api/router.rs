@@ -116,10 +116,11 @@ impl Api {
             Begun::Untouched => return finish(head, self.whole(head, body, peer).await),
         };
         let Held { endpoint, resolution, facts } = *held;
-        let Target::Manifest { name, reference } = &endpoint.target else {
-            return finish(head, self.whole(head, body, peer).await);
+        let (name, ask) = match &endpoint.target {
+            Target::Manifest { name, reference } => (name, Ask::Manifest(reference)),
+            Target::Blob { name, digest } => (name, Ask::Blob(digest)),
+            _ => return finish(head, self.whole(head, body, peer).await),
         };
-        let ask = Ask::Manifest(reference);
         let routed = Routed { head, endpoint: &endpoint, name, ask: &ask, resolution: &resolution };
         let answer = self.ask_candidates(&routed, facts).await;
         finish(head, scoped(&endpoint, &resolution, answer))

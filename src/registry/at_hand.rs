@@ -1,13 +1,15 @@
-//! Manifests that can be answered here and now: fresh, linked, and small enough to lie in the index.
+//! What can be answered here and now: manifests that are fresh, linked, and small enough to lie in the
+//! index; blobs that are linked and lie there too, or whose file this worker keeps open.
 //!
-//! What is said here is a part of what [`Registry::pull_manifest`] says, without its waits: most pulls
-//! of a mirror end here, and a future costs each of them more than all look-ups together.
+//! What is said here is a part of what [`Registry::pull_manifest`] and [`Registry::pull_blob`] say,
+//! without their waits: most pulls of a mirror end here, and a future costs each of them more than all
+//! look-ups together.
 
 use super::freshness::{self, State};
 use super::state::Registry;
 use super::{Content, Freshness, Pull};
-use crate::index::Lookup;
-use crate::oci::{Reference, Scope};
+use crate::index::{Lookup, SMALL_BYTES_MAX};
+use crate::oci::{Digest, Reference, Scope};
 use crate::runtime::clock;
 use crate::telemetry::CacheResult;
 
@@ -53,6 +55,42 @@ impl Registry {
             content: Content::Memory(bytes.into()),
             cache: CacheResult::Hit,
             age: freshness::age(checked_at.unwrap_or(link.linked_at), now),
+            overdue: 0,
+            warning: None,
+        })
+    }
+    /// The blob, if no upstream, no catalog and no other thread has to be asked for it. `None` says
+    /// nothing: then [`Registry::pull_blob`] is to be asked.
+    pub fn blob_at_hand(&self, scope: &Scope, digest: &Digest) -> Option<Pull> {
+        let shared = self.shared();
+        if !shared.suspects.is_empty() {
+            return None;
+        }
+        let now = clock::unix_seconds();
+        let Lookup::Hit(link) = shared.index.link(scope, digest) else { return None };
+        let mut bytes = Vec::new();
+        let Lookup::Hit((entry, _)) = shared.index.use_small(digest, now, &mut bytes) else {
+            return None;
+        };
+        let content = if entry.size > SMALL_BYTES_MAX as u64 {
+            // Looked up again with a lease in hand, see leases.rs.
+            let lease = shared.leases.take(digest);
+            let Lookup::Hit(entry) = shared.index.blob(digest) else { return None };
+            let blob = shared.store.kept_open(entry.pool, digest, entry.size)?;
+            shared.index.touch(digest, now);
+            Content::Stored(blob, lease)
+        } else if !bytes.is_empty() && shared.store.pool(entry.pool).is_ok() {
+            Content::Memory(bytes.into())
+        } else {
+            return None;
+        };
+        Some(Pull {
+            digest: *digest,
+            media_type: None,
+            size: entry.size,
+            content,
+            cache: CacheResult::Hit,
+            age: freshness::age(link.linked_at, now),
             overdue: 0,
             warning: None,
         })

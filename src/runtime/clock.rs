@@ -3,11 +3,9 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Seconds since 1970-01-01 UTC. A clock set before 1970 reads as 0 instead of failing. Up to 10 ms
-/// late, by the kernel's tick, and for that several times cheaper than [`unix_time`].
+/// Seconds since 1970-01-01 UTC. A clock set before 1970 reads as 0 instead of failing.
 pub fn unix_seconds() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-    u64::try_from(now.tv_sec).unwrap_or(0)
+    unix_time().as_secs()
 }
 
 /// Time since 1970-01-01 UTC with the clock's own resolution; 0 when the clock is set before 1970.

@@ -32,8 +32,8 @@ mod tls;
 mod worker;
 
 pub use blocking::{
-    BlockingError, BlockingPool, blocking, blocking_alone, blocking_long, blocking_names,
-    blocking_passwords,
+    BlockingError, BlockingPool, blocking, blocking_ahead, blocking_alone, blocking_long,
+    blocking_names, blocking_passwords,
 };
 pub use buffers::{Pooled, give_buffer, take_buffer};
 pub use client::ClientStream;

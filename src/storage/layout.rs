@@ -190,6 +190,13 @@ impl Store {
         }
     }
 
+    /// Stored content whose file this worker keeps open; `None` says nothing.
+    pub fn kept_open(&self, pool: u8, digest: &Digest, size: u64) -> Option<OpenBlob> {
+        let key = open_files::Key { store: self.number, pool, digest: *digest };
+        let file = open_files::find(&key, size, quarantined_count())?;
+        Some(OpenBlob { file, size })
+    }
+
     /// Opens stored content and confirms its size. `None` when it is not there or its size is
     /// not `size`: then the index was wrong and the content has to be fetched again.
     ///

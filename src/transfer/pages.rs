@@ -10,14 +10,14 @@ use std::sync::{Arc, OnceLock};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::WINDOW;
-use crate::runtime::{TLS_PIECE_BYTES_MAX, blocking};
+use crate::runtime::{TLS_PIECE_BYTES_MAX, blocking_ahead};
 
 /// How far apart the page cache is probed: the kernel's usual read-ahead.
 const STRETCH: u64 = 128 * 1024;
 /// The same in a file of which nothing was missing so far.
 const LONG_STRETCH: u64 = 512 * 1024;
 /// How far the disk is asked to read beyond what is waited for.
-const READ_AHEAD: u64 = 4 * WINDOW;
+const READ_AHEAD: u64 = 2 * WINDOW;
 
 /// `/dev/null`, opened once.
 static NOWHERE: OnceLock<io::Result<File>> = OnceLock::new();
@@ -32,6 +32,8 @@ thread_local! {
 pub(super) struct Warmth {
     /// Whether some of them had to be read.
     is_cold: bool,
+    /// Up to where the disk has been asked to read.
+    advised: u64,
 }
 
 impl Warmth {
@@ -55,7 +57,9 @@ impl Warmth {
                 false if at > offset => break,
                 false => {
                     self.is_cold = true;
-                    read_in(file.clone(), at, end).await?;
+                    let ahead = (self.advised.max(at), at + READ_AHEAD);
+                    self.advised = ahead.1;
+                    read_in(file.clone(), (at, end), ahead).await?;
                     at = end;
                 }
             }
@@ -78,9 +82,13 @@ fn is_in_memory(file: &std::fs::File, offset: u64) -> io::Result<bool> {
 
 /// Has the pages read, and waits for them. They are "sent" to nowhere: this visits each page just as
 /// sending it to the client will, waits for those that are still on their way, and copies nothing.
-async fn read_in(file: Arc<std::fs::File>, offset: u64, end: u64) -> io::Result<()> {
-    blocking(move || {
-        advise(&file, offset);
+async fn read_in(
+    file: Arc<std::fs::File>,
+    (offset, end): (u64, u64),
+    ahead: (u64, u64),
+) -> io::Result<()> {
+    blocking_ahead(move || {
+        advise(&file, ahead);
         let nowhere = match NOWHERE.get_or_init(|| OpenOptions::new().write(true).open("/dev/null"))
         {
             Ok(nowhere) => nowhere,
@@ -102,9 +110,10 @@ async fn read_in(file: Arc<std::fs::File>, offset: u64, end: u64) -> io::Result<
 }
 
 /// Asks for more than is needed now: the rest comes while this is being sent.
-fn advise(file: &std::fs::File, offset: u64) {
-    let ahead = NonZeroU64::new(READ_AHEAD);
-    let _ = rustix::fs::fadvise(file, offset, ahead, rustix::fs::Advice::WillNeed);
+fn advise(file: &std::fs::File, (from, to): (u64, u64)) {
+    if let Some(length) = NonZeroU64::new(to.saturating_sub(from)) {
+        let _ = rustix::fs::fadvise(file, from, Some(length), rustix::fs::Advice::WillNeed);
+    }
 }
 
 /// Gives `take` the bytes from `offset`, at most `length` and [`TLS_PIECE_BYTES_MAX`], none at the
@@ -138,8 +147,8 @@ pub(super) async fn read_cold(
 ) -> io::Result<Vec<u8>> {
     let file = file.clone();
     let length = usize::try_from(length).unwrap_or(usize::MAX).min(TLS_PIECE_BYTES_MAX);
-    blocking(move || {
-        advise(&file, offset);
+    blocking_ahead(move || {
+        advise(&file, (offset, offset + READ_AHEAD));
         let mut buffer = vec![0; length];
         let read = file.read_at(&mut buffer, offset)?;
         buffer.truncate(read);
