@@ -18,7 +18,7 @@
 //! lease ends ([`Leases::detach`]).
 
 use std::fmt;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Weak};
 
 use papaya::{Compute, HashMap, Operation};
@@ -36,11 +36,17 @@ pub struct Leases {
 struct Entry {
     leases: Arc<Leases>,
     digest: Digest,
+    /// How many of those who hold it only keep its file open.
+    kept: AtomicUsize,
 }
 
 /// Keeps content from being evicted while it lives. Cheap to clone.
 #[derive(Clone)]
 pub struct Lease(Arc<Entry>);
+
+/// Counts a file that is kept open between two answers: its content may be evicted, but its bytes are
+/// on the disk until this has ended.
+pub(super) struct KeptOpen(Arc<Entry>);
 
 /// The leases that content had when its name was taken away.
 pub(super) struct Detached(Weak<Entry>);
@@ -62,8 +68,9 @@ impl Leases {
             if let Some(entry) = entries.get(digest).and_then(Weak::upgrade) {
                 return entry;
             }
-            let mine: &Arc<Entry> = fresh
-                .get_or_insert_with(|| Arc::new(Entry { leases: self.clone(), digest: *digest }));
+            let mine: &Arc<Entry> = fresh.get_or_insert_with(|| {
+                Arc::new(Entry { leases: self.clone(), digest: *digest, kept: AtomicUsize::new(0) })
+            });
             let outcome = entries.compute(*digest, |there| match there {
                 Some((_, held)) if held.strong_count() > 0 => Operation::Abort(()),
                 _ => Operation::Insert(Arc::downgrade(mine)),
@@ -76,7 +83,10 @@ impl Leases {
 
     /// Whether somebody reads this content.
     pub(super) fn holds(&self, digest: &Digest) -> bool {
-        self.entries.pin().get(digest).is_some_and(|held| held.strong_count() > 0)
+        let entry = self.entries.pin().get(digest).and_then(Weak::upgrade);
+        // One of the holders is this look. Who begins or ends to keep a file counts as a reader for
+        // that moment.
+        entry.is_some_and(|held| Arc::strong_count(&held) > held.kept.load(Ordering::Acquire) + 1)
     }
 
     /// Separates the leases of content whose name has just been taken out of the index from those
@@ -99,6 +109,19 @@ impl Lease {
     /// On what.
     pub fn digest(&self) -> &Digest {
         &self.0.digest
+    }
+
+    /// Counts its file as open for longer than the lease.
+    pub(super) fn keep_open(&self) -> KeptOpen {
+        let kept = KeptOpen(self.0.clone());
+        kept.0.kept.fetch_add(1, Ordering::Release);
+        kept
+    }
+}
+
+impl Drop for KeptOpen {
+    fn drop(&mut self) {
+        self.0.kept.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -147,6 +170,23 @@ mod tests {
         drop(third);
         assert!(!leases.holds(&digest(1)));
         assert_eq!(leases.count(), 0, "nothing is left of leases that ended");
+    }
+
+    #[test]
+    fn a_file_that_is_kept_open_holds_nothing_but_its_bytes() {
+        let leases = Arc::<Leases>::default();
+        let lease = leases.take(&digest(1));
+        let kept = lease.keep_open();
+        assert!(leases.holds(&digest(1)));
+        drop(lease);
+        assert!(!leases.holds(&digest(1)), "it may be evicted");
+        let lease = leases.take(&digest(1));
+        assert!(leases.holds(&digest(1)));
+        drop(lease);
+        let detached = leases.detach(&digest(1)).unwrap();
+        assert!(detached.is_held(), "its bytes are there");
+        drop(kept);
+        assert!(!detached.is_held());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Pulling a blob: from the store, or by following its fill.
 
+use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
@@ -312,7 +313,8 @@ impl Registry {
             if !is_hosted && shared.index.blob(digest) == Lookup::Miss {
                 return Ok(None);
             }
-            let opened = shared.store.open_blob(pool, digest, size).await?;
+            let hold = || Box::new(lease.keep_open()) as Box<dyn Any>;
+            let opened = shared.store.open_blob(pool, digest, size, hold).await?;
             return Ok(opened.map(|blob| Stored { size, content: Content::Stored(blob, lease) }));
         }
         let Some(bytes) = shared.store.read_small(pool, digest, size).await? else {

@@ -149,7 +149,8 @@ impl Registry {
         let lease = shared.leases.take(digest);
         // With the lease in hand, see leases.rs.
         let Some(entry) = shared.index.blob(digest).hit() else { return Ok(None) };
-        let opened = shared.store.open_blob(entry.pool, digest, entry.size).await?;
+        let hold = || Box::new(lease.keep_open()) as Box<dyn std::any::Any>;
+        let opened = shared.store.open_blob(entry.pool, digest, entry.size, hold).await?;
         let Some(opened) = opened else { return Ok(None) };
         let file = Rc::new(File::from_shared(opened.file)?);
         let upload = Upload::new(opened.size, move |offset, most| {

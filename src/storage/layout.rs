@@ -1,5 +1,6 @@
 //! A store: its pools, and the way to a file by the number of its pool.
 
+use std::any::Any;
 use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -184,7 +185,9 @@ impl Store {
     /// # Errors
     /// As unlink(2), except ENOENT; or the pool is missing.
     pub fn remove_blob(&self, pool: u8, digest: &Digest) -> io::Result<()> {
-        match std::fs::remove_file(self.pool(pool)?.blob_path(digest)) {
+        let removed = std::fs::remove_file(self.pool(pool)?.blob_path(digest));
+        open_files::note_removal();
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -198,7 +201,8 @@ impl Store {
     }
 
     /// Opens stored content and confirms its size. `None` when it is not there or its size is
-    /// not `size`: then the index was wrong and the content has to be fetched again.
+    /// not `size`: then the index was wrong and the content has to be fetched again. The worker keeps
+    /// the file open for a while, and what `hold` returns as long as that.
     ///
     /// # Errors
     /// The disk failed, the pool is missing, or no descriptor is left.
@@ -207,6 +211,7 @@ impl Store {
         pool: u8,
         digest: &Digest,
         size: u64,
+        hold: impl FnOnce() -> Box<dyn Any>,
     ) -> io::Result<Option<OpenBlob>> {
         let home = self.pool(pool)?;
         let key = open_files::Key { store: self.number, pool, digest: *digest };
@@ -217,7 +222,7 @@ impl Store {
         }
         match File::open(home.blob_path(digest)).await {
             Ok((file, found)) if found == size => {
-                open_files::keep(key, &file, size, quarantined);
+                open_files::keep(key, &file, (size, quarantined), hold());
                 Ok(Some(OpenBlob { file, size }))
             }
             Ok((_, found)) => {

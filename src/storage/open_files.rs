@@ -6,13 +6,16 @@
 //! the disk), nothing was put into quarantine since it was opened, and that is not longer ago than
 //! [`VALID`]. Whoever asks for it has found the content's name in the index before.
 //!
-//! A file that was removed lives on as long as it is open: its room on the disk is free up to
-//! [`TIDY`] after eviction says so.
+//! A file that was removed lives on as long as it is open. It is closed within [`TIDY`], and until then
+//! what its keeper was given stands for its bytes.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::File;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, StatxFlags};
@@ -25,8 +28,13 @@ use crate::runtime::{clock, sleep, spawn};
 const UNUSED: Duration = Duration::from_secs(10);
 /// After how long it is opened anew although it is used all the time.
 const VALID: Duration = Duration::from_secs(60);
-/// How often files are closed that are unused or have no name any more.
-const TIDY: Duration = Duration::from_millis(500);
+/// How often it is asked whether files were removed, which are closed then.
+const TIDY: Duration = Duration::from_millis(25);
+/// How often files are closed that are unused, in such rounds.
+const UNUSED_ROUNDS: u32 = 40;
+
+/// Files that this process has removed.
+static REMOVED: AtomicU64 = AtomicU64::new(0);
 
 /// Which file: of which store of this process, in which of its pools, under which name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,17 +51,22 @@ struct Kept {
     quarantined: u64,
     opened: Instant,
     used: Instant,
+    /// Dropped after the file.
+    _hold: Box<dyn Any>,
 }
 
 thread_local! {
-    static KEPT: RefCell<HashMap<Key, Kept>> = RefCell::new(HashMap::new());
+    /// Left alone when the thread ends: what is held may need what has gone by then.
+    static KEPT: ManuallyDrop<RefCell<HashMap<Key, Kept>>> =
+        ManuallyDrop::new(RefCell::new(HashMap::new()));
     /// Whether this worker looks after them.
     static IS_TIDIED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The file, if it is kept open and still what its name promises.
 pub(super) fn find(key: &Key, size: u64, quarantined: u64) -> Option<Arc<File>> {
-    KEPT.with_borrow_mut(|files| {
+    KEPT.with(|files| {
+        let mut files = files.borrow_mut();
         let kept = files.get_mut(key)?;
         let now = clock::now();
         let is_current = kept.size == size
@@ -71,8 +84,14 @@ pub(super) fn find(key: &Key, size: u64, quarantined: u64) -> Option<Arc<File>> 
 
 /// Keeps a file open that was opened when `quarantined` files had been put into quarantine. Of too
 /// many, the one that was unused the longest makes room.
-pub(super) fn keep(key: Key, file: &Arc<File>, size: u64, quarantined: u64) {
-    KEPT.with_borrow_mut(|files| {
+pub(super) fn keep(
+    key: Key,
+    file: &Arc<File>,
+    (size, quarantined): (u64, u64),
+    hold: Box<dyn Any>,
+) {
+    KEPT.with(|files| {
+        let mut files = files.borrow_mut();
         if !IS_TIDIED.replace(true) {
             spawn(tidy());
         }
@@ -83,21 +102,35 @@ pub(super) fn keep(key: Key, file: &Arc<File>, size: u64, quarantined: u64) {
             files.remove(&oldest);
         }
         let now = clock::now();
-        files.insert(key, Kept { file: file.clone(), size, quarantined, opened: now, used: now });
+        let (file, opened, used) = (file.clone(), now, now);
+        files.insert(key, Kept { file, size, quarantined, opened, used, _hold: hold });
     });
 }
 
 /// Closes what this worker keeps open: descriptors lack.
 pub(super) fn close_all() {
-    KEPT.take();
+    KEPT.with(|files| files.take());
 }
 
-/// Closes from time to time what need not be open; ends when nothing is.
+/// A file was removed: whoever keeps it open is to close it.
+pub(super) fn note_removal() {
+    REMOVED.fetch_add(1, Ordering::Release);
+}
+
+/// Closes what need not be open; ends when nothing is.
 async fn tidy() {
+    let (mut seen, mut round) = (0, 0_u32);
     loop {
         sleep(TIDY).await;
+        round = round.wrapping_add(1);
+        let removed = REMOVED.load(Ordering::Acquire);
+        if removed == seen && !round.is_multiple_of(UNUSED_ROUNDS) {
+            continue;
+        }
+        seen = removed;
         let now = clock::now();
-        let is_empty = KEPT.with_borrow_mut(|files| {
+        let is_empty = KEPT.with(|files| {
+            let mut files = files.borrow_mut();
             files.retain(|_, kept| now.duration_since(kept.used) < UNUSED && is_unchanged(kept));
             files.is_empty()
         });
@@ -120,5 +153,5 @@ fn is_unchanged(kept: &Kept) -> bool {
 /// How many files this worker keeps open.
 #[cfg(test)]
 pub(super) fn count() -> usize {
-    KEPT.with_borrow(HashMap::len)
+    KEPT.with(|files| files.borrow().len())
 }

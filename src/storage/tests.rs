@@ -8,6 +8,10 @@ use super::*;
 use crate::oci::{Algorithm, Digest};
 use crate::runtime::tests::{DRIVERS, on_workers};
 
+fn held() -> Box<dyn std::any::Any> {
+    Box::new(())
+}
+
 fn files_below(path: &Path) -> usize {
     std::fs::read_dir(path)
         .unwrap()
@@ -35,10 +39,10 @@ fn content_is_committed_when_its_digest_matches_and_gone_otherwise() {
                     assert!(staged.verify().is_err(), "half of it");
                     staged.append(Bytes::from_static(b"world")).await.unwrap();
                     assert_eq!(staged.commit(true).await.unwrap(), 11);
-                    let open = store.open_blob(ROOT_POOL, &right, 11).await.unwrap().unwrap();
+                    let open = store.open_blob(ROOT_POOL, &right, 11, held).await.unwrap().unwrap();
                     assert_eq!(open.size, 11);
                     assert!(
-                        store.open_blob(ROOT_POOL, &right, 12).await.unwrap().is_none(),
+                        store.open_blob(ROOT_POOL, &right, 12, held).await.unwrap().is_none(),
                         "wrong size"
                     );
 
@@ -50,7 +54,7 @@ fn content_is_committed_when_its_digest_matches_and_gone_otherwise() {
                         matches!(&error, StageError::Digest(mismatch) if mismatch.size == 5),
                         "{error}"
                     );
-                    assert!(store.open_blob(ROOT_POOL, &wrong, 5).await.unwrap().is_none());
+                    assert!(store.open_blob(ROOT_POOL, &wrong, 5, held).await.unwrap().is_none());
                     // The removal is a task of its own.
                     for _ in 0..100 {
                         crate::runtime::sleep(std::time::Duration::from_millis(10)).await;
@@ -127,7 +131,7 @@ fn content_that_came_in_any_order_is_hashed_from_its_file() {
                     let found = staged.commit(false).await.map_err(|error| error.to_string());
                     assert_eq!(found.is_ok(), is_right, "{found:?}");
                 }
-                let open = store.open_blob(ROOT_POOL, &right, 20_000_001).await.unwrap();
+                let open = store.open_blob(ROOT_POOL, &right, 20_000_001, held).await.unwrap();
                 assert!(open.is_some());
             }
         });
@@ -228,9 +232,9 @@ fn content_goes_into_the_pool_it_was_meant_for_and_is_read_from_there_only() {
             let mut staged = Staged::create(&store, 1, digest).await.unwrap();
             staged.append(Bytes::from_static(b"hello")).await.unwrap();
             assert_eq!((staged.pool(), staged.commit(true).await.unwrap()), (1, 5));
-            assert!(store.open_blob(1, &digest, 5).await.unwrap().is_some());
-            assert!(store.open_blob(ROOT_POOL, &digest, 5).await.unwrap().is_none());
-            let missing = store.open_blob(9, &digest, 5).await.unwrap_err().to_string();
+            assert!(store.open_blob(1, &digest, 5, held).await.unwrap().is_some());
+            assert!(store.open_blob(ROOT_POOL, &digest, 5, held).await.unwrap().is_none());
+            let missing = store.open_blob(9, &digest, 5, held).await.unwrap_err().to_string();
             assert!(missing.contains("number 9) is missing"), "{missing}");
             // That we are short of something says nothing of the disk.
             let pool = store.pool(1).unwrap();
@@ -242,7 +246,7 @@ fn content_goes_into_the_pool_it_was_meant_for_and_is_read_from_there_only() {
             pool.poison(&error(rustix::io::Errno::IO));
             let refused = Staged::create(&store, 1, digest).await.err().unwrap().to_string();
             assert!(refused.contains("pool a is read-only"), "{refused}");
-            assert!(store.open_blob(1, &digest, 5).await.unwrap().is_some());
+            assert!(store.open_blob(1, &digest, 5, held).await.unwrap().is_some());
             assert!(Staged::create(&store, ROOT_POOL, digest).await.is_ok());
             assert!(!store.is_poisoned(), "one of two");
         }
@@ -324,7 +328,7 @@ fn what_is_no_file_is_no_content_and_holds_up_nobody() {
     on_workers(1, crate::runtime::Driver::Epoll, move |_| {
         let store = store.clone();
         async move {
-            let opened = store.open_blob(ROOT_POOL, &digest, 0);
+            let opened = store.open_blob(ROOT_POOL, &digest, 0, held);
             let opened = crate::runtime::timeout(std::time::Duration::from_secs(10), opened).await;
             assert!(opened.unwrap().unwrap().is_none());
             let read = store.read_small(ROOT_POOL, &digest, 0);
@@ -348,7 +352,7 @@ fn a_file_that_is_kept_open_is_used_only_while_it_is_what_its_name_promises() {
                 staged.append(Bytes::from_static(b"hello")).await.unwrap();
                 staged.commit(true).await.unwrap();
             };
-            let open = async || store.open_blob(ROOT_POOL, &digest, 5).await.unwrap();
+            let open = async || store.open_blob(ROOT_POOL, &digest, 5, held).await.unwrap();
             put().await;
             let first = open().await.unwrap().file;
             assert!(Arc::ptr_eq(&first, &open().await.unwrap().file), "kept open");
