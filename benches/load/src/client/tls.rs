@@ -153,7 +153,7 @@ impl Secure {
     }
 
     /// Asks, and takes the answer; tells `taken` of the body's bytes as they come. With a
-    /// digest the body is decrypted and compared with it.
+    /// digest the body is decrypted and compared with it. Returns whether the server closes now.
     ///
     /// # Errors
     /// The network's; what was expected of the answer, and what was found.
@@ -162,11 +162,11 @@ impl Secure {
         ask: &Ask,
         digest: Option<&str>,
         taken: &dyn Fn(u64),
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let failed = |what: String| format!("{}: {what}", ask.name);
         self.send(&ask.bytes).map_err(failed)?;
         let mut kept = Vec::new();
-        let head = loop {
+        let (head, closes) = loop {
             self.open_record(&mut kept).map_err(failed)?;
             if let Some(head) = head_of(&kept, ask)? {
                 break head;
@@ -200,7 +200,7 @@ impl Secure {
             (Some(found), Some(digest)) if found != digest => {
                 Err(failed(format!("expected {digest}, found {found}")))
             }
-            _ => Ok(()),
+            _ => Ok(closes),
         }
     }
 
@@ -297,16 +297,20 @@ impl Secure {
 }
 
 /// The length of the head when all of it is there and is what it has to be.
-fn head_of(kept: &[u8], ask: &Ask) -> Result<Option<usize>, String> {
+fn head_of(kept: &[u8], ask: &Ask) -> Result<Option<(usize, bool)>, String> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     let parsed = response.parse(kept).map_err(|e| format!("{}: not HTTP: {e}", ask.name))?;
     let httparse::Status::Complete(head) = parsed else { return Ok(None) };
+    let closes = response
+        .headers
+        .iter()
+        .any(|header| header.name.eq_ignore_ascii_case("connection") && header.value == b"close");
     let length = response.headers.iter().find(|h| h.name.eq_ignore_ascii_case("content-length"));
     let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.parse().ok());
     let (expected, found) = ((Some(ask.status), Some(ask.body_bytes())), (response.code, length));
     match expected == found {
-        true => Ok(Some(head)),
+        true => Ok(Some((head, closes))),
         false => Err(format!("{}: expected {expected:?}, found {found:?}", ask.name)),
     }
 }

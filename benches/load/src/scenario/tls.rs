@@ -1,9 +1,12 @@
 //! Hits over TLS. The client decrypts heads only and has a thread for each connection: what it
 //! costs is no part of the server's CPU time, which is what is compared.
 
-use std::sync::Barrier;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
+
+use rustls::ClientConfig;
 
 use crate::client::Ask;
 use crate::client::clock::{Clock, StopOnDrop};
@@ -123,7 +126,7 @@ impl Scenario for TlsHit {
                 threads.push(scope.spawn(move || {
                     let opened = Secure::open(addr, config);
                     ready.wait();
-                    converse(opened?, n, asked, clock, counts)
+                    converse(opened?, (addr, config), (n, asked), (clock, counts))
                 }));
             }
             ready.wait();
@@ -145,10 +148,9 @@ impl Scenario for TlsHit {
 /// Asks until the time is over. The first answer of the first connection is compared whole.
 fn converse(
     mut connection: Secure,
-    n: usize,
-    asked: &[Asked],
-    clock: &Clock,
-    counts: &Counts,
+    (addr, config): (SocketAddr, &Arc<ClientConfig>),
+    (n, asked): (usize, &[Asked]),
+    (clock, counts): (&Clock, &Counts),
 ) -> Result<(), String> {
     let first = n % asked.len().max(1);
     for (at, (ask, digest)) in asked.iter().cycle().skip(first).enumerate() {
@@ -161,7 +163,10 @@ fn converse(
                 counts.body_bytes.fetch_add(bytes, Ordering::Relaxed);
             }
         };
-        connection.get(ask, compared, &taken)?;
+        if connection.get(ask, compared, &taken)? {
+            // A server may bound the requests of one connection.
+            connection = Secure::open(addr, config)?;
+        }
         if clock.is_open() {
             counts.requests.fetch_add(1, Ordering::Relaxed);
         }
