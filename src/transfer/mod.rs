@@ -9,8 +9,8 @@
 //! contents, and what passes by the store.
 //! **Invariant:** the worker sends and reads only pages that are in memory; cold ones are read (ahead)
 //! on the blocking pool first, because a page fault would block the worker.
-//! **Invariant:** after each window the connection queues behind the ring again, so that one
-//! large body never starves the small requests of its worker.
+//! **Invariant:** before each window the connection asks the worker's gate (`runtime::bulk_turn`), so
+//! that large bodies never starve the small requests of their worker.
 //!
 //! **Invariant:** of a request's body no more is in memory than one piece, and what its sender likes
 //! to leave out is waited for no longer than the limits say.
