@@ -50,6 +50,9 @@ pub(crate) fn in_words(name: &str) -> String {
     name.replace('_', " ")
 }
 
+/// Wrong answers that are shown one by one: each connection may have had the same.
+const WRONG_SHOWN: usize = 5;
+
 /// What was run and where, and what went wrong.
 fn head(text: &mut String, figures: &Figures) {
     text.push_str("<h1>Ringport beside its peers</h1>\n");
@@ -59,12 +62,16 @@ fn head(text: &mut String, figures: &Figures) {
     if let Some(what) = figures.disturbance() {
         let _ = writeln!(text, "<p class=\"wrong\">{}</p>", escaped(&what));
     }
-    for wrong in &figures.wrong {
+    for wrong in figures.wrong.iter().take(WRONG_SHOWN) {
         let what = format!(
             "{} gave a wrong answer in {}, {}, round {}: {}",
             wrong.server, wrong.scenario, wrong.case, wrong.round, wrong.what
         );
         let _ = writeln!(text, "<p class=\"wrong\">{}</p>", escaped(&what));
+    }
+    let more = figures.wrong.len().saturating_sub(WRONG_SHOWN);
+    if more > 0 {
+        let _ = writeln!(text, "<p class=\"wrong\">and {more} more wrong answers</p>");
     }
     for missing in &figures.missing {
         let scenario = missing.scenario.as_deref().unwrap_or("the whole run");
