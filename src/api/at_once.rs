@@ -1,9 +1,9 @@
 //! Answers that need no wait, made without a future: what clients of a mirror ask most.
 //!
 //! ```text
-//! begin    /v2/, a manifest that is at hand, a refusal → the answer
-//!          a manifest that is not                      → where it was routed to
-//!          anything else                               → untouched
+//! begin    /v2/, a manifest or blob that is at hand, a refusal → the answer
+//!          a manifest or blob that is not                      → where it was routed to
+//!          anything else                                       → untouched
 //! answer   goes on from there, as far as it has to wait (`router`)
 //! ```
 //!

@@ -83,10 +83,7 @@ impl Leases {
 
     /// Whether somebody reads this content.
     pub(super) fn holds(&self, digest: &Digest) -> bool {
-        let entry = self.entries.pin().get(digest).and_then(Weak::upgrade);
-        // One of the holders is this look. Who begins or ends to keep a file counts as a reader for
-        // that moment.
-        entry.is_some_and(|held| Arc::strong_count(&held) > held.kept.load(Ordering::Acquire) + 1)
+        self.entries.pin().get(digest).and_then(Weak::upgrade).is_some_and(|entry| entry.is_read())
     }
 
     /// Separates the leases of content whose name has just been taken out of the index from those
@@ -126,9 +123,22 @@ impl Drop for KeptOpen {
 }
 
 impl Detached {
-    /// Whether somebody still reads the file that was removed.
+    /// Whether somebody still reads the file that was removed, or keeps it open.
     pub(super) fn is_held(&self) -> bool {
         self.0.strong_count() > 0
+    }
+
+    /// Whether nobody reads it, and it is only kept open: then it is closed soon.
+    pub(super) fn is_closing(&self) -> bool {
+        self.0.upgrade().is_some_and(|entry| !entry.is_read())
+    }
+}
+
+impl Entry {
+    /// Whether somebody besides the caller holds it for more than to keep its file open. Who begins
+    /// or ends to keep it open counts as a reader for that moment.
+    fn is_read(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) > self.kept.load(Ordering::Acquire) + 1
     }
 }
 
@@ -184,9 +194,9 @@ mod tests {
         assert!(leases.holds(&digest(1)));
         drop(lease);
         let detached = leases.detach(&digest(1)).unwrap();
-        assert!(detached.is_held(), "its bytes are there");
+        assert!(detached.is_held() && detached.is_closing(), "its bytes are there");
         drop(kept);
-        assert!(!detached.is_held());
+        assert!(!detached.is_held() && !detached.is_closing());
     }
 
     #[test]

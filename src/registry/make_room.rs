@@ -30,6 +30,10 @@ use choose::{Random, Victim};
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The same while somebody waits for room, or while evicted content is still being read.
 const SHORT_INTERVAL: Duration = Duration::from_millis(10);
+/// How long files may take to be closed that workers keep open between two hits, several times what
+/// these need; and how often that is looked at.
+const CLOSING_MAX: Duration = Duration::from_millis(200);
+const CLOSING_LOOK: Duration = Duration::from_millis(2);
 /// How often it is told that nothing may be evicted: a store that is too small for what is pulled
 /// through it comes and goes in that state.
 const TELL_INTERVAL: Duration = Duration::from_secs(60);
@@ -128,6 +132,7 @@ impl RoomMaker {
             if !emptied.contains(&limit) {
                 emptied.push(limit);
             }
+            self.await_closing();
         }
         // The watermark is a wish only.
         let is_stuck = !aside.is_empty() || self.space.exceeded(&[]).is_some();
@@ -160,6 +165,17 @@ impl RoomMaker {
             }
             is_held
         });
+    }
+
+    /// Waits until workers have closed what they only kept open. Its bytes count until then: without
+    /// the wait more and more would be evicted in their place.
+    fn await_closing(&self) {
+        let began = clock::now();
+        while self.leaving.iter().any(|(reader, _)| reader.is_closing())
+            && began.elapsed() < CLOSING_MAX
+        {
+            std::thread::sleep(CLOSING_LOOK);
+        }
     }
 
     fn grant_in_order(&mut self) {

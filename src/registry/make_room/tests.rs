@@ -367,3 +367,28 @@ fn bytes_that_have_just_become_free_are_not_counted_twice() {
     rig.maker.make_room();
     assert!(rig.maker.space.disk_free_in(ROOT_POOL).unwrap() < 1 << 60);
 }
+
+#[test]
+fn nothing_is_evicted_in_the_place_of_what_is_about_to_be_closed() {
+    let mut rig = Rig::new();
+    let all: Vec<_> = (0..16).map(|n| rig.blob(n, false)).collect();
+    // All of them were served just now, and are kept open.
+    let kept: Vec<_> = all.iter().map(|digest| (*digest, rig.lease(digest).keep_open())).collect();
+    let (leases, index) = (rig.maker.leases.clone(), rig.maker.index.clone());
+    let closing = std::thread::spawn(move || {
+        // As a worker does: what has no name any more is closed, a little later.
+        let began = std::time::Instant::now();
+        let mut kept = kept;
+        while !kept.is_empty() && began.elapsed() < std::time::Duration::from_secs(1) {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            kept.retain(|(digest, _)| index.blob(digest).hit().is_some());
+        }
+        drop((leases, kept));
+    });
+    let mut one = rig.wait_for(1);
+    rig.maker.make_room();
+    assert!(one.try_recv().unwrap().is_some());
+    let stored = all.iter().filter(|digest| rig.is_stored(digest)).count();
+    assert!(stored >= 14, "{stored} of 16 stayed, to make room for one");
+    closing.join().unwrap();
+}
