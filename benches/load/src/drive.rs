@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use crate::client::clock::{Clock, StopOnDrop};
 use crate::client::{Ask, Tally, load, paced};
+use crate::house::Settings;
 use crate::machine::{self, Cores, Usage};
 use crate::servers::Running;
 
 /// How long a pass over everything may take; what came until then counts.
-const ONCE_SECONDS_MAX: f64 = 20.0;
+pub(crate) const ONCE_SECONDS_MAX: f64 = 20.0;
 
 /// What is asked of the server, by whom.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +24,7 @@ pub(crate) struct Load<'a> {
     pub(crate) connections: usize,
     /// Whether each request is asked once and then it is over; else for `seconds`.
     pub(crate) once: bool,
-    /// How long the window is.
+    /// How long the window is; of a pass over everything, how long it may take.
     pub(crate) seconds: f64,
     /// What is asked beside them, at a rate.
     pub(crate) beside: Option<Beside<'a>>,
@@ -31,6 +32,21 @@ pub(crate) struct Load<'a> {
     pub(crate) client_cores: &'a [usize],
     /// On which the server is.
     pub(crate) server_cores: &'a [usize],
+}
+
+impl<'a> Load<'a> {
+    /// Connections that ask again as soon as they have an answer, for as long as the settings say.
+    pub(crate) fn of(settings: &'a Settings, asks: &'a [Ask], connections: usize) -> Load<'a> {
+        Load {
+            asks,
+            connections,
+            once: false,
+            seconds: settings.seconds,
+            beside: None,
+            client_cores: &settings.client_cores,
+            server_cores: &settings.server_cores,
+        }
+    }
 }
 
 /// Requests at a rate, beside the others.
@@ -149,8 +165,7 @@ pub(crate) fn drive(
         wait(warming, &bulk, interrupted)?;
         let before = Seen::now(running, load);
         clock.open();
-        let longest = if load.once { ONCE_SECONDS_MAX } else { load.seconds };
-        wait(longest, &bulk, interrupted)?;
+        wait(load.seconds, &bulk, interrupted)?;
         let after = Seen::now(running, load);
         drop(stop);
         let mut total = Tally::new()?;

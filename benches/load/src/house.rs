@@ -158,13 +158,8 @@ impl House {
         if let Some(origin) = &self.origin {
             return Ok(origin.addr);
         }
-        let how = How {
-            cores: self.settings.client_cores.clone(),
-            workers: 1,
-            folder: self.own_folder("origin")?,
-            more: String::new(),
-            tls: None,
-        };
+        let cores = self.settings.client_cores.as_slice();
+        let how = How { workers: 1, ..How::new(cores, self.own_folder("origin")?) };
         let started = match (&self.registry, &self.nginx) {
             (Some(program), _) => {
                 registry::start("origin", program, &self.registry_store(), None, &how)?
@@ -183,54 +178,53 @@ impl House {
         Ok(addr)
     }
 
-    /// Starts a server on the servers' cores. Its folder, and with it what it has stored, is the
-    /// same each time.
+    /// Publishes what is to be served, starts a server on the servers' cores, and looks whether it
+    /// serves all of it. Its folder, and with it what it has stored, is the same each time.
     ///
     /// # Errors
-    /// That it is not here; that it does not start.
-    pub(crate) fn start(&mut self, server: &str) -> Result<Running, Trouble> {
+    /// That it is not here; that it does not start; what was not right.
+    pub(crate) fn open(&mut self, server: &str, goods: &Goods) -> Result<Running, Trouble> {
         let cores = self.settings.server_cores.clone();
-        self.start_as(server, server, cores, "")
+        self.open_on(server, &cores, goods)
     }
 
-    /// The same on other cores, in a folder of its own, with more in its configuration.
+    /// The same on other cores.
     ///
     /// # Errors
-    /// As `start`.
-    pub(crate) fn start_as(
+    /// As `open`.
+    pub(crate) fn open_on(
         &mut self,
         server: &str,
-        folder: &str,
-        cores: Vec<usize>,
-        more: &str,
+        cores: &[usize],
+        goods: &Goods,
     ) -> Result<Running, Trouble> {
-        let workers = cores.len().max(1);
-        let how = How {
-            cores,
-            workers,
-            folder: self.own_folder(folder)?,
-            more: more.to_owned(),
-            tls: None,
-        };
+        self.publish(goods)?;
+        let how = How::new(cores, self.own_folder(server)?);
+        let running = self.start(server, &how)?;
+        self.prove(&running, goods)?;
+        Ok(running)
+    }
+
+    fn start(&mut self, server: &str, how: &How) -> Result<Running, Trouble> {
         if let Some(given) = self.settings.given.iter().find(|g| g.name == server).cloned() {
             let origin = self.origin().ok();
-            return Ok(given::start(&given, origin, &how)?);
+            return Ok(given::start(&given, origin, how)?);
         }
         let program = self.program(server)?;
         let root = self.content.root().to_owned();
         let running = match server {
-            RINGPORT => ringport::start(server, &program, self.origin()?, "off", &how),
+            RINGPORT => ringport::start(server, &program, self.origin()?, "off", how),
             RINGPORT_LOGGED => {
                 let log = how.folder.join("access.log");
-                ringport::start(server, &program, self.origin()?, &log.to_string_lossy(), &how)
+                ringport::start(server, &program, self.origin()?, &log.to_string_lossy(), how)
             }
-            NGINX => nginx::start(server, &program, Role::Static, &root, &how),
-            NGINX_THREADS => nginx::start(server, &program, Role::StaticThreads, &root, &how),
-            NGINX_CACHE => nginx::start(server, &program, Role::Cache(self.origin()?), &root, &how),
-            REGISTRY => registry::start(server, &program, &self.registry_store(), None, &how),
+            NGINX => nginx::start(server, &program, Role::Static, &root, how),
+            NGINX_THREADS => nginx::start(server, &program, Role::StaticThreads, &root, how),
+            NGINX_CACHE => nginx::start(server, &program, Role::Cache(self.origin()?), &root, how),
+            REGISTRY => registry::start(server, &program, &self.registry_store(), None, how),
             REGISTRY_PROXY => {
                 let store = how.folder.join("store");
-                registry::start(server, &program, &store, Some(self.origin()?), &how)
+                registry::start(server, &program, &store, Some(self.origin()?), how)
             }
             _ => Err(format!("no server is called {server}")),
         };

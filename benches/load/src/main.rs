@@ -251,7 +251,7 @@ fn list() -> Result<ExitCode, String> {
     for scenario in scenario::all() {
         let about = scenario.about();
         text.push_str(&format!("{}\n    {}\n", about.scenario, about.measures));
-        text.push_str(&format!("    servers: {}\n", scenario.servers(false).join(", ")));
+        text.push_str(&format!("    servers: {}\n", scenario.servers(false).known.join(", ")));
         let cases: Vec<String> = scenario.cases(false).into_iter().map(|case| case.name).collect();
         text.push_str(&format!("    cases: {}\n", cases.join("; ")));
     }

@@ -115,6 +115,28 @@ pub(crate) struct Target {
     pub(crate) bound: f64,
 }
 
+impl Target {
+    /// The metric is to be no less.
+    pub(crate) fn least(metric: &str, bound: f64) -> Target {
+        Target { case: None, metric: metric.to_owned(), peer: None, at_least: true, bound }
+    }
+
+    /// The metric is to be no more.
+    pub(crate) fn most(metric: &str, bound: f64) -> Target {
+        Target { at_least: false, ..Target::least(metric, bound) }
+    }
+
+    /// The same bound, of the ratio to this peer's.
+    pub(crate) fn times(self, peer: &str) -> Target {
+        Target { peer: Some(peer.to_owned()), ..self }
+    }
+
+    /// The same, only in cases whose name contains this.
+    pub(crate) fn in_case(self, part: &str) -> Target {
+        Target { case: Some(part.to_owned()), ..self }
+    }
+}
+
 /// A server that could not be measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Missing {

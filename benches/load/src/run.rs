@@ -174,9 +174,9 @@ fn note(
 }
 
 fn servers_of(scenario: &dyn Scenario, house: &House, plan: &Plan) -> Vec<String> {
-    let mut names: Vec<String> =
-        scenario.servers(house.settings.quick).into_iter().map(str::to_owned).collect();
-    if scenario.takes_given() {
+    let servers = scenario.servers(house.settings.quick);
+    let mut names: Vec<String> = servers.known.into_iter().map(str::to_owned).collect();
+    if servers.and_given {
         names.extend(house.settings.given.iter().map(|given| given.name.clone()));
     }
     names.retain(|name| plan.only.is_empty() || plan.only.contains(name));

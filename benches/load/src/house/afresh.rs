@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{House, NGINX_CACHE, REGISTRY, REGISTRY_PROXY, RINGPORT, Trouble};
+use crate::servers::counting::Counting;
 use crate::servers::nginx::{self, Role};
 use crate::servers::{How, Running, registry, ringport};
 
@@ -15,8 +16,15 @@ impl House {
         let folder = self.own_folder(&format!("afresh-{server}"))?;
         std::fs::remove_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let folder = self.own_folder(&format!("afresh-{server}"))?;
-        let cores = self.settings.server_cores.clone();
-        Ok(How { workers: cores.len().max(1), cores, folder, more: String::new(), tls: None })
+        Ok(How::new(&self.settings.server_cores, folder))
+    }
+
+    /// The origin of mirrors that have stored nothing yet.
+    ///
+    /// # Errors
+    /// The network's.
+    pub(crate) fn counting(&self) -> Result<Counting, String> {
+        Counting::start(self.content.root(), &self.settings.client_cores)
     }
 
     /// Starts a mirror that has stored nothing before this origin.

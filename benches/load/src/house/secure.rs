@@ -10,7 +10,7 @@ use crate::servers::{How, Running, Tls, free_addr, ringport, write_file};
 
 impl House {
     /// Starts a server with both doors, and says where that for TLS is. What it has stored, and
-    /// its folder, are those of `start`.
+    /// its folder, are those of `open`.
     ///
     /// # Errors
     /// That it is not here, or not made for this; that it does not start.
@@ -18,9 +18,8 @@ impl House {
         let (program, origin) = (self.program(server)?, self.origin()?);
         let folder = self.own_folder(server)?;
         let tls = certified(&folder)?;
-        let (addr, cores) = (tls.addr, self.settings.server_cores.clone());
-        let workers = cores.len().max(1);
-        let how = How { cores, workers, folder, more: String::new(), tls: Some(tls) };
+        let addr = tls.addr;
+        let how = How { tls: Some(tls), ..How::new(&self.settings.server_cores, folder) };
         let running = match server {
             RINGPORT => ringport::start(server, &program, origin, "off", &how),
             NGINX => nginx::start(server, &program, Role::Static, self.content.root(), &how),

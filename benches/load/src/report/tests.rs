@@ -35,10 +35,6 @@ fn about(scenario: &str, headline: &str, more_is_better: bool, targets: Vec<Targ
     })
 }
 
-fn target(metric: &str, peer: Option<&str>, at_least: bool, bound: f64) -> Target {
-    Target { case: None, metric: metric.to_owned(), peer: peer.map(str::to_owned), at_least, bound }
-}
-
 fn sample(scenario: &str, server: &str, round: u32, metrics: &[(&str, f64)]) -> Record {
     Record::Sample(Sample {
         scenario: scenario.to_owned(),
@@ -52,8 +48,8 @@ fn sample(scenario: &str, server: &str, round: u32, metrics: &[(&str, f64)]) -> 
 
 /// Three rounds of two servers, in which the machine was slow in the second.
 fn rounds() -> Vec<Record> {
-    let at_least = target("requests_per_second", Some("nginx"), true, 1.4);
-    let at_most = target("cpu_us_per_request", None, false, 7.5);
+    let at_least = Target::least("requests_per_second", 1.4).times("nginx");
+    let at_most = Target::most("cpu_us_per_request", 7.5);
     let mut records = vec![
         run(&["ringport", "nginx"]),
         about("manifest_hit", "requests_per_second", true, vec![at_least, at_most]),
@@ -126,7 +122,7 @@ fn the_table_is_aligned_and_says_what_bounds() {
 fn whatever_a_record_says_stays_text() {
     let evil = "<script>alert('x')</script>&\"";
     let mut records = vec![run(&["ringport", evil])];
-    records.push(about(evil, evil, true, vec![target(evil, Some(evil), true, 1.0)]));
+    records.push(about(evil, evil, true, vec![Target::least(evil, 1.0).times(evil)]));
     for server in ["ringport", evil] {
         let Record::Sample(mut one) = sample(evil, server, 1, &[(evil, 1.0)]) else { return };
         evil.clone_into(&mut one.case);

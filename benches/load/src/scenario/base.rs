@@ -3,7 +3,7 @@
 use crate::client::Ask;
 use crate::house::{Goods, House, NGINX, REGISTRY, RINGPORT, Trouble};
 use crate::record::About;
-use crate::scenario::{Case, Outcome, Scenario, hits, manifests};
+use crate::scenario::{Case, Outcome, Scenario, Servers, hits, manifests};
 
 pub(crate) struct Base;
 
@@ -16,8 +16,8 @@ impl Scenario for Base {
         vec![Case::new("/v2/", &[("connections", hits::CONNECTIONS)])]
     }
 
-    fn servers(&self, _: bool) -> Vec<&'static str> {
-        vec![RINGPORT, NGINX, REGISTRY]
+    fn servers(&self, _: bool) -> Servers {
+        Servers::and_given(&[RINGPORT, NGINX, REGISTRY])
     }
 
     fn measure(&self, house: &mut House, case: &Case, server: &str) -> Result<Outcome, Trouble> {

@@ -8,11 +8,11 @@
 
 use crate::client::Ask;
 use crate::content::Blob;
-use crate::drive::{Beside, Load, Measured, drive};
+use crate::drive::{Beside, Load, Measured, ONCE_SECONDS_MAX, drive};
 use crate::house::{House, NGINX, NGINX_THREADS, REGISTRY, RINGPORT, Trouble};
 use crate::machine;
 use crate::record::{About, Target};
-use crate::scenario::{Case, Outcome, Scenario, manifests, size};
+use crate::scenario::{Case, Outcome, Scenario, Servers, manifests, size};
 use crate::servers::Running;
 
 /// Of small requests.
@@ -47,13 +47,7 @@ impl Scenario for HotBeside {
             true => ("hot_beside_cold", "16 streams of blobs whose pages are not in memory"),
             false => ("hot_beside_warm", "64 streams of blobs in memory"),
         };
-        let target = |metric: &str, at_least: bool, bound: f64| Target {
-            case: None,
-            metric: metric.to_owned(),
-            peer: Some(self.peer().to_owned()),
-            at_least,
-            bound,
-        };
+        let latency = if self.is_cold { 1.0 / 3.0 } else { 0.05 };
         About {
             scenario: name.to_owned(),
             measures: format!(
@@ -67,8 +61,8 @@ impl Scenario for HotBeside {
                 .into(),
             peer: Some(self.peer().to_owned()),
             targets: vec![
-                target("latency_p99_us", false, if self.is_cold { 1.0 / 3.0 } else { 0.05 }),
-                target("stream_bytes_per_second", true, 1.0),
+                Target::most("latency_p99_us", latency).times(self.peer()),
+                Target::least("stream_bytes_per_second", 1.0).times(self.peer()),
             ],
         }
     }
@@ -89,18 +83,15 @@ impl Scenario for HotBeside {
         }
     }
 
-    fn servers(&self, quick: bool) -> Vec<&'static str> {
-        match (self.is_cold, quick) {
-            (false, true) => vec![RINGPORT, NGINX],
-            (false, false) => vec![RINGPORT, NGINX, REGISTRY],
-            (true, true) => vec![RINGPORT, NGINX_THREADS],
-            (true, false) => vec![RINGPORT, NGINX_THREADS, NGINX, REGISTRY],
-        }
-    }
-
-    fn takes_given(&self) -> bool {
+    fn servers(&self, quick: bool) -> Servers {
+        let known: &[_] = match (self.is_cold, quick) {
+            (false, true) => &[RINGPORT, NGINX],
+            (false, false) => &[RINGPORT, NGINX, REGISTRY],
+            (true, true) => &[RINGPORT, NGINX_THREADS],
+            (true, false) => &[RINGPORT, NGINX_THREADS, NGINX, REGISTRY],
+        };
         // Whose files are not known cannot be made cold.
-        !self.is_cold
+        Servers { known: known.to_vec(), and_given: !self.is_cold }
     }
 
     fn measure(&self, house: &mut House, case: &Case, server: &str) -> Result<Outcome, Trouble> {
@@ -110,21 +101,13 @@ impl Scenario for HotBeside {
             goods.images.iter().map(|image| Ask::manifest(image, &image.by_tag())).collect();
         let streams: Vec<Ask> = blobs.iter().map(Ask::blob).collect();
         goods.blobs = blobs;
-        house.publish(&goods)?;
-        let running = house.start(server)?;
-        house.prove(&running, &goods)?;
-        let connections = case.count("streams");
+        let running = house.open(server, &goods)?;
         let load = Load {
-            asks: if connections == 0 { &[] } else { &streams },
-            connections,
-            once: self.is_cold,
-            seconds: house.settings.seconds,
             beside: Some(Beside { asks: &probes, per_second: PER_SECOND, connections: PROBES }),
-            client_cores: &house.settings.client_cores,
-            server_cores: &house.settings.server_cores,
+            ..Load::of(&house.settings, &streams, case.count("streams"))
         };
         let measured = match self.is_cold {
-            true => cold(house, &running, &load, &goods.blobs)?,
+            true => cold(house, &running, load, &goods.blobs)?,
             false => drive(&running, &load, &house.interrupted)?,
         };
         self.outcome(&measured, &goods.blobs)
@@ -170,7 +153,7 @@ impl HotBeside {
 fn cold(
     house: &House,
     running: &Running,
-    load: &Load<'_>,
+    load: Load<'_>,
     blobs: &[Blob],
 ) -> Result<Measured, Trouble> {
     let Some(files) = running.files.as_deref() else {
@@ -180,17 +163,18 @@ fn cold(
         let place = files.display();
         return Err(Trouble::Failed(format!("{place} lies in memory: name a disk with --data")));
     }
+    let load = Load { once: true, seconds: ONCE_SECONDS_MAX, ..load };
     let mut total: Option<Measured> = None;
     loop {
         machine::drop_pages(files).map_err(|e| format!("{}: {e}", files.display()))?;
-        let pass = drive(running, load, &house.interrupted)?;
+        let pass = drive(running, &load, &house.interrupted)?;
         match &mut total {
             Some(total) => total.add(pass),
             None => total = Some(pass),
         }
         let Some(so_far) = &total else { continue };
         let whole = blobs.len() as u64 * BLOB_BYTES;
-        if so_far.seconds >= load.seconds || so_far.bulk.body_bytes < whole {
+        if so_far.seconds >= house.settings.seconds || so_far.bulk.body_bytes < whole {
             break;
         }
     }

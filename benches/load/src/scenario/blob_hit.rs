@@ -1,9 +1,8 @@
 //! Blobs that are stored and in memory: the rate at which one core sends them.
 
-use crate::client::Ask;
-use crate::house::{Goods, House, NGINX, NGINX_CACHE, REGISTRY, REGISTRY_PROXY, RINGPORT, Trouble};
+use crate::house::{House, NGINX, NGINX_CACHE, REGISTRY, REGISTRY_PROXY, RINGPORT, Trouble};
 use crate::record::{About, Target};
-use crate::scenario::{Case, Outcome, Scenario, hits, size};
+use crate::scenario::{Case, Outcome, Scenario, Servers, hits, size};
 
 pub(crate) struct BlobHit;
 
@@ -13,12 +12,8 @@ const MIB_64: u64 = 64 << 20;
 
 impl Scenario for BlobHit {
     fn about(&self) -> About {
-        let target = |case: &str, peer: &str, bound: f64| Target {
-            case: Some(case.to_owned()),
-            metric: "bytes_per_second".to_owned(),
-            peer: Some(peer.to_owned()),
-            at_least: true,
-            bound,
+        let target = |case: &str, peer: &str, bound: f64| {
+            Target::least("bytes_per_second", bound).times(peer).in_case(case)
         };
         About {
             scenario: "blob_hit".to_owned(),
@@ -59,17 +54,14 @@ impl Scenario for BlobHit {
         cases
     }
 
-    fn servers(&self, quick: bool) -> Vec<&'static str> {
-        match quick {
-            true => vec![RINGPORT, NGINX, REGISTRY],
-            false => vec![RINGPORT, NGINX, NGINX_CACHE, REGISTRY, REGISTRY_PROXY],
-        }
+    fn servers(&self, quick: bool) -> Servers {
+        Servers::and_given(match quick {
+            true => &[RINGPORT, NGINX, REGISTRY],
+            false => &[RINGPORT, NGINX, NGINX_CACHE, REGISTRY, REGISTRY_PROXY],
+        })
     }
 
     fn measure(&self, house: &mut House, case: &Case, server: &str) -> Result<Outcome, Trouble> {
-        let blobs = house.content.blobs("hit", case.number("bytes"), case.number("files"))?;
-        let asks: Vec<Ask> = blobs.iter().map(Ask::blob).collect();
-        let goods = Goods { blobs, images: Vec::new() };
-        hits::measure(house, server, &goods, case.count("connections"), |_, _| Ok(asks))
+        hits::of_blobs(house, case, server)
     }
 }

@@ -7,17 +7,15 @@
 
 use crate::client::Ask;
 use crate::content::Image;
-use crate::drive::{Load, drive};
-use crate::house::{Goods, House, NGINX_CACHE, REGISTRY_PROXY, RINGPORT, Trouble};
+use crate::house::{Goods, House, NGINX_CACHE, Trouble};
 use crate::record::About;
-use crate::scenario::{Case, Outcome, Scenario, hits};
-use crate::servers::counting::Counting;
+use crate::scenario::{Case, Outcome, Scenario, Servers, cold};
 use crate::stock;
 
 pub(crate) struct CiWave;
 
 const LAYERS: [u64; 5] = [64 << 10, 256 << 10, 1 << 20, 4 << 20, 8 << 20];
-const CONNECTIONS: u64 = 32;
+const CONNECTIONS: usize = 32;
 /// Of Zipf's law: how much rarer each image is than the one before it.
 const EXPONENT: f64 = 1.1;
 const SEED: u64 = 20_261_122;
@@ -50,51 +48,31 @@ impl Scenario for CiWave {
         vec![case("cold", 0), case("warm", 1)]
     }
 
-    fn servers(&self, quick: bool) -> Vec<&'static str> {
-        match quick {
-            true => vec![RINGPORT, NGINX_CACHE],
-            false => vec![RINGPORT, NGINX_CACHE, REGISTRY_PROXY],
-        }
-    }
-
-    fn takes_given(&self) -> bool {
-        // What somebody else starts cannot be made to forget.
-        false
+    fn servers(&self, quick: bool) -> Servers {
+        cold::servers(quick)
     }
 
     fn measure(&self, house: &mut House, case: &Case, server: &str) -> Result<Outcome, Trouble> {
         let images = house.content.images("wave", case.number("images"), &LAYERS)?;
-        let origin = Counting::start(house.content.root(), &house.settings.client_cores)?;
         let asks = wave(&images, case.number("pulls"));
-        let targets: Vec<String> =
-            images.iter().flat_map(|image| image.blobs.iter().map(|blob| blob.target())).collect();
-        let goods = Goods { blobs: Vec::new(), images };
+        let goods = Goods { images, ..Goods::default() };
+        let origin = house.counting()?;
         let running = house.start_cold(server, origin.addr)?;
-        let load = Load {
-            asks: &asks,
-            connections: usize::try_from(CONNECTIONS).unwrap_or(1),
-            once: true,
-            seconds: house.settings.seconds,
-            beside: None,
-            client_cores: &house.settings.client_cores,
-            server_cores: &house.settings.server_cores,
-        };
-        let mut measured = drive(&running, &load, &house.interrupted)?;
-        let mut wrong = measured.wrong();
-        let taken = || targets.iter().map(|target| origin.take_gets(target)).sum::<u64>();
-        let mut gets = taken();
+        let mut measured = cold::pass(house, &running, &asks, CONNECTIONS)?;
+        let mut gets = origin.take_gets();
+        let mut wrong = Vec::new();
         if case.number("warm") == 1 {
             stock::prove_all(running.addr, &goods)?;
-            taken();
-            measured = drive(&running, &load, &house.interrupted)?;
-            wrong.extend(measured.wrong());
-            gets = taken();
+            origin.take_gets();
+            wrong = measured.wrong();
+            measured = cold::pass(house, &running, &asks, CONNECTIONS)?;
+            gets = origin.take_gets();
         }
-        let mut outcome = hits::outcome(&measured);
-        outcome.wrong = wrong;
-        let mut put = |name: &str, value: f64| outcome.metrics.insert(name.to_owned(), value);
-        put("pulls_per_second", case.number("pulls") as f64 / measured.seconds);
-        put("upstream_gets", gets as f64);
+        let mut outcome = Outcome::of(&measured);
+        outcome.wrong.extend(wrong);
+        let pulls = case.number("pulls") as f64;
+        outcome
+            .put([("pulls_per_second", pulls / measured.seconds), ("upstream_gets", gets as f64)]);
         Ok(outcome)
     }
 }

@@ -5,15 +5,11 @@
 //! The origin is a thread of this program on the load's core, where it competes with the clients:
 //! what that costs is the herd's, so the ratio is a little too high.
 
-use std::time::Instant;
-
 use crate::client::Ask;
-use crate::client::plain::Plain;
-use crate::drive::{Load, drive};
-use crate::house::{Goods, House, NGINX_CACHE, REGISTRY_PROXY, RINGPORT, Trouble};
+use crate::client::timed;
+use crate::house::{Goods, House, NGINX_CACHE, Trouble};
 use crate::record::{About, Target};
-use crate::scenario::{Case, Outcome, Scenario, hits, size};
-use crate::servers::counting::Counting;
+use crate::scenario::{Case, Outcome, Scenario, Servers, cold, size};
 use crate::stock;
 
 pub(crate) struct ColdHerd;
@@ -22,13 +18,6 @@ const CLIENTS: u64 = 1000;
 
 impl Scenario for ColdHerd {
     fn about(&self) -> About {
-        let target = |metric: &str, bound: f64| Target {
-            case: None,
-            metric: metric.to_owned(),
-            peer: None,
-            at_least: false,
-            bound,
-        };
         About {
             scenario: "cold_herd".to_owned(),
             measures: format!(
@@ -42,7 +31,10 @@ impl Scenario for ColdHerd {
                 .map(str::to_owned)
                 .into(),
             peer: Some(NGINX_CACHE.to_owned()),
-            targets: vec![target("upstream_gets", 1.0), target("times_the_longer_part", 1.2)],
+            targets: vec![
+                Target::most("upstream_gets", 1.0),
+                Target::most("times_the_longer_part", 1.2),
+            ],
         }
     }
 
@@ -54,64 +46,36 @@ impl Scenario for ColdHerd {
         if quick { vec![case(1 << 20)] } else { vec![case(1 << 20), case(16 << 20)] }
     }
 
-    fn servers(&self, quick: bool) -> Vec<&'static str> {
-        match quick {
-            true => vec![RINGPORT, NGINX_CACHE],
-            false => vec![RINGPORT, NGINX_CACHE, REGISTRY_PROXY],
-        }
-    }
-
-    fn takes_given(&self) -> bool {
-        // What somebody else starts cannot be made to forget.
-        false
+    fn servers(&self, quick: bool) -> Servers {
+        cold::servers(quick)
     }
 
     fn measure(&self, house: &mut House, case: &Case, server: &str) -> Result<Outcome, Trouble> {
         let blobs = house.content.blobs("herd", case.number("bytes"), 1)?;
-        let origin = Counting::start(house.content.root(), &house.settings.client_cores)?;
-        let upstream = upstream_seconds(&origin, &blobs)?;
         let asks: Vec<Ask> = blobs.iter().map(Ask::blob).collect();
-        let herd: Vec<Ask> = asks.iter().cycle().take(case.count("connections")).cloned().collect();
-        let target = blobs.first().map(|blob| blob.target()).unwrap_or_default();
+        let clients = case.count("connections");
+        let herd: Vec<Ask> = asks.iter().cycle().take(clients).cloned().collect();
+        let origin = house.counting()?;
+        // What the origin takes to give the blob once.
+        let mut upstream = 0.0;
+        for ask in &asks {
+            upstream += timed::fetch(origin.addr, ask)?.whole.as_secs_f64();
+        }
         let running = house.start_cold(server, origin.addr)?;
-        let load = Load {
-            asks: &herd,
-            connections: case.count("connections"),
-            once: true,
-            seconds: house.settings.seconds,
-            beside: None,
-            client_cores: &house.settings.client_cores,
-            server_cores: &house.settings.server_cores,
-        };
-        origin.take_gets(&target);
-        let cold = drive(&running, &load, &house.interrupted)?;
-        let gets = origin.take_gets(&target);
-        stock::prove_all(running.addr, &Goods { blobs, images: Vec::new() })?;
-        let warm = drive(&running, &load, &house.interrupted)?;
-        let mut outcome = hits::outcome(&cold);
+        origin.take_gets();
+        let cold = cold::pass(house, &running, &herd, clients)?;
+        let gets = origin.take_gets();
+        stock::prove_all(running.addr, &Goods { blobs, ..Goods::default() })?;
+        let warm = cold::pass(house, &running, &herd, clients)?;
+        let mut outcome = Outcome::of(&cold);
         outcome.wrong.extend(warm.wrong());
-        let mut put = |name: &str, value: f64| outcome.metrics.insert(name.to_owned(), value);
-        put("herd_seconds", cold.seconds);
-        put("upstream_gets", gets as f64);
-        put("upstream_seconds", upstream);
-        put("serving_seconds", warm.seconds);
-        put("times_the_longer_part", cold.seconds / upstream.max(warm.seconds));
+        outcome.put([
+            ("herd_seconds", cold.seconds),
+            ("upstream_gets", gets as f64),
+            ("upstream_seconds", upstream),
+            ("serving_seconds", warm.seconds),
+            ("times_the_longer_part", cold.seconds / upstream.max(warm.seconds)),
+        ]);
         Ok(outcome)
     }
-}
-
-/// What the origin takes to give the blob once.
-fn upstream_seconds(origin: &Counting, blobs: &[crate::content::Blob]) -> Result<f64, String> {
-    let mut connection = Plain::open(origin.addr).map_err(|e| format!("the origin: {e}"))?;
-    let began = Instant::now();
-    for blob in blobs {
-        let target = blob.target();
-        let answer = connection.fetch(&Ask::blob(blob).bytes, false);
-        let answer = answer.map_err(|e| format!("the origin: {target}: {e}"))?;
-        if answer.status != 200 || answer.body_bytes != blob.bytes {
-            let (status, bytes) = (answer.status, answer.body_bytes);
-            return Err(format!("the origin: {target}: {status} and {bytes} bytes"));
-        }
-    }
-    Ok(began.elapsed().as_secs_f64())
 }

@@ -15,13 +15,11 @@ use sha2::{Digest, Sha256};
 
 use crate::client::{Ask, timed};
 use crate::content::{Blob, named};
-use crate::drive::{Load, drive};
-use crate::house::{Goods, House, NGINX_CACHE, REGISTRY_PROXY, RINGPORT, Trouble};
+use crate::house::{Goods, House, NGINX_CACHE, Trouble};
 use crate::machine::{self, Usage};
 use crate::record::{About, Target};
-use crate::scenario::{Case, Outcome, Scenario, hits, size};
+use crate::scenario::{Case, Outcome, Scenario, Servers, cold, size};
 use crate::servers::Running;
-use crate::servers::counting::Counting;
 use crate::stock;
 
 pub(crate) struct ColdUnique;
@@ -30,13 +28,6 @@ const GIB: f64 = (1_u64 << 30) as f64;
 
 impl Scenario for ColdUnique {
     fn about(&self) -> About {
-        let target = |metric: &str, peer: Option<&str>, at_least: bool, bound: f64| Target {
-            case: Some("1 client".to_owned()),
-            metric: metric.to_owned(),
-            peer: peer.map(str::to_owned),
-            at_least,
-            bound,
-        };
         About {
             scenario: "cold_unique".to_owned(),
             measures: "Blobs that the mirror does not have, each wanted by one client: bytes per \
@@ -50,11 +41,13 @@ impl Scenario for ColdUnique {
                 .map(str::to_owned)
                 .into(),
             peer: Some(NGINX_CACHE.to_owned()),
-            targets: vec![
-                target("bytes_per_second", Some(NGINX_CACHE), true, 1.0),
-                target("times_the_parts", None, false, 1.15),
-                target("later_than_upstream_us", None, false, 1000.0),
-            ],
+            targets: [
+                Target::least("bytes_per_second", 1.0).times(NGINX_CACHE),
+                Target::most("times_the_parts", 1.15),
+                Target::most("later_than_upstream_us", 1000.0),
+            ]
+            .map(|target| target.in_case("1 client"))
+            .into(),
         }
     }
 
@@ -71,57 +64,28 @@ impl Scenario for ColdUnique {
         }
     }
 
-    fn servers(&self, quick: bool) -> Vec<&'static str> {
-        match quick {
-            true => vec![RINGPORT, NGINX_CACHE],
-            false => vec![RINGPORT, NGINX_CACHE, REGISTRY_PROXY],
-        }
-    }
-
-    fn takes_given(&self) -> bool {
-        // What somebody else starts cannot be made to forget.
-        false
+    fn servers(&self, quick: bool) -> Servers {
+        cold::servers(quick)
     }
 
     fn measure(&self, house: &mut House, case: &Case, server: &str) -> Result<Outcome, Trouble> {
         let blobs = house.content.blobs("unique", case.number("bytes"), case.number("files"))?;
-        let origin = Counting::start(house.content.root(), &house.settings.client_cores)?;
         let asks: Vec<Ask> = blobs.iter().map(Ask::blob).collect();
+        let origin = house.counting()?;
         let parts = parts_ms_per_gib(house, origin.addr, &blobs)?;
         let running = house.start_cold(server, origin.addr)?;
-        let mut outcome = match case.number("connections") {
+        let mut outcome = match case.count("connections") {
             1 => one_client(&running, origin.addr, &asks)?,
-            connections => many_clients(house, &running, &asks, connections)?,
+            connections => Outcome::of(&cold::pass(house, &running, &asks, connections)?),
         };
-        let gets: u64 = blobs.iter().map(|blob| origin.take_gets(&blob.target())).sum();
-        let mut put = |name: &str, value: f64| outcome.metrics.insert(name.to_owned(), value);
-        // Those of the parts, and of the origin's own times, are not the server's.
-        put("parts_cpu_ms_per_gib", parts);
-        put("upstream_gets", gets as f64);
+        let gets = origin.take_gets() as f64;
+        outcome.put([("parts_cpu_ms_per_gib", parts), ("upstream_gets", gets)]);
         if let Some(cpu) = outcome.metrics.get("cpu_ms_per_gib").copied() {
-            outcome.metrics.insert("times_the_parts".to_owned(), cpu / parts);
+            outcome.put([("times_the_parts", cpu / parts)]);
         }
-        stock::prove_all(running.addr, &Goods { blobs, images: Vec::new() })?;
+        stock::prove_all(running.addr, &Goods { blobs, ..Goods::default() })?;
         Ok(outcome)
     }
-}
-
-fn many_clients(
-    house: &House,
-    running: &Running,
-    asks: &[Ask],
-    connections: u64,
-) -> Result<Outcome, Trouble> {
-    let load = Load {
-        asks,
-        connections: usize::try_from(connections).unwrap_or(1),
-        once: true,
-        seconds: house.settings.seconds,
-        beside: None,
-        client_cores: &house.settings.client_cores,
-        server_cores: &house.settings.server_cores,
-    };
-    Ok(hits::outcome(&drive(running, &load, &house.interrupted)?))
 }
 
 /// One blob after the other, each over a connection of its own; and each from the origin itself.
@@ -144,16 +108,14 @@ fn one_client(running: &Running, origin: SocketAddr, asks: &[Ask]) -> Result<Out
     let cpu = Usage::of(running.id()).cpu_since(&before);
     let bytes = outcome.body_bytes as f64;
     let (first, upstream_first) = (median_us(firsts), median_us(upstream_firsts));
-    outcome.metrics = [
+    outcome.put([
         ("bytes_per_second", bytes / outcome.seconds),
         ("cpu_ms_per_gib", cpu.as_secs_f64() * 1e3 / (bytes / GIB)),
         ("first_byte_us", first),
         ("upstream_first_byte_us", upstream_first),
         ("later_than_upstream_us", (first - upstream_first).max(0.0)),
         ("upstream_bytes_per_second", bytes / upstream_took),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into();
+    ]);
     Ok(outcome)
 }
 

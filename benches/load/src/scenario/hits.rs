@@ -1,9 +1,9 @@
 //! What the scenarios of hits share: a closed loop over requests that are answered from memory.
 
 use crate::client::Ask;
-use crate::drive::{Load, Measured, drive};
+use crate::drive::{Load, drive};
 use crate::house::{Goods, House, Trouble};
-use crate::scenario::Outcome;
+use crate::scenario::{Case, Outcome};
 use crate::servers::Running;
 
 /// Of the scenarios of small requests.
@@ -20,30 +20,19 @@ pub(crate) fn measure(
     connections: usize,
     asks: impl FnOnce(&House, &Running) -> Result<Vec<Ask>, Trouble>,
 ) -> Result<Outcome, Trouble> {
-    house.publish(goods)?;
-    let running = house.start(server)?;
-    house.prove(&running, goods)?;
+    let running = house.open(server, goods)?;
     let asks = asks(house, &running)?;
-    let load = Load {
-        asks: &asks,
-        connections,
-        once: false,
-        seconds: house.settings.seconds,
-        beside: None,
-        client_cores: &house.settings.client_cores,
-        server_cores: &house.settings.server_cores,
-    };
-    let measured = drive(&running, &load, &house.interrupted)?;
-    Ok(outcome(&measured))
+    let load = Load::of(&house.settings, &asks, connections);
+    Ok(Outcome::of(&drive(&running, &load, &house.interrupted)?))
 }
 
-/// The outcome of a closed loop.
-pub(crate) fn outcome(measured: &Measured) -> Outcome {
-    Outcome {
-        seconds: measured.seconds,
-        requests: measured.bulk.requests,
-        body_bytes: measured.bulk.body_bytes,
-        metrics: measured.metrics(&measured.bulk),
-        wrong: measured.wrong(),
-    }
+/// The same with blobs: how many, how large and over how many connections is the case's.
+///
+/// # Errors
+/// As `measure`.
+pub(crate) fn of_blobs(house: &mut House, case: &Case, server: &str) -> Result<Outcome, Trouble> {
+    let blobs = house.content.blobs("hit", case.number("bytes"), case.number("files"))?;
+    let asks: Vec<Ask> = blobs.iter().map(Ask::blob).collect();
+    let goods = Goods { blobs, ..Goods::default() };
+    measure(house, server, &goods, case.count("connections"), |_, _| Ok(asks))
 }

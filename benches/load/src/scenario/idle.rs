@@ -7,7 +7,7 @@ use crate::client::plain::Plain;
 use crate::house::{House, NGINX, REGISTRY, RINGPORT, Trouble};
 use crate::machine::{self, Usage};
 use crate::record::{About, Target};
-use crate::scenario::{Case, Outcome, Scenario, manifests};
+use crate::scenario::{Case, Outcome, Scenario, Servers, manifests};
 
 pub(crate) struct Idle;
 
@@ -33,13 +33,7 @@ impl Scenario for Idle {
             more_is_better: false,
             also: ["rss_bytes"].map(str::to_owned).into(),
             peer: Some(NGINX.to_owned()),
-            targets: vec![Target {
-                case: None,
-                metric: "rss_bytes_per_connection".to_owned(),
-                peer: None,
-                at_least: false,
-                bound: 8192.0,
-            }],
+            targets: vec![Target::most("rss_bytes_per_connection", 8192.0)],
         }
     }
 
@@ -47,8 +41,9 @@ impl Scenario for Idle {
         vec![Case::new(format!("{CONNECTIONS} connections"), &[("connections", CONNECTIONS)])]
     }
 
-    fn servers(&self, quick: bool) -> Vec<&'static str> {
-        if quick { vec![RINGPORT, NGINX] } else { vec![RINGPORT, NGINX, REGISTRY] }
+    fn servers(&self, quick: bool) -> Servers {
+        let all = [RINGPORT, NGINX, REGISTRY];
+        Servers::and_given(if quick { all.split_at(2).0 } else { &all })
     }
 
     fn measure(&self, house: &mut House, case: &Case, server: &str) -> Result<Outcome, Trouble> {
@@ -60,9 +55,7 @@ impl Scenario for Idle {
             )));
         }
         let goods = manifests::goods(house)?;
-        house.publish(&goods)?;
-        let running = house.start(server)?;
-        house.prove(&running, &goods)?;
+        let running = house.open(server, &goods)?;
         let asks: Vec<Ask> =
             goods.images.iter().map(|image| Ask::manifest(image, &image.by_digest())).collect();
         let open = || Plain::open(running.addr).map_err(|e| format!("{server}: {e}"));
@@ -92,16 +85,13 @@ impl Scenario for Idle {
             }
         }
         let grown = after as f64 - before as f64;
-        let metrics = [
+        let mut outcome = Outcome { requests: count, ..Outcome::default() };
+        outcome.put([
             ("rss_bytes_per_connection", grown / count as f64),
             ("rss_bytes", after as f64),
             ("rss_before_bytes", before as f64),
-        ];
-        Ok(Outcome {
-            requests: count,
-            metrics: metrics.map(|(name, value)| (name.to_owned(), value)).into(),
-            ..Outcome::default()
-        })
+        ]);
+        Ok(outcome)
     }
 }
 

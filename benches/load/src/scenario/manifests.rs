@@ -8,7 +8,7 @@ use crate::house::{
     Goods, House, NGINX, NGINX_CACHE, REGISTRY, RINGPORT, RINGPORT_LOGGED, Trouble,
 };
 use crate::record::{About, Target};
-use crate::scenario::{Case, Outcome, Scenario, hits};
+use crate::scenario::{Case, Outcome, Scenario, Servers, hits};
 
 /// How many different ones are asked for.
 const IMAGES: u64 = 16;
@@ -26,10 +26,10 @@ impl Scenario for ManifestHit {
         by_digest_and_by_tag()
     }
 
-    fn servers(&self, quick: bool) -> Vec<&'static str> {
+    fn servers(&self, quick: bool) -> Servers {
         let mut all = servers(quick);
         if !quick {
-            all.push(RINGPORT_LOGGED);
+            all.known.push(RINGPORT_LOGGED);
         }
         all
     }
@@ -48,7 +48,7 @@ impl Scenario for HeadStorm {
         vec![case("by tag", true)]
     }
 
-    fn servers(&self, quick: bool) -> Vec<&'static str> {
+    fn servers(&self, quick: bool) -> Servers {
         servers(quick)
     }
 
@@ -66,7 +66,7 @@ impl Scenario for NotModified {
         vec![case("by digest", false)]
     }
 
-    fn servers(&self, quick: bool) -> Vec<&'static str> {
+    fn servers(&self, quick: bool) -> Servers {
         servers(quick)
     }
 
@@ -86,7 +86,7 @@ impl Scenario for NotModified {
 }
 
 /// Loads a server with one request for each image.
-pub(crate) fn measure(
+fn measure(
     house: &mut House,
     case: &Case,
     server: &str,
@@ -107,19 +107,12 @@ pub(crate) fn measure(
 /// The file system's.
 pub(crate) fn goods(house: &House) -> Result<Goods, Trouble> {
     let images = house.content.images("small", IMAGES, &[4096])?;
-    Ok(Goods { blobs: Vec::new(), images })
+    Ok(Goods { images, ..Goods::default() })
 }
 
 /// What all scenarios of small requests aim at.
 pub(crate) fn about(scenario: &str, measures: &str) -> About {
     let cpu = "cpu_us_per_request";
-    let target = |metric: &str, peer: Option<&str>, at_least: bool, bound: f64| Target {
-        case: None,
-        metric: metric.to_owned(),
-        peer: peer.map(str::to_owned),
-        at_least,
-        bound,
-    };
     About {
         scenario: scenario.to_owned(),
         measures: format!("{measures}: CPU time of the server for each, on 64 connections."),
@@ -130,19 +123,19 @@ pub(crate) fn about(scenario: &str, measures: &str) -> About {
             .into(),
         peer: Some(NGINX.to_owned()),
         targets: vec![
-            target(cpu, None, false, 7.5),
-            target(cpu, Some(NGINX), false, 0.7),
-            target("requests_per_second", Some(REGISTRY), true, 80.0),
+            Target::most(cpu, 7.5),
+            Target::most(cpu, 0.7).times(NGINX),
+            Target::least("requests_per_second", 80.0).times(REGISTRY),
         ],
     }
 }
 
 /// Those that answer small requests.
-pub(crate) fn servers(quick: bool) -> Vec<&'static str> {
-    match quick {
-        true => vec![RINGPORT, NGINX, REGISTRY],
-        false => vec![RINGPORT, NGINX, NGINX_CACHE, REGISTRY],
-    }
+fn servers(quick: bool) -> Servers {
+    Servers::and_given(match quick {
+        true => &[RINGPORT, NGINX, REGISTRY],
+        false => &[RINGPORT, NGINX, NGINX_CACHE, REGISTRY],
+    })
 }
 
 fn by_digest_and_by_tag() -> Vec<Case> {

@@ -1,9 +1,8 @@
 //! Memory of a server that sends large blobs to many clients at once.
 
-use crate::client::Ask;
-use crate::house::{Goods, House, NGINX, REGISTRY, RINGPORT, Trouble};
+use crate::house::{House, NGINX, REGISTRY, RINGPORT, Trouble};
 use crate::record::{About, Target};
-use crate::scenario::{Case, Outcome, Scenario, hits, size};
+use crate::scenario::{Case, Outcome, Scenario, Servers, hits, size};
 
 pub(crate) struct Memory;
 
@@ -23,13 +22,7 @@ impl Scenario for Memory {
             more_is_better: false,
             also: ["bytes_per_second"].map(str::to_owned).into(),
             peer: Some(NGINX.to_owned()),
-            targets: vec![Target {
-                case: None,
-                metric: "rss_peak_bytes".to_owned(),
-                peer: None,
-                at_least: false,
-                bound: (40_u64 << 20) as f64,
-            }],
+            targets: vec![Target::most("rss_peak_bytes", (40_u64 << 20) as f64)],
         }
     }
 
@@ -38,14 +31,11 @@ impl Scenario for Memory {
         vec![Case::new(name, &[("connections", CONNECTIONS), ("bytes", BLOB_BYTES), ("files", 4)])]
     }
 
-    fn servers(&self, _: bool) -> Vec<&'static str> {
-        vec![RINGPORT, NGINX, REGISTRY]
+    fn servers(&self, _: bool) -> Servers {
+        Servers::and_given(&[RINGPORT, NGINX, REGISTRY])
     }
 
     fn measure(&self, house: &mut House, case: &Case, server: &str) -> Result<Outcome, Trouble> {
-        let blobs = house.content.blobs("hit", case.number("bytes"), case.number("files"))?;
-        let asks: Vec<Ask> = blobs.iter().map(Ask::blob).collect();
-        let goods = Goods { blobs, images: Vec::new() };
-        hits::measure(house, server, &goods, case.count("connections"), |_, _| Ok(asks))
+        hits::of_blobs(house, case, server)
     }
 }

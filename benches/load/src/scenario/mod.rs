@@ -7,6 +7,7 @@ mod base;
 mod beside;
 mod blob_hit;
 mod ci_wave;
+mod cold;
 mod cold_herd;
 mod cold_unique;
 mod hits;
@@ -22,6 +23,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::drive::Measured;
 use crate::house::{House, Trouble};
 use crate::record::About;
 
@@ -67,19 +69,54 @@ pub(crate) struct Outcome {
     pub(crate) wrong: Vec<String>,
 }
 
+impl Outcome {
+    /// That of a closed loop.
+    pub(crate) fn of(measured: &Measured) -> Outcome {
+        Outcome {
+            seconds: measured.seconds,
+            requests: measured.bulk.requests,
+            body_bytes: measured.bulk.body_bytes,
+            metrics: measured.metrics(&measured.bulk),
+            wrong: measured.wrong(),
+        }
+    }
+
+    /// Puts metrics to those it has.
+    pub(crate) fn put(&mut self, metrics: impl IntoIterator<Item = (&'static str, f64)>) {
+        let named = metrics.into_iter().map(|(name, value)| (name.to_owned(), value));
+        self.metrics.extend(named);
+    }
+}
+
+/// Which servers a scenario is made for.
+#[derive(Clone, Debug)]
+pub(crate) struct Servers {
+    /// Of those that the suite starts itself, Ringport first.
+    pub(crate) known: Vec<&'static str>,
+    /// Whether those named on the command line come to them.
+    pub(crate) and_given: bool,
+}
+
+impl Servers {
+    /// These, and those named on the command line.
+    pub(crate) fn and_given(known: &[&'static str]) -> Servers {
+        Servers { known: known.to_vec(), and_given: true }
+    }
+
+    /// These alone: what somebody else starts cannot be made what the scenario needs.
+    pub(crate) fn only(known: &[&'static str]) -> Servers {
+        Servers { known: known.to_vec(), and_given: false }
+    }
+}
+
 /// Something that is measured.
 pub(crate) trait Scenario {
     /// What it is about.
     fn about(&self) -> About;
     /// Its cases, or those of the short form.
     fn cases(&self, quick: bool) -> Vec<Case>;
-    /// Which servers it is made for, Ringport first; servers named on the command line come to
-    /// them if `takes_given`.
-    fn servers(&self, quick: bool) -> Vec<&'static str>;
-    /// Whether servers named on the command line can be measured.
-    fn takes_given(&self) -> bool {
-        true
-    }
+    /// Of whom, or of whom in the short form.
+    fn servers(&self, quick: bool) -> Servers;
     /// Starts that server, loads it, and ends it.
     ///
     /// # Errors

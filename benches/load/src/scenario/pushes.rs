@@ -12,7 +12,7 @@ use crate::content::Image;
 use crate::house::{Goods, House, REGISTRY, RINGPORT, Trouble};
 use crate::machine::Usage;
 use crate::record::About;
-use crate::scenario::{Case, Outcome, Scenario, size};
+use crate::scenario::{Case, Outcome, Scenario, Servers, size};
 use crate::servers::Running;
 use crate::stock;
 
@@ -71,24 +71,20 @@ impl Scenario for Pushes {
         }
     }
 
-    fn servers(&self, _: bool) -> Vec<&'static str> {
-        vec![RINGPORT, REGISTRY]
-    }
-
-    fn takes_given(&self) -> bool {
+    fn servers(&self, _: bool) -> Servers {
         // What somebody else starts cannot be made to forget.
-        false
+        Servers::only(&[RINGPORT, REGISTRY])
     }
 
     fn measure(&self, house: &mut House, case: &Case, server: &str) -> Result<Outcome, Trouble> {
         let goods = match self.is_small {
             true => {
                 let images = house.content.images("push", case.number("images"), &[4096])?;
-                Goods { blobs: Vec::new(), images }
+                Goods { images, ..Goods::default() }
             }
             false => {
                 let blobs = house.content.blobs("push", case.number("bytes"), 1)?;
-                Goods { blobs, images: Vec::new() }
+                Goods { blobs, ..Goods::default() }
             }
         };
         let running = house.start_empty(server)?;
@@ -104,24 +100,20 @@ impl Scenario for Pushes {
         let blobs = goods.blobs.iter().map(|blob| blob.bytes);
         let bytes: u64 = blobs.chain(goods.images.iter().map(image_bytes)).sum();
         let gib = bytes as f64 / (1_u64 << 30) as f64;
-        let metrics: &[(&str, f64)] = match self.is_small {
+        let requests = (2 * goods.blobs.len() + 5 * goods.images.len()) as u64;
+        let mut outcome = Outcome { seconds, requests, body_bytes: bytes, ..Outcome::default() };
+        outcome.put(match self.is_small {
             true => {
-                &[("images_per_second", images / seconds), ("cpu_us_per_image", cpu * 1e6 / images)]
+                [("images_per_second", images / seconds), ("cpu_us_per_image", cpu * 1e6 / images)]
             }
             false => {
-                &[("bytes_per_second", bytes as f64 / seconds), ("cpu_ms_per_gib", cpu * 1e3 / gib)]
+                [("bytes_per_second", bytes as f64 / seconds), ("cpu_ms_per_gib", cpu * 1e3 / gib)]
             }
-        };
+        });
         let memory = Usage::of(running.id()).rss_peak_bytes as f64;
-        let metrics = metrics.iter().copied().chain([("rss_peak_bytes", memory)]);
+        outcome.put([("rss_peak_bytes", memory)]);
         stock::prove_all(running.addr, &goods)?;
-        Ok(Outcome {
-            seconds,
-            requests: (2 * goods.blobs.len() + 5 * goods.images.len()) as u64,
-            body_bytes: bytes,
-            metrics: metrics.map(|(name, value)| (name.to_owned(), value)).collect(),
-            wrong: Vec::new(),
-        })
+        Ok(outcome)
     }
 }
 
@@ -139,7 +131,7 @@ fn push_images(running: &Running, images: &[Image], clients: usize) -> Result<()
     let share = images.len().div_ceil(clients.max(1)).max(1);
     std::thread::scope(|scope| {
         let client = |images: &[Image]| {
-            let goods = Goods { blobs: Vec::new(), images: images.to_vec() };
+            let goods = Goods { images: images.to_vec(), ..Goods::default() };
             scope.spawn(move || push(running, &goods))
         };
         let clients: Vec<_> = images.chunks(share).map(client).collect();

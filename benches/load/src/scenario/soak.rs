@@ -8,7 +8,7 @@ use crate::drive::{Load, drive};
 use crate::house::{House, NGINX, RINGPORT, Trouble};
 use crate::machine::{self, Usage};
 use crate::record::{About, Target};
-use crate::scenario::{Case, Outcome, Scenario, hits, manifests};
+use crate::scenario::{Case, Outcome, Scenario, Servers, manifests};
 
 pub(crate) struct Soak;
 
@@ -20,13 +20,6 @@ const SETTLE: Duration = Duration::from_millis(500);
 
 impl Scenario for Soak {
     fn about(&self) -> About {
-        let target = |metric: &str, bound: f64| Target {
-            case: None,
-            metric: metric.to_owned(),
-            peer: None,
-            at_least: false,
-            bound,
-        };
         About {
             scenario: "soak".to_owned(),
             measures: format!(
@@ -41,8 +34,8 @@ impl Scenario for Soak {
                 .into(),
             peer: None,
             targets: vec![
-                target("rss_growth_bytes", (4_u64 << 20) as f64),
-                target("files_growth", 0.0),
+                Target::most("rss_growth_bytes", (4_u64 << 20) as f64),
+                Target::most("files_growth", 0.0),
             ],
         }
     }
@@ -52,17 +45,15 @@ impl Scenario for Soak {
         vec![Case::new(format!("{seconds} s"), &[("seconds", seconds)])]
     }
 
-    fn servers(&self, quick: bool) -> Vec<&'static str> {
-        if quick { vec![RINGPORT] } else { vec![RINGPORT, NGINX] }
+    fn servers(&self, quick: bool) -> Servers {
+        Servers::and_given(if quick { &[RINGPORT] } else { &[RINGPORT, NGINX] })
     }
 
     fn measure(&self, house: &mut House, case: &Case, server: &str) -> Result<Outcome, Trouble> {
         let mut goods = manifests::goods(house)?;
         goods.blobs = house.content.blobs("hit", 1 << 20, 8)?;
         goods.blobs.extend(house.content.blobs("hit", 64 << 10, 16)?);
-        house.publish(&goods)?;
-        let running = house.start(server)?;
-        house.prove(&running, &goods)?;
+        let running = house.open(server, &goods)?;
         let mut asks = Vec::new();
         for (n, image) in goods.images.iter().enumerate() {
             asks.push(Ask::manifest_head(image, &image.by_tag()));
@@ -70,14 +61,9 @@ impl Scenario for Soak {
             asks.push(Ask::manifest(image, &image.by_tag()));
             asks.extend(goods.blobs.get(n % goods.blobs.len().max(1)).map(Ask::blob));
         }
-        let load = |seconds: f64| Load {
-            asks: &asks,
-            connections: CONNECTIONS,
-            once: false,
-            seconds,
-            beside: None,
-            client_cores: &house.settings.client_cores,
-            server_cores: &house.settings.server_cores,
+        let load = |seconds: f64| {
+            let load = Load { seconds, ..Load::of(&house.settings, &asks, CONNECTIONS) };
+            drive(&running, &load, &house.interrupted)
         };
         let seconds = case.number("seconds") as f64;
         let held = || {
@@ -85,23 +71,23 @@ impl Scenario for Soak {
             let files = running.id().map_or(0, machine::open_files);
             (Usage::of(running.id()).rss_bytes as f64, files as f64)
         };
-        let mut wrong = drive(&running, &load(seconds * WARM_UP), &house.interrupted)?.wrong();
+        let wrong = load(seconds * WARM_UP)?.wrong();
         let (rss_begin, files_begin) = held();
-        let mut measured = drive(&running, &load(seconds / 3.0), &house.interrupted)?;
+        let mut measured = load(seconds / 3.0)?;
         for _ in 0..2 {
-            measured.add(drive(&running, &load(seconds / 3.0), &house.interrupted)?);
+            measured.add(load(seconds / 3.0)?);
         }
         let (rss_end, files_end) = held();
-        wrong.extend(measured.wrong());
-        let mut outcome = hits::outcome(&measured);
-        outcome.wrong = wrong;
-        let mut put = |name: &str, value: f64| outcome.metrics.insert(name.to_owned(), value);
-        put("rss_begin_bytes", rss_begin);
-        put("rss_end_bytes", rss_end);
-        put("rss_growth_bytes", rss_end - rss_begin);
-        put("files_begin", files_begin);
-        put("files_end", files_end);
-        put("files_growth", files_end - files_begin);
+        let mut outcome = Outcome::of(&measured);
+        outcome.wrong.extend(wrong);
+        outcome.put([
+            ("rss_begin_bytes", rss_begin),
+            ("rss_end_bytes", rss_end),
+            ("rss_growth_bytes", rss_end - rss_begin),
+            ("files_begin", files_begin),
+            ("files_end", files_end),
+            ("files_growth", files_end - files_begin),
+        ]);
         Ok(outcome)
     }
 }

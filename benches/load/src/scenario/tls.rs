@@ -14,7 +14,7 @@ use crate::client::tls::{Secure, config};
 use crate::house::{Goods, House, NGINX, RINGPORT, Trouble};
 use crate::machine::Usage;
 use crate::record::{About, Target};
-use crate::scenario::{Case, Outcome, Scenario, hits, manifests, size};
+use crate::scenario::{Case, Outcome, Scenario, Servers, hits, manifests, size};
 use crate::servers::Running;
 
 /// One of the two scenarios.
@@ -60,13 +60,7 @@ impl Scenario for TlsHit {
                 "cpu_ms_per_gib",
             ),
         };
-        let target = Target {
-            case: None,
-            metric: headline.to_owned(),
-            peer: Some(NGINX.to_owned()),
-            at_least: true,
-            bound: 0.9,
-        };
+        let target = Target::least(headline, 0.9).times(NGINX);
         About {
             scenario: scenario.to_owned(),
             measures,
@@ -89,13 +83,9 @@ impl Scenario for TlsHit {
         }
     }
 
-    fn servers(&self, _: bool) -> Vec<&'static str> {
-        vec![RINGPORT, NGINX]
-    }
-
-    fn takes_given(&self) -> bool {
-        // Their certificates are not ours to make.
-        false
+    fn servers(&self, _: bool) -> Servers {
+        // The certificates of others are not ours to make.
+        Servers::only(&[RINGPORT, NGINX])
     }
 
     fn measure(&self, house: &mut House, case: &Case, server: &str) -> Result<Outcome, Trouble> {

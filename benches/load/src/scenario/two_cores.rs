@@ -18,7 +18,7 @@ use crate::drive::{Load, Measured, drive};
 use crate::house::{House, RINGPORT, Trouble};
 use crate::machine;
 use crate::record::{About, Target};
-use crate::scenario::{Case, Outcome, Scenario, hits, manifests};
+use crate::scenario::{Case, Outcome, Scenario, Servers, manifests};
 
 pub(crate) struct TwoCores;
 
@@ -39,13 +39,7 @@ impl Scenario for TwoCores {
                 .map(str::to_owned)
                 .into(),
             peer: None,
-            targets: vec![Target {
-                case: None,
-                metric: "scaling".to_owned(),
-                peer: None,
-                at_least: true,
-                bound: 1.8,
-            }],
+            targets: vec![Target::least("scaling", 1.8)],
         }
     }
 
@@ -53,12 +47,8 @@ impl Scenario for TwoCores {
         vec![Case::new("2 workers over 1", &[("connections", CONNECTIONS as u64)])]
     }
 
-    fn servers(&self, _: bool) -> Vec<&'static str> {
-        vec![RINGPORT]
-    }
-
-    fn takes_given(&self) -> bool {
-        false
+    fn servers(&self, _: bool) -> Servers {
+        Servers::only(&[RINGPORT])
     }
 
     fn measure(&self, house: &mut House, _: &Case, server: &str) -> Result<Outcome, Trouble> {
@@ -77,19 +67,20 @@ impl Scenario for TwoCores {
             measured.bulk.requests as f64 / cpu
         };
         let waits = |m: &Measured| m.server_waits as f64 / m.bulk.requests.max(1) as f64;
-        let mut outcome = hits::outcome(&two);
-        outcome.wrong.extend(one.wrong());
-        let mut put = |name: &str, value: f64| outcome.metrics.insert(name.to_owned(), value);
-        put("scaling", 2.0 * work(&two) / work(&one));
         let rate = |m: &Measured| m.bulk.requests as f64 / m.seconds;
-        put("throughput_scaling", rate(&two) / rate(&one));
-        put("one_worker_requests_per_second", rate(&one));
-        put("one_worker_cpu_us_per_request", 1e6 / work(&one));
-        put("one_worker_waits_per_request", waits(&one));
-        put("waits_per_request", waits(&two));
         let mut busiest = two.server_threads.iter().map(|cpu| cpu.as_secs_f64());
         let (most, next) = (busiest.next().unwrap_or(0.0), busiest.next().unwrap_or(0.0));
-        put("least_worker_share_percent", next / (most + next) * 100.0);
+        let mut outcome = Outcome::of(&two);
+        outcome.wrong.extend(one.wrong());
+        outcome.put([
+            ("scaling", 2.0 * work(&two) / work(&one)),
+            ("throughput_scaling", rate(&two) / rate(&one)),
+            ("one_worker_requests_per_second", rate(&one)),
+            ("one_worker_cpu_us_per_request", 1e6 / work(&one)),
+            ("one_worker_waits_per_request", waits(&one)),
+            ("waits_per_request", waits(&two)),
+            ("least_worker_share_percent", next / (most + next) * 100.0),
+        ]);
         Ok(outcome)
     }
 }
@@ -103,9 +94,7 @@ impl TwoCores {
     ) -> Result<Measured, Trouble> {
         let mut goods = manifests::goods(house)?;
         goods.blobs = house.content.blobs("hit", 1 << 20, 8)?;
-        house.publish(&goods)?;
-        let running = house.start_as(server, "ringport", cores.to_vec(), "")?;
-        house.prove(&running, &goods)?;
+        let running = house.open_on(server, cores, &goods)?;
         let mut asks = Vec::new();
         for (n, image) in goods.images.iter().enumerate() {
             asks.push(Ask::manifest_head(image, &image.by_tag()));
@@ -114,15 +103,8 @@ impl TwoCores {
                 asks.extend(goods.blobs.get(n / 2).map(Ask::blob));
             }
         }
-        let load = Load {
-            asks: &asks,
-            connections: CONNECTIONS,
-            once: false,
-            seconds: house.settings.seconds,
-            beside: None,
-            client_cores: cores,
-            server_cores: cores,
-        };
+        let load = Load::of(&house.settings, &asks, CONNECTIONS);
+        let load = Load { client_cores: cores, server_cores: cores, ..load };
         Ok(drive(&running, &load, &house.interrupted)?)
     }
 }

@@ -3,8 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
-use super::{How, Running, await_listening, free_addr};
-use crate::process::Process;
+use super::{How, Running, free_addr, launch};
 
 /// A server named on the command line.
 #[derive(Clone, Debug)]
@@ -50,12 +49,9 @@ pub(crate) fn start(
         .replace("{port}", &addr.port().to_string())
         .replace("{folder}", &folder.to_string_lossy())
         .replace("{origin}", &origin);
-    let log = how.folder.join("log");
     // The shell gives way to the server, so that signals reach it; `env` takes NAME=VALUE.
     let arguments = ["-c".to_owned(), format!("exec env {text}")];
-    let mut process = Process::start(Path::new("/bin/sh"), &arguments, &how.cores, &log, &[])?;
-    await_listening(&name, &mut process, addr, &log)?;
-    Ok(Running { name, addr, files: Some(folder), process: Some(process) })
+    launch(&name, addr, folder, (Path::new("/bin/sh"), &arguments), &[], how)
 }
 
 fn address(url: &str) -> Result<SocketAddr, String> {

@@ -11,7 +11,7 @@ pub(crate) mod registry;
 pub(crate) mod ringport;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::process::Process;
@@ -28,10 +28,15 @@ pub(crate) struct How {
     pub(crate) workers: usize,
     /// Where it may keep things; kept between starts.
     pub(crate) folder: PathBuf,
-    /// More lines for its configuration, in its own language.
-    pub(crate) more: String,
     /// Where it listens for TLS besides, if it does.
     pub(crate) tls: Option<Tls>,
+}
+
+impl How {
+    /// A worker for each core, and no TLS.
+    pub(crate) fn new(cores: &[usize], folder: PathBuf) -> How {
+        How { cores: cores.to_vec(), workers: cores.len().max(1), folder, tls: None }
+    }
 }
 
 /// A second door of a server, for TLS.
@@ -75,15 +80,30 @@ pub(crate) fn free_addr() -> Result<SocketAddr, String> {
     addr.map_err(|e| format!("a free port on 127.0.0.1: {e}"))
 }
 
-/// Waits until the process listens.
+/// Starts a program with its arguments and environment, and waits until it listens. What it prints
+/// goes to `log` in its folder.
 ///
 /// # Errors
-/// That it ended or did not listen in time, with the end of what it printed.
-pub(crate) fn await_listening(
+/// What could not be started, or did not listen in time, with the end of what it said.
+fn launch(
+    name: &str,
+    addr: SocketAddr,
+    files: PathBuf,
+    (program, arguments): (&Path, &[String]),
+    environment: &[(&str, String)],
+    how: &How,
+) -> Result<Running, String> {
+    let log = how.folder.join("log");
+    let mut process = Process::start(program, arguments, &how.cores, &log, environment)?;
+    await_listening(name, &mut process, addr, &log)?;
+    Ok(Running { name: name.to_owned(), addr, files: Some(files), process: Some(process) })
+}
+
+fn await_listening(
     name: &str,
     process: &mut Process,
     addr: SocketAddr,
-    log: &std::path::Path,
+    log: &Path,
 ) -> Result<(), String> {
     let began = Instant::now();
     loop {
@@ -106,7 +126,7 @@ pub(crate) fn await_listening(
 ///
 /// # Errors
 /// The file system's, with the file.
-pub(crate) fn write_file(path: &std::path::Path, text: &str) -> Result<(), String> {
+pub(crate) fn write_file(path: &Path, text: &str) -> Result<(), String> {
     let parent = path.parent().unwrap_or(path);
     std::fs::create_dir_all(parent)
         .and_then(|()| std::fs::write(path, text))

@@ -3,9 +3,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{How, Running, await_listening, free_addr, write_file};
+use super::{How, Running, free_addr, launch, write_file};
 use crate::content::{MANIFEST_TYPE, REPOSITORY};
-use crate::process::Process;
 
 /// What it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +30,6 @@ pub(crate) fn start(
 ) -> Result<Running, String> {
     let addr = free_addr()?;
     let folder = how.folder.display();
-    let log = how.folder.join("log");
     let config = how.folder.join("nginx.conf");
     // Workers of root's become somebody else, who may not read what is root's.
     let user = if rustix::process::geteuid().is_root() { "user root;\n" } else { "" };
@@ -60,22 +58,19 @@ pub(crate) fn start(
          http {{\naccess_log off;\nsendfile on;\ntcp_nopush on;\ntcp_nodelay on;\n{threads}\
          open_file_cache max=10000;\nopen_file_cache_valid 1h;\n\
          keepalive_requests 1000000000;\nkeepalive_timeout 1h;\n\
-         default_type application/octet-stream;\n{temporary}{outer}{more}\n\
+         default_type application/octet-stream;\n{temporary}{outer}\
          server {{\nlisten {addr}{reuse};\n{tls}\
          location = /v2/ {{ default_type application/json; return 200 '{{}}'; }}\n{inner}}}\n}}\n",
         workers = how.workers,
-        more = how.more,
     );
     write_file(&config, &text)?;
     let arguments = ["-c", &config.to_string_lossy(), "-p", &folder.to_string(), "-e", "stderr"]
         .map(str::to_owned);
-    let mut process = Process::start(program, &arguments, &how.cores, &log, &[])?;
-    await_listening(name, &mut process, addr, &log)?;
     let files = match role {
         Role::Cache(_) => how.folder.join("cache"),
         Role::Static | Role::StaticThreads => root.to_owned(),
     };
-    Ok(Running { name: name.to_owned(), addr, files: Some(files), process: Some(process) })
+    launch(name, addr, files, (program, &arguments), &[], how)
 }
 
 fn files(root: &Path) -> String {

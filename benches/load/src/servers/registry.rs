@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{How, Running, await_listening, free_addr, write_file};
-use crate::process::Process;
+use super::{How, Running, free_addr, launch, write_file};
 
 /// Starts it over a store; with an origin, as a proxy of that.
 ///
@@ -23,17 +22,12 @@ pub(crate) fn start(
         "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\n\
          storage:\n  cache:\n    blobdescriptor: inmemory\n  filesystem:\n    rootdirectory: {}\n\
          \x20 maintenance:\n    uploadpurging:\n      enabled: false\n\
-         http:\n  addr: {addr}\n  secret: bench\n{proxy}{}",
+         http:\n  addr: {addr}\n  secret: bench\n{proxy}",
         store.display(),
-        how.more
     );
     let config = how.folder.join("registry.yml");
     write_file(&config, &text)?;
-    let log = how.folder.join("log");
     let arguments = ["serve".to_owned(), config.to_string_lossy().into_owned()];
     let quiet = [("OTEL_TRACES_EXPORTER", "none".to_owned())];
-    let mut process = Process::start(program, &arguments, &how.cores, &log, &quiet)?;
-    await_listening(name, &mut process, addr, &log)?;
-    let files = Some(store.to_owned());
-    Ok(Running { name: name.to_owned(), addr, files, process: Some(process) })
+    launch(name, addr, store.to_owned(), (program, &arguments), &quiet, how)
 }

@@ -4,9 +4,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{How, Running, await_listening, free_addr, write_file};
+use super::{How, Running, free_addr, launch, write_file};
 use crate::content::REPOSITORY;
-use crate::process::Process;
 
 /// Starts it before an origin; `access_log` is a file, or "off".
 ///
@@ -24,7 +23,7 @@ pub(crate) fn start(
          [[upstream]]\nnamespace = \"origin.example\"\nendpoints = [\"http://{origin}\"]\n\
          tag_ttl = \"7d\"\nallow_private = [\"127.0.0.0/8\"]\nproxy = \"none\"\n",
     );
-    launch(name, program, (&text, access_log), how)
+    configured(name, program, (&text, access_log), how)
 }
 
 /// Starts it as a registry that everybody may push to.
@@ -37,10 +36,10 @@ pub(crate) fn start_hosted(name: &str, program: &Path, how: &How) -> Result<Runn
          [[hosted]]\nrepositories = [\"{REPOSITORY}\"]\n\
          pull = [\"anonymous\"]\npush = [\"anonymous\"]\n"
     );
-    launch(name, program, (&text, "off"), how)
+    configured(name, program, (&text, "off"), how)
 }
 
-fn launch(
+fn configured(
     name: &str,
     program: &Path,
     (routes, access_log): (&str, &str),
@@ -59,14 +58,11 @@ fn launch(
         "[server]\nlisten = [\"{addr}\"]\nadmin = \"off\"\nworkers = {}\n\
          connections_max = 20000\n{tls}\n\
          [storage]\nroot = {:?}\nmax_size = \"60GiB\"\n\n\
-         [log]\nlevel = \"warn\"\naccess = {access_log:?}\n\n{routes}{}",
-        how.workers, store, how.more
+         [log]\nlevel = \"warn\"\naccess = {access_log:?}\n\n{routes}",
+        how.workers, store
     );
     let config = how.folder.join("ringport.toml");
     write_file(&config, &text)?;
-    let log = how.folder.join("log");
     let arguments = ["--config".to_owned(), config.to_string_lossy().into_owned()];
-    let mut process = Process::start(program, &arguments, &how.cores, &log, &[])?;
-    await_listening(name, &mut process, addr, &log)?;
-    Ok(Running { name: name.to_owned(), addr, files: Some(store), process: Some(process) })
+    launch(name, addr, store, (program, &arguments), &[], how)
 }

@@ -1,0 +1,28 @@
+//! What the scenarios share in which a mirror has nothing yet.
+
+use crate::client::Ask;
+use crate::drive::{Load, Measured, ONCE_SECONDS_MAX, drive};
+use crate::house::{House, NGINX_CACHE, REGISTRY_PROXY, RINGPORT, Trouble};
+use crate::scenario::Servers;
+use crate::servers::Running;
+
+/// The mirrors. What somebody else starts cannot be made to forget.
+pub(crate) fn servers(quick: bool) -> Servers {
+    let all = [RINGPORT, NGINX_CACHE, REGISTRY_PROXY];
+    Servers::only(if quick { all.split_at(2).0 } else { &all })
+}
+
+/// Asks each request once.
+///
+/// # Errors
+/// Why there is no measurement.
+pub(crate) fn pass(
+    house: &House,
+    running: &Running,
+    asks: &[Ask],
+    connections: usize,
+) -> Result<Measured, Trouble> {
+    let load = Load::of(&house.settings, asks, connections);
+    let load = Load { once: true, seconds: ONCE_SECONDS_MAX, ..load };
+    Ok(drive(running, &load, &house.interrupted)?)
+}
