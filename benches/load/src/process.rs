@@ -1,5 +1,6 @@
 //! Processes that end with us, whatever becomes of us: by their drop, by a panic's unwinding, and
-//! when we are killed by the signal that the kernel sends to orphans.
+//! when we are killed by the signal that the kernel sends to orphans. What they have started
+//! themselves is of their group, and ends with their drop.
 //!
 //! Between this program and the server stands, for an instant, this program again (`exec`): it
 //! pins itself, asks for that signal, and becomes the server.
@@ -8,9 +9,11 @@ use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::process::{PidfdFlags, Signal};
 
 use crate::machine;
 
@@ -21,6 +24,8 @@ const END_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
+    /// Can be read when it has ended.
+    end: OwnedFd,
 }
 
 impl Process {
@@ -40,17 +45,25 @@ impl Process {
         let out = File::options().create(true).append(true).open(log).map_err(failed)?;
         let err = out.try_clone().map_err(failed)?;
         let cores = cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-        let child = Command::new(own)
+        let mut child = Command::new(own)
             .args(["exec", "--cores", &cores, "--parent", &std::process::id().to_string(), "--"])
             .arg(program)
             .args(arguments)
             .envs(environment.iter().map(|(name, value)| (*name, value.as_str())))
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err)
             .spawn()
             .map_err(|e| format!("{}: {e}", program.display()))?;
-        Ok(Process { child })
+        match open(&child) {
+            Ok(end) => Ok(Process { child, end }),
+            Err(error) => {
+                // Who cannot be watched is not let loose.
+                let _ = child.kill().and_then(|()| child.wait());
+                Err(format!("{}: watching its process: {error}", program.display()))
+            }
+        }
     }
 
     /// Its number.
@@ -58,35 +71,30 @@ impl Process {
         self.child.id()
     }
 
-    /// Whether it has ended by itself.
-    pub(crate) fn has_ended(&mut self) -> bool {
-        self.child.try_wait().is_ok_and(|status| status.is_some())
+    /// Whether it ends within so long, or has ended.
+    pub(crate) fn ends_within(&self, longest: Duration) -> bool {
+        let longest = Timespec::try_from(longest).ok();
+        let mut end = [PollFd::new(&self.end, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut end, longest.as_ref())).is_ok_and(|ended| ended > 0)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let family = machine::family(self.child.id());
-        if self.has_ended() {
-            return;
+        if let Some(pid) = machine::pid(self.child.id()) {
+            // Who is gone needs no signal.
+            let _ = rustix::process::kill_process(pid, Signal::TERM);
+            self.ends_within(END_MAX);
+            // It did not end, or left others behind. Until it is waited for the number is its own.
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
         }
-        let send = |number: u32, signal: Signal| {
-            if let Some(pid) = machine::pid(number) {
-                // Who is gone needs no signal.
-                let _ = rustix::process::kill_process(pid, signal);
-            }
-        };
-        send(self.child.id(), Signal::TERM);
-        let began = Instant::now();
-        while !self.has_ended() {
-            if began.elapsed() > END_MAX {
-                family.iter().for_each(|&number| send(number, Signal::KILL));
-                let _ = self.child.wait();
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        let _ = self.child.wait();
     }
+}
+
+fn open(child: &Child) -> std::io::Result<OwnedFd> {
+    let pid = machine::pid(child.id()).ok_or(std::io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
 }
 
 /// Becomes the program: what `exec` of the command line does. Returns only what went wrong.

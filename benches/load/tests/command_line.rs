@@ -57,6 +57,7 @@ fn run_that_waits(folder: &std::path::Path, seconds: &str) -> (Child, Pid) {
         line == [b"sleep\0", seconds.as_bytes(), b"\0"].concat()
     };
     let began = Instant::now();
+    // What /proc says has to be looked at again and again: it tells nobody that it changes.
     while began.elapsed() < Duration::from_secs(30) {
         let text = fs::read_to_string(&children).unwrap_or_default();
         if let Some(pid) = text.split_whitespace().find(is_server) {
@@ -70,11 +71,35 @@ fn run_that_waits(folder: &std::path::Path, seconds: &str) -> (Child, Pid) {
 fn await_end(pid: Pid) {
     let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
     let began = Instant::now();
-    // An orphan may wait for whoever inherited it.
+    // An orphan may wait for whoever inherited it, and it is not our child: /proc has to be asked.
     while fs::read_to_string(&path).is_ok_and(|stat| !stat.contains(") Z ")) {
         assert!(began.elapsed() < Duration::from_secs(30), "the server outlived its run");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// The process with this command line, if there is one.
+fn process_of(command: &[u8]) -> Option<Pid> {
+    fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let number = || entry.file_name().to_str()?.parse().ok();
+        (line == command).then(number).flatten().and_then(Pid::from_raw)
+    })
+}
+
+#[test]
+fn what_a_server_leaves_behind_ends_too() {
+    let folder = tempfile::tempdir().unwrap();
+    // A name of its own, and an end even if nobody ends it.
+    let seconds = format!("60.{}", std::process::id());
+    let output = bench(&["--network", "host", "--scenario", "base", "--server", "leaves"])
+        .args(["--rounds", "1", "--data", &folder.path().to_string_lossy()])
+        .args(["--command", &format!("leaves=sleep {seconds} & exec true")])
+        .output()
+        .unwrap();
+    assert!(said(&output).contains("leaves ended on"), "{}", said(&output));
+    let left = process_of(&[b"sleep\0", seconds.as_bytes(), b"\0"].concat());
+    left.into_iter().for_each(await_end);
 }
 
 #[test]
@@ -92,7 +117,8 @@ fn servers_end_when_the_run_is_interrupted_twice() {
     let (mut run, server) = run_that_waits(folder.path(), "100002");
     let pid = Pid::from_child(&run);
     kill_process(pid, Signal::INT).unwrap();
-    // Two signals of one kind that are not yet delivered are one.
+    // Two signals of one kind that are not yet delivered are one, and nothing tells when the first
+    // was: they are sent until one is the second.
     let began = Instant::now();
     while run.try_wait().unwrap().is_none() {
         assert!(began.elapsed() < Duration::from_secs(30), "it does not end");

@@ -18,6 +18,7 @@ use crate::process::Process;
 
 /// How long a server may take until it listens.
 const START_MAX: Duration = Duration::from_secs(20);
+const TRIED_EVERY: Duration = Duration::from_millis(2);
 
 /// How one is to be started.
 #[derive(Clone, Debug)]
@@ -94,14 +95,14 @@ fn launch(
     how: &How,
 ) -> Result<Running, String> {
     let log = how.folder.join("log");
-    let mut process = Process::start(program, arguments, &how.cores, &log, environment)?;
-    await_listening(name, &mut process, addr, &log)?;
+    let process = Process::start(program, arguments, &how.cores, &log, environment)?;
+    await_listening(name, &process, addr, &log)?;
     Ok(Running { name: name.to_owned(), addr, files: Some(files), process: Some(process) })
 }
 
 fn await_listening(
     name: &str,
-    process: &mut Process,
+    process: &Process,
     addr: SocketAddr,
     log: &Path,
 ) -> Result<(), String> {
@@ -110,7 +111,8 @@ fn await_listening(
         if TcpStream::connect(addr).is_ok() {
             return Ok(());
         }
-        let ended = process.has_ended();
+        // Only its end can be waited for; whether it listens has to be tried again and again.
+        let ended = process.ends_within(TRIED_EVERY);
         if ended || began.elapsed() > START_MAX {
             let text = std::fs::read_to_string(log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().rev().take(5).collect();
@@ -118,7 +120,6 @@ fn await_listening(
             let what = if ended { "ended" } else { "does not listen" };
             return Err(format!("{name} {what} on {addr}; it said:\n{lines}"));
         }
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
