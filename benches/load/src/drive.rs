@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::{ScopedJoinHandle, scope};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::scope;
 use std::time::{Duration, Instant};
 
 use crate::client::clock::{Clock, StopOnDrop};
@@ -14,6 +15,12 @@ use crate::servers::Running;
 
 /// How long a pass over everything may take; what came until then counts.
 pub(crate) const ONCE_SECONDS_MAX: f64 = 20.0;
+/// How long it may take until all connections are open.
+const OPEN_SECONDS_MAX: f64 = 60.0;
+/// Until the server has taken connections that are open here: nobody can see when it has.
+const SETTLE_SECONDS: f64 = 0.15;
+/// How often it is looked whether the run is to end: a signal only leaves a mark.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What is asked of the server, by whom.
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +135,8 @@ pub(crate) fn drive(
     scope(|scope| {
         let stop = StopOnDrop(&clock);
         let (clock, next, spins) = (&clock, &next, &spins);
+        // Nothing is sent: those who hang up are what is waited for.
+        let ((opening, all_open), (working, all_done)) = (channel(), channel());
         let mut bulk = Vec::new();
         for thread in 0..threads {
             let share = load.connections / threads;
@@ -141,11 +150,16 @@ pub(crate) fn drive(
                 seed: thread as u64 * 7919,
             };
             let core = load.client_cores.get(thread).copied();
+            let (opening, working) = (opening.clone(), working.clone());
             bulk.push(scope.spawn(move || {
+                let _until_its_end = working;
                 core.map_or(Ok(()), |core| machine::pin(&[core]))?;
-                load::run(work, clock)
+                load::run(work, clock, opening)
             }));
         }
+        drop(opening);
+        // With no busy connections at all, only time ends a measurement.
+        let _nobody_else = (threads == 0).then_some(working);
         let beside = load.beside.map(|beside| {
             let pace = paced::Pace {
                 addr: running.addr,
@@ -161,11 +175,18 @@ pub(crate) fn drive(
                 paced::run(pace, clock).map(|tally| (tally, hurried))
             })
         });
-        let warming = if load.once { 0.15 } else { (load.seconds / 4.0).max(0.15) };
-        wait(warming, &bulk, interrupted)?;
+        if !wait(OPEN_SECONDS_MAX, &all_open, interrupted)? {
+            let (name, addr) = (&running.name, running.addr);
+            let count = load.connections;
+            return Err(format!(
+                "{name}: {count} connections to {addr} were not open after {OPEN_SECONDS_MAX} s"
+            ));
+        }
+        let warming = if load.once { 0.0 } else { load.seconds / 4.0 };
+        wait(warming.max(SETTLE_SECONDS), &all_done, interrupted)?;
         let before = Seen::now(running, load);
         clock.open();
-        wait(load.seconds, &bulk, interrupted)?;
+        wait(load.seconds, &all_done, interrupted)?;
         let after = Seen::now(running, load);
         drop(stop);
         let mut total = Tally::new()?;
@@ -180,27 +201,20 @@ pub(crate) fn drive(
     })
 }
 
-/// With no busy connections at all, only time ends a measurement.
-fn all_done(threads: &[ScopedJoinHandle<'_, Result<Tally, String>>]) -> bool {
-    !threads.is_empty() && threads.iter().all(ScopedJoinHandle::is_finished)
-}
-
-/// Until so many seconds are over, or all threads are.
-fn wait(
-    seconds: f64,
-    threads: &[ScopedJoinHandle<'_, Result<Tally, String>>],
-    interrupted: &AtomicBool,
-) -> Result<(), String> {
+/// Waits until all who hold the other side have hung up, or so many seconds are over; whether they
+/// have.
+fn wait(seconds: f64, on: &Receiver<()>, interrupted: &AtomicBool) -> Result<bool, String> {
     let until = Instant::now() + Duration::from_secs_f64(seconds);
     loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() || all_done(threads) {
-            return Ok(());
-        }
         if interrupted.load(Ordering::Relaxed) {
             return Err("interrupted".to_owned());
         }
-        std::thread::sleep(left.min(Duration::from_millis(2)));
+        let left = until.saturating_duration_since(Instant::now());
+        match on.recv_timeout(left.min(LOOK_EVERY)) {
+            Err(RecvTimeoutError::Disconnected) => return Ok(true),
+            Err(RecvTimeoutError::Timeout) if left.is_zero() => return Ok(false),
+            Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+        }
     }
 }
 

@@ -153,8 +153,11 @@ pub(crate) fn await_stored(connection: &mut Plain, target: &str) -> Result<(), S
             return Ok(());
         }
         if began.elapsed() > STORE_MAX {
-            return Err(format!("{target}: expected a hit, found Cache-Status {status:?}"));
+            return Err(format!(
+                "{target}: expected a hit within {STORE_MAX:?}, found Cache-Status {status:?}"
+            ));
         }
+        // It has to be asked again and again: a server tells nobody when it has stored something.
         std::thread::sleep(Duration::from_millis(2));
     }
 }

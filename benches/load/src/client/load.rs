@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -65,14 +66,16 @@ struct Thread<'a> {
     is_busy: bool,
 }
 
-/// Runs until the clock stops, or everything has been asked once.
+/// Runs until the clock stops, or everything has been asked once. Hangs up `opening` when its
+/// connections are open.
 ///
 /// # Errors
 /// What could not be set up. Wrong answers are in the tally.
-pub(crate) fn run(work: Work<'_>, clock: &Clock) -> Result<Tally, String> {
+pub(crate) fn run(work: Work<'_>, clock: &Clock, opening: Sender<()>) -> Result<Tally, String> {
     let mut thread = Thread::open(work)?;
-    while work.once.is_some() && clock.is_warming() {
-        std::thread::sleep(Duration::from_micros(100));
+    drop(opening);
+    if work.once.is_some() {
+        clock.await_open();
     }
     for slot in 0..thread.slots.len() {
         thread.next(slot, clock.is_open());

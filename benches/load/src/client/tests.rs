@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use super::clock::Clock;
@@ -57,7 +58,7 @@ fn once(addr: SocketAddr, request: &Ask, count: usize) -> Tally {
     let spins = AtomicBool::new(count.is_multiple_of(2));
     let work =
         Work { addr, asks: &asks, connections: 1, once: Some(&next), spins: &spins, seed: 0 };
-    run(work, &clock).unwrap()
+    run(work, &clock, channel().0).unwrap()
 }
 
 fn seeded(bytes: usize) -> Vec<u8> {
@@ -139,9 +140,13 @@ fn a_connection_that_is_closed_is_opened_again() {
 #[test]
 fn a_server_that_stalls_pays_for_all_that_was_due() {
     const STALL: Duration = Duration::from_millis(400);
-    let addr = serve(|n| {
-        if n == 20 {
-            std::thread::sleep(STALL);
+    let (answered, enough) = channel();
+    let addr = serve(move |n| {
+        match n {
+            // The stall itself.
+            20 => std::thread::sleep(STALL),
+            600 => drop(answered.send(())),
+            _ => {}
         }
         [head(1), b"a".to_vec()].concat()
     });
@@ -150,8 +155,9 @@ fn a_server_that_stalls_pays_for_all_that_was_due() {
     let tally = std::thread::scope(|scope| {
         let pace = Pace { addr, asks: &asks, per_second: 1000, connections: 1 };
         let probe = scope.spawn(move || paced::run(pace, clock).unwrap());
-        std::thread::sleep(Duration::from_millis(1000));
+        let came = enough.recv_timeout(Duration::from_secs(30));
         clock.stop();
+        came.unwrap();
         probe.join().unwrap()
     });
     // One request alone was slow; 400 were due meanwhile, half of them for more than half of it.

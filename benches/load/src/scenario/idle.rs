@@ -15,7 +15,7 @@ const CONNECTIONS: u64 = 10_000;
 /// Requests before the first look at the memory, so that what is only set up once is no
 /// connection's.
 const WARM_UP: usize = 200;
-/// Until what was freed, or is freed late, has been.
+/// Until what was freed, or is freed late, has been: nobody can see when that is.
 const SETTLE: Duration = Duration::from_millis(500);
 /// One in so many is asked again at the end: all of them were kept.
 const ASKED_AGAIN: usize = 100;

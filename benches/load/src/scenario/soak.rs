@@ -15,7 +15,8 @@ pub(crate) struct Soak;
 const CONNECTIONS: usize = 64;
 /// The part of the time that comes before the first look: pools and caches fill once.
 const WARM_UP: f64 = 0.2;
-/// Until connections that the client has closed are closed there too.
+/// Until connections that the client has closed are closed there too. To wait for a number of
+/// files would be to wait for the figure that is wanted.
 const SETTLE: Duration = Duration::from_millis(500);
 
 impl Scenario for Soak {
