@@ -54,6 +54,14 @@ impl<'a> Load<'a> {
             server_cores: &settings.server_cores,
         }
     }
+
+    /// The cores of both, each once: they may be the same.
+    fn cores(&self) -> Vec<usize> {
+        let mut cores = [self.client_cores, self.server_cores].concat();
+        cores.sort_unstable();
+        cores.dedup();
+        cores
+    }
 }
 
 /// Requests at a rate, beside the others.
@@ -93,6 +101,7 @@ pub(crate) struct Measured {
     pub(crate) hurried: bool,
     client_cores: usize,
     server_cores: usize,
+    all_cores: usize,
 }
 
 /// What is read before the window and after it.
@@ -105,12 +114,9 @@ struct Seen {
 
 impl Seen {
     fn now(running: &Running, load: &Load<'_>) -> Seen {
-        let mut cores = [load.client_cores, load.server_cores].concat();
-        cores.sort_unstable();
-        cores.dedup();
         Seen {
             usage: Usage::of(running.id()),
-            cores: Cores::now(&cores),
+            cores: Cores::now(&load.cores()),
             disk_read_bytes: machine::disk_read_bytes(),
             at: Instant::now(),
         }
@@ -232,7 +238,7 @@ impl Measured {
             None => (None, false),
         };
         let server = after.usage.cpu_since(&before.usage);
-        let client = bulk.cpu + beside.as_ref().map_or(Duration::ZERO, |tally| tally.cpu);
+        let client = bulk.occupied() + beside.as_ref().map_or(Duration::ZERO, Tally::occupied);
         let (busy, stolen) = after.cores.since(&before.cores);
         Measured {
             seconds: (after.at - before.at).as_secs_f64(),
@@ -248,6 +254,7 @@ impl Measured {
             beside,
             client_cores: load.client_cores.len().max(1),
             server_cores: load.server_cores.len().max(1),
+            all_cores: load.cores().len().max(1),
         }
     }
 
@@ -305,12 +312,30 @@ impl Measured {
         let client = self.bulk.cpu + self.beside.as_ref().map_or(Duration::ZERO, |t| t.cpu);
         let room = self.seconds * self.client_cores as f64;
         put("client_busy_percent", client.as_secs_f64() / room * 100.0);
-        let all = self.seconds * (self.client_cores + self.server_cores) as f64;
+        let all = self.seconds * self.all_cores as f64;
         put("others_busy_percent", self.others.as_secs_f64() / all * 100.0);
         put("stolen_percent", self.stolen.as_secs_f64() / all * 100.0);
         if of.reconnects > 0 {
             put("reconnects_per_second", of.reconnects as f64 / self.seconds);
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_of_both_is_one_core() {
+        let settings = Settings {
+            server_cores: vec![0, 1],
+            client_cores: vec![1, 0],
+            seconds: 1.0,
+            quick: true,
+            ringport: std::path::PathBuf::new(),
+            given: Vec::new(),
+        };
+        assert_eq!(Load::of(&settings, &[], 1).cores(), [0, 1]);
     }
 }

@@ -111,6 +111,7 @@ pub(crate) fn run(work: Work<'_>, clock: &Clock, opening: Sender<()>) -> Result<
     }
     let cpu = crate::machine::own_thread_cpu();
     let used = cpu.saturating_sub(cpu_before.unwrap_or(cpu));
+    thread.tally.in_vain = in_vain.min(used);
     thread.tally.cpu = used.saturating_sub(in_vain);
     Ok(thread.tally)
 }

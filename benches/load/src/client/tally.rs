@@ -26,8 +26,10 @@ pub(crate) struct Tally {
     pub(crate) wrong_count: u64,
     /// Connections that the server closed and the client opened again.
     pub(crate) reconnects: u64,
-    /// The client's own CPU time.
+    /// The client's own CPU time, without that of looks in vain.
     pub(crate) cpu: Duration,
+    /// CPU time of looks in vain, by threads that do not sleep.
+    pub(crate) in_vain: Duration,
 }
 
 impl Tally {
@@ -48,6 +50,7 @@ impl Tally {
             wrong_count: 0,
             reconnects: 0,
             cpu: Duration::ZERO,
+            in_vain: Duration::ZERO,
         })
     }
 
@@ -57,6 +60,11 @@ impl Tally {
         if self.wrong.len() < WRONG_TOLD_MAX {
             self.wrong.push(what);
         }
+    }
+
+    /// What the client kept its cores busy with.
+    pub(crate) fn occupied(&self) -> Duration {
+        self.cpu + self.in_vain
     }
 
     /// Puts another thread's counts to these.
@@ -72,5 +80,6 @@ impl Tally {
         }
         self.reconnects += other.reconnects;
         self.cpu += other.cpu;
+        self.in_vain += other.in_vain;
     }
 }

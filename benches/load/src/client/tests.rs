@@ -75,6 +75,8 @@ fn right_answers_count() {
     let tally = once(addr, &ask(Body::Small((*b"body").into())), 40);
     assert_eq!((tally.requests, tally.body_bytes, tally.wrong_count), (40, 160, 0));
     assert_eq!(tally.latency.len(), 40);
+    assert!(tally.in_vain > Duration::ZERO, "it does not sleep until an answer comes");
+    assert_eq!(tally.occupied(), tally.cpu + tally.in_vain);
 }
 
 #[test]
