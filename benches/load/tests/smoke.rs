@@ -73,6 +73,8 @@ fn a_run_leaves_records_a_table_and_a_page() {
     }
     let herd = records.iter().find(|r| r["kind"] == "sample" && r["scenario"] == "cold_herd");
     assert_eq!(herd.unwrap()["metrics"]["upstream_gets"], 1.0, "{herd:?}");
+    let unique = records.iter().find(|r| r["kind"] == "sample" && r["scenario"] == "cold_unique");
+    assert_eq!(unique.unwrap()["metrics"]["upstream_gets"], 64.0, "one for each blob: {unique:?}");
     // An old run is drawn again as it was.
     let again = folder.path().join("again.html");
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringport-bench"));

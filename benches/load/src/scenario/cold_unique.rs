@@ -20,6 +20,7 @@ use crate::machine::{self, Usage};
 use crate::record::{About, Target};
 use crate::scenario::{Case, Outcome, Scenario, Servers, cold, size};
 use crate::servers::Running;
+use crate::servers::counting::Counting;
 use crate::stock;
 
 pub(crate) struct ColdUnique;
@@ -75,8 +76,11 @@ impl Scenario for ColdUnique {
         let parts = parts_ms_per_gib(house, origin.addr, &blobs)?;
         let running = house.start_cold(server, origin.addr)?;
         let mut outcome = match case.count("connections") {
-            1 => one_client(&running, origin.addr, &asks)?,
-            connections => Outcome::of(&cold::pass(house, &running, &asks, connections)?),
+            1 => one_client(&running, &origin, &asks)?,
+            connections => {
+                origin.take_gets();
+                Outcome::of(&cold::pass(house, &running, &asks, connections)?)
+            }
         };
         let gets = origin.take_gets() as f64;
         outcome.put([("parts_cpu_ms_per_gib", parts), ("upstream_gets", gets)]);
@@ -89,14 +93,16 @@ impl Scenario for ColdUnique {
 }
 
 /// One blob after the other, each over a connection of its own; and each from the origin itself.
-fn one_client(running: &Running, origin: SocketAddr, asks: &[Ask]) -> Result<Outcome, Trouble> {
+fn one_client(running: &Running, origin: &Counting, asks: &[Ask]) -> Result<Outcome, Trouble> {
     let (mut firsts, mut upstream_firsts, mut upstream_took) = (Vec::new(), Vec::new(), 0.0);
     for ask in asks {
-        let times = timed::fetch(origin, ask)?;
+        let times = timed::fetch(origin.addr, ask)?;
         upstream_firsts.push(times.first);
         upstream_took += times.whole.as_secs_f64();
     }
     let mut outcome = Outcome::default();
+    // What was asked until here was not asked by the mirror.
+    origin.take_gets();
     let before = Usage::of(running.id());
     for ask in asks {
         let times = timed::fetch(running.addr, ask)?;
