@@ -13,8 +13,6 @@ use crate::house::Settings;
 use crate::machine::{self, Cores, Usage};
 use crate::servers::Running;
 
-/// How long a pass over everything may take; what came until then counts.
-pub(crate) const ONCE_SECONDS_MAX: f64 = 20.0;
 /// How long it may take until all connections are open.
 const OPEN_SECONDS_MAX: f64 = 60.0;
 /// Until the server has taken connections that are open here: nobody can see when it has.
@@ -258,6 +256,20 @@ impl Measured {
         }
     }
 
+    /// Itself, if all of so many answers came. With wrong ones among them it is none of a mirror's
+    /// speed anyway, and they are told.
+    ///
+    /// # Errors
+    /// How many came.
+    pub(crate) fn whole(self, asked: usize) -> Result<Measured, String> {
+        let came = self.bulk.requests;
+        if came < asked as u64 && self.bulk.wrong_count == 0 {
+            let seconds = self.seconds;
+            return Err(format!("only {came} of {asked} answers came within {seconds:.0} s"));
+        }
+        Ok(self)
+    }
+
     /// Puts a further pass to this one.
     pub(crate) fn add(&mut self, other: Measured) {
         self.seconds += other.seconds;
@@ -324,18 +336,41 @@ impl Measured {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
+
+    fn settings(server_cores: Vec<usize>, client_cores: Vec<usize>) -> Settings {
+        let (ringport, given) = (std::path::PathBuf::new(), Vec::new());
+        Settings { server_cores, client_cores, seconds: 0.3, quick: true, ringport, given }
+    }
 
     #[test]
     fn a_core_of_both_is_one_core() {
-        let settings = Settings {
-            server_cores: vec![0, 1],
-            client_cores: vec![1, 0],
-            seconds: 1.0,
-            quick: true,
-            ringport: std::path::PathBuf::new(),
-            given: Vec::new(),
-        };
-        assert_eq!(Load::of(&settings, &[], 1).cores(), [0, 1]);
+        assert_eq!(Load::of(&settings(vec![0, 1], vec![1, 0]), &[], 1).cores(), [0, 1]);
+    }
+
+    #[test]
+    fn a_pass_that_was_cut_is_no_figure() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        // Answers twice, and reads on.
+        std::thread::spawn(move || {
+            let (mut socket, mut buffer) = (listener.accept().unwrap().0, [0; 4096]);
+            for _ in 0..2 {
+                socket.read(&mut buffer).unwrap();
+                socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na").unwrap();
+            }
+            while socket.read(&mut buffer).is_ok_and(|got| got > 0) {}
+        });
+        let cores = machine::allowed_cores();
+        let settings = settings(cores.clone(), cores);
+        let (asks, interrupted) = (vec![Ask::base(); 3], AtomicBool::new(false));
+        let load = Load { once: true, ..Load::of(&settings, &asks, 1) };
+        let running = Running { name: "short".to_owned(), addr, files: None, process: None };
+        let measured = drive(&running, &load, &interrupted).unwrap();
+        assert_eq!(measured.bulk.requests, 2);
+        let found = measured.whole(asks.len()).unwrap_err();
+        assert!(found.contains("only 2 of 3 answers"), "{found}");
     }
 }

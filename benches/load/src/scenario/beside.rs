@@ -8,7 +8,7 @@
 
 use crate::client::Ask;
 use crate::content::Blob;
-use crate::drive::{Beside, Load, Measured, ONCE_SECONDS_MAX, drive};
+use crate::drive::{Beside, Load, Measured, drive};
 use crate::house::{House, NGINX, NGINX_THREADS, REGISTRY, RINGPORT, Trouble};
 use crate::machine;
 use crate::record::{About, Target};
@@ -24,6 +24,9 @@ const BLOB_BYTES: u64 = 64 << 20;
 /// As much as this of the bytes that were sent has to have come from the disk, or else the pages
 /// were not cold and the figure is not what it says.
 const COLD_SHARE: f64 = 0.9;
+
+/// How long a pass over the cold files may take; what came until then counts.
+const PASS_SECONDS_MAX: f64 = 20.0;
 
 /// One of the two scenarios.
 pub(crate) struct HotBeside {
@@ -163,7 +166,7 @@ fn cold(
         let place = files.display();
         return Err(Trouble::Failed(format!("{place} lies in memory: name a disk with --data")));
     }
-    let load = Load { once: true, seconds: ONCE_SECONDS_MAX, ..load };
+    let load = Load { once: true, seconds: PASS_SECONDS_MAX, ..load };
     let mut total: Option<Measured> = None;
     loop {
         machine::drop_pages(files).map_err(|e| format!("{}: {e}", files.display()))?;
