@@ -358,7 +358,7 @@ mod tests {
         std::thread::spawn(move || {
             let (mut socket, mut buffer) = (listener.accept().unwrap().0, [0; 4096]);
             for _ in 0..2 {
-                socket.read(&mut buffer).unwrap();
+                assert!(socket.read(&mut buffer).unwrap() > 0);
                 socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na").unwrap();
             }
             while socket.read(&mut buffer).is_ok_and(|got| got > 0) {}
