@@ -81,10 +81,11 @@ impl Outcome {
         }
     }
 
-    /// Puts metrics to those it has.
+    /// Puts metrics to those it has. What is no number (nothing through nothing) is left out: JSON
+    /// has no word for it, and the line could not be read again.
     pub(crate) fn put(&mut self, metrics: impl IntoIterator<Item = (&'static str, f64)>) {
-        let named = metrics.into_iter().map(|(name, value)| (name.to_owned(), value));
-        self.metrics.extend(named);
+        let numbers = metrics.into_iter().filter(|(_, value)| value.is_finite());
+        self.metrics.extend(numbers.map(|(name, value)| (name.to_owned(), value)));
     }
 }
 
@@ -155,5 +156,22 @@ pub(crate) fn size(bytes: u64) -> String {
         b if b >= 1 << 20 && b.is_multiple_of(1 << 20) => format!("{} MiB", b >> 20),
         b if b >= 1 << 10 && b.is_multiple_of(1 << 10) => format!("{} KiB", b >> 10),
         b => format!("{b} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{self, Record, Sample};
+
+    #[test]
+    fn what_is_no_number_does_not_spoil_the_records() {
+        let mut outcome = Outcome::default();
+        outcome.put([("scaling", 0.0 / 0.0), ("rate", 1.0 / 0.0), ("seconds", 2.0)]);
+        let sample = Sample { metrics: outcome.metrics, ..Sample::default() };
+        let mut line = Vec::new();
+        record::write(&mut line, &Record::Sample(sample.clone())).unwrap();
+        assert_eq!(record::read(line.as_slice()).unwrap(), [Record::Sample(sample.clone())]);
+        assert_eq!(sample.metrics.into_keys().collect::<Vec<_>>(), ["seconds"]);
     }
 }
