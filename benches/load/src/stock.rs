@@ -14,7 +14,9 @@ const STORE_MAX: Duration = Duration::from_secs(20);
 
 /// Each target under which something is served, and the digest of what is there.
 pub(crate) fn targets(goods: &Goods) -> Vec<(String, String)> {
-    let blobs = goods.blobs.iter().map(|blob| (blob.target(), blob.digest.clone()));
+    let named = goods.images.iter().flat_map(|image| &image.blobs);
+    let blobs = goods.blobs.iter().chain(named);
+    let blobs = blobs.map(|blob| (blob.target(), blob.digest.clone()));
     let images = goods.images.iter().flat_map(|image| {
         [image.by_digest(), image.by_tag()].map(|target| (target, image.digest.clone()))
     });
@@ -159,5 +161,28 @@ pub(crate) fn await_stored(connection: &mut Plain, target: &str) -> Result<(), S
         }
         // It has to be asked again and again: a server tells nobody when it has stored something.
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::Content;
+    use crate::machine;
+    use crate::servers::counting::Counting;
+
+    #[test]
+    fn a_layer_of_an_image_that_is_another_one_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let content = Content::below(folder.path()).unwrap();
+        let images = content.images("test", 1, &[5000]).unwrap();
+        let layer = images[0].blobs[1].clone();
+        let goods = Goods { images, ..Goods::default() };
+        let origin = Counting::start(folder.path(), &machine::allowed_cores()).unwrap();
+        prove_all(origin.addr, &goods).unwrap();
+        std::fs::write(&layer.file, [0; 5000]).unwrap();
+        let found = prove_all(origin.addr, &goods).unwrap_err();
+        let Trouble::Wrong(what) = found else { panic!("{found:?}") };
+        assert!(what.contains(&format!("expected {}", layer.digest)), "{what}");
     }
 }

@@ -1,7 +1,8 @@
 //! The scenarios. Each says what it measures, in which cases and of which servers, and measures
 //! one of them at a time; the order and the rounds are `run`'s.
 //!
-//! **Invariant:** a scenario compares what a server holds before it measures it.
+//! **Invariant:** a scenario compares all that a server holds with its digests: before it measures
+//! it, or afterwards where it has nothing before.
 
 mod base;
 mod beside;
