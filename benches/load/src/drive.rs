@@ -289,8 +289,7 @@ impl Measured {
 
     /// What was wrong, of all connections.
     pub(crate) fn wrong(&self) -> Vec<String> {
-        let beside = self.beside.iter().flat_map(|tally| tally.wrong.iter());
-        self.bulk.wrong.iter().chain(beside).cloned().collect()
+        std::iter::once(&self.bulk).chain(&self.beside).flat_map(Tally::told).collect()
     }
 
     /// The figures that every scenario has. Latencies are those of `of`.

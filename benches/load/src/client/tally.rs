@@ -54,6 +54,13 @@ impl Tally {
         })
     }
 
+    /// What was wrong, and how many more of it there were than are told.
+    pub(crate) fn told(&self) -> Vec<String> {
+        let more = self.wrong_count.saturating_sub(self.wrong.len() as u64);
+        let more = (more > 0).then(|| format!("and {more} more"));
+        self.wrong.iter().cloned().chain(more).collect()
+    }
+
     /// Keeps what was wrong; only so many are told, all are counted.
     pub(crate) fn note_wrong(&mut self, what: String) {
         self.wrong_count += 1;

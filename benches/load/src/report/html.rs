@@ -71,7 +71,10 @@ fn head(text: &mut String, figures: &Figures) {
     }
     let more = figures.wrong.len().saturating_sub(WRONG_SHOWN);
     if more > 0 {
-        let _ = writeln!(text, "<p class=\"wrong\">and {more} more wrong answers</p>");
+        let _ = writeln!(
+            text,
+            "<p class=\"wrong\">and {more} more lines like these in the records</p>"
+        );
     }
     for missing in &figures.missing {
         let scenario = missing.scenario.as_deref().unwrap_or("the whole run");
