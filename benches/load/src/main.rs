@@ -141,7 +141,8 @@ fn main() -> ExitCode {
 }
 
 fn measure(options: &Options) -> Result<ExitCode, String> {
-    let (settings, plan) = (settings(options)?, plan(options)?);
+    let settings = settings(options)?;
+    let plan = plan(options, &settings.given)?;
     match (options.network, options.url.is_empty()) {
         (Some(Network::Own), _) => network::enter()?,
         (None, true) => {
@@ -179,6 +180,9 @@ fn measure(options: &Options) -> Result<ExitCode, String> {
     if house.is_interrupted() {
         return Err("interrupted: the figures are those of the part that was run".to_owned());
     }
+    if !book.has_samples() {
+        return Err("nothing was measured: what stands above says why".to_owned());
+    }
     Ok(if book.has_wrong() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -196,7 +200,12 @@ fn settings(options: &Options) -> Result<Settings, String> {
         ([], others) => others.iter().copied().take(server_cores.len()).collect(),
         (cores, _) => cores.to_vec(),
     };
-    let mut given = Vec::new();
+    for core in server_cores.iter().chain(&client_cores) {
+        if !allowed.contains(core) {
+            return Err(format!("core {core}: this process may use the cores {allowed:?}"));
+        }
+    }
+    let mut given: Vec<Given> = Vec::new();
     for (texts, is_url) in [(&options.url, true), (&options.command, false)] {
         for text in texts {
             let (name, what) = text.split_once('=').ok_or_else(|| {
@@ -204,6 +213,9 @@ fn settings(options: &Options) -> Result<Settings, String> {
             })?;
             if house::KNOWN.contains(&name) {
                 return Err(format!("{text}: {name} is one of the suite's own: name it otherwise"));
+            }
+            if given.iter().any(|other| other.name == name) {
+                return Err(format!("{text}: {name} is named already: name it otherwise"));
             }
             let what = what.to_owned();
             let way = if is_url { Way::Url(what) } else { Way::Command(what) };
@@ -225,7 +237,7 @@ fn settings(options: &Options) -> Result<Settings, String> {
     })
 }
 
-fn plan(options: &Options) -> Result<Plan, String> {
+fn plan(options: &Options, given: &[Given]) -> Result<Plan, String> {
     let mut scenarios = scenario::all();
     let names: Vec<String> = scenarios.iter().map(|s| s.about().scenario).collect();
     if let Some(unknown) = options.scenario.iter().find(|name| !names.contains(name)) {
@@ -233,6 +245,17 @@ fn plan(options: &Options) -> Result<Plan, String> {
     }
     let wanted = |name: &String| options.scenario.is_empty() || options.scenario.contains(name);
     scenarios.retain(|scenario| wanted(&scenario.about().scenario));
+    let servers: Vec<&str> =
+        house::KNOWN.into_iter().chain(given.iter().map(|one| one.name.as_str())).collect();
+    if let Some(unknown) = options.server.iter().find(|name| !servers.contains(&name.as_str())) {
+        return Err(format!("no server {unknown}: there are {}", servers.join(", ")));
+    }
+    let cases = scenarios.iter().flat_map(|scenario| scenario.cases(options.quick));
+    let cases: Vec<String> = cases.map(|case| case.name).collect();
+    let has = |part: &String| cases.iter().any(|case| case.contains(part.as_str()));
+    if let Some(unknown) = options.case.iter().find(|part| !has(part)) {
+        return Err(format!("no case has {unknown} in its name: there are {}", cases.join("; ")));
+    }
     Ok(Plan {
         scenarios,
         only: options.server.clone(),

@@ -35,6 +35,11 @@ impl Book {
         Book { records: Vec::new(), file }
     }
 
+    /// Whether anything was measured.
+    pub(crate) fn has_samples(&self) -> bool {
+        self.records.iter().any(|record| matches!(record, Record::Sample(_)))
+    }
+
     /// Whether an answer was wrong.
     pub(crate) fn has_wrong(&self) -> bool {
         self.records.iter().any(|record| matches!(record, Record::Wrong(_)))

@@ -35,6 +35,10 @@ fn what_it_does_not_know_is_refused_with_what_it_knows() {
         (vec!["--url", "mine"], "expected NAME=URL"),
         (vec!["--command", "nginx=x"], "name it otherwise"),
         (vec!["--seconds", "0"], "expected 0.05 to 3600"),
+        (vec!["--server", "nope"], "there are ringport, "),
+        (vec!["--case", "64 KiB", "nope"], "there are 64 KiB x 1; "),
+        (vec!["--client-cores", "1000"], "core 1000: this process may use the cores ["),
+        (vec!["--url", "a=http://a:1", "--command", "a=b"], "named already"),
     ] {
         let output = bench(&arguments).output().unwrap();
         assert!(!output.status.success(), "{arguments:?}");
@@ -98,6 +102,8 @@ fn what_a_server_leaves_behind_ends_too() {
         .output()
         .unwrap();
     assert!(said(&output).contains("leaves ended on"), "{}", said(&output));
+    assert!(said(&output).contains("nothing was measured"), "{}", said(&output));
+    assert!(!output.status.success());
     let left = process_of(&[b"sleep\0", seconds.as_bytes(), b"\0"].concat());
     left.into_iter().for_each(await_end);
 }

@@ -57,6 +57,7 @@ pub(crate) fn start(
 fn address(url: &str) -> Result<SocketAddr, String> {
     let expected = || format!("{url}: expected http://HOST:PORT");
     let place = url.strip_prefix("http://").ok_or_else(expected)?;
-    let mut found = place.trim_end_matches('/').to_socket_addrs().map_err(|_| expected())?;
+    let found = place.trim_end_matches('/').to_socket_addrs();
+    let mut found = found.map_err(|e| format!("{}: {e}", expected()))?;
     found.next().ok_or_else(expected)
 }
