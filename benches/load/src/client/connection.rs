@@ -10,10 +10,10 @@ use std::time::Instant;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
+use super::head::Head;
 use super::{Ask, Body, Tally};
 use crate::content::{BLOCK_BYTES, fill_block};
 
-const HEADERS_MAX: usize = 64;
 /// What is read of an answer before its length is known. More would copy bodies for nothing.
 const HEAD_BYTES: usize = 8 << 10;
 /// What is discarded at a time.
@@ -199,35 +199,9 @@ impl Connection {
 
     /// Reads the head if it is whole, and compares it.
     fn take_head(&mut self, ask: &Ask, scratch: &mut Scratch) -> Result<bool, String> {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut response = httparse::Response::new(&mut headers);
-        let parsed = response.parse(&self.kept);
-        let head_bytes = match parsed.map_err(|e| format!("{}: not HTTP: {e}", ask.name))? {
-            httparse::Status::Complete(bytes) => bytes,
-            httparse::Status::Partial => return Ok(false),
-        };
-        let status = response.code.unwrap_or(0);
-        let mut length = None;
-        self.closes = response.version == Some(0);
-        for header in response.headers.iter() {
-            if header.name.eq_ignore_ascii_case("content-length") {
-                length = std::str::from_utf8(header.value).ok().and_then(|v| v.parse().ok());
-            } else if header.name.eq_ignore_ascii_case("connection") {
-                self.closes |= header.value.eq_ignore_ascii_case(b"close");
-            }
-        }
-        if status != ask.status {
-            return Err(format!("{}: expected status {}, found {status}", ask.name, ask.status));
-        }
-        let expected = ask.body.length();
-        if expected.is_some() && length != expected {
-            return Err(format!("{}: expected length {expected:?}, found {length:?}", ask.name));
-        }
-        self.body_bytes = match ask.body {
-            Body::None(_) => 0,
-            _ => length.ok_or_else(|| format!("{}: no Content-Length", ask.name))?,
-        };
-        (self.has_head, self.head_bytes) = (true, head_bytes);
+        let Some(head) = Head::of(&self.kept, ask)? else { return Ok(false) };
+        (self.has_head, self.closes) = (true, head.closes);
+        (self.head_bytes, self.body_bytes) = (head.bytes, head.body_bytes);
         self.choose_piece(ask, scratch);
         Ok(true)
     }
@@ -271,16 +245,5 @@ impl Connection {
             return Ok(Progress::Refused);
         }
         Err(format!("{}: closed after {} of {} bytes", ask.name, self.received, self.body_bytes))
-    }
-}
-
-impl Body {
-    fn length(&self) -> Option<u64> {
-        match self {
-            Body::None(length) => *length,
-            Body::Small(bytes) => Some(bytes.len() as u64),
-            Body::Seeded { bytes, .. } => Some(*bytes),
-            Body::Any => None,
-        }
     }
 }

@@ -9,6 +9,7 @@
 
 pub(crate) mod clock;
 mod connection;
+mod head;
 pub(crate) mod load;
 pub(crate) mod paced;
 pub(crate) mod plain;
@@ -90,6 +91,18 @@ impl Ask {
     /// Whether this is a registry.
     pub(crate) fn base() -> Ask {
         Ask::new("GET", "/v2/", "", 200, Body::Any)
+    }
+}
+
+impl Body {
+    /// What `Content-Length` has to say, where that is known.
+    fn length(&self) -> Option<u64> {
+        match self {
+            Body::None(length) => *length,
+            Body::Small(bytes) => Some(bytes.len() as u64),
+            Body::Seeded { bytes, .. } => Some(*bytes),
+            Body::Any => None,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::clock::Clock;
 use super::connection::{Connection, Progress, Scratch};
 use super::{Ask, Tally};
 
-/// Requests that may be due and not sent before the measurement is given up.
+/// Requests that may be due and not sent. More are dropped: that takes minutes without an answer.
 const OVERDUE_MAX: usize = 1 << 20;
 
 /// What is asked, and how often.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::head::HEAD_BYTES_MAX;
 use crate::content::named;
 
 /// A server that says nothing for so long will not.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-const HEAD_BYTES_MAX: usize = 64 << 10;
 /// What is read at a time of small answers, and of what is large. Thousands of small ones would take
 /// their time to clear memory that they do not need.
 const SMALL_BYTES: usize = 16 << 10;
@@ -130,7 +130,7 @@ impl Plain {
                 break;
             }
             if kept.len() > HEAD_BYTES_MAX {
-                return Err(invalid("an endless head".to_owned()));
+                return Err(invalid(format!("a head of more than {HEAD_BYTES_MAX} bytes")));
             }
         }
         let has_none = is_head || answer.status == 304 || answer.status == 204;

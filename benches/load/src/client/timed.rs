@@ -8,10 +8,10 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
 use super::Ask;
+use super::head::Head;
 
 /// A server that says nothing for so long will not.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-const HEAD_BYTES_MAX: usize = 16 << 10;
 
 /// When things came, counted from the request.
 #[derive(Clone, Copy, Debug)]
@@ -48,11 +48,8 @@ pub(crate) fn fetch(addr: SocketAddr, ask: &Ask) -> Result<Times, String> {
     let head = loop {
         let got = received(buffer.get_mut(..4096).unwrap_or_default(), RecvFlags::empty())?;
         kept.extend_from_slice(buffer.get(..got).unwrap_or_default());
-        if let Some(head) = head_bytes(&kept, ask)? {
-            break head;
-        }
-        if kept.len() > HEAD_BYTES_MAX {
-            return Err(format!("{}: an endless head", ask.name));
+        if let Some(head) = Head::of(&kept, ask)? {
+            break head.bytes;
         }
     };
     let whole = ask.body_bytes();
@@ -67,17 +64,4 @@ pub(crate) fn fetch(addr: SocketAddr, ask: &Ask) -> Result<Times, String> {
     }
     let whole = began.elapsed();
     Ok(Times { first: first.unwrap_or(whole), whole })
-}
-
-/// The length of the head when all of it is there, and is what it has to be.
-fn head_bytes(kept: &[u8], ask: &Ask) -> Result<Option<usize>, String> {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut response = httparse::Response::new(&mut headers);
-    let parsed = response.parse(kept).map_err(|e| format!("{}: not HTTP: {e}", ask.name))?;
-    let httparse::Status::Complete(length) = parsed else { return Ok(None) };
-    if response.code != Some(ask.status) {
-        let (name, expected, found) = (&ask.name, ask.status, response.code);
-        return Err(format!("{name}: expected {expected}, found {found:?}"));
-    }
-    Ok(Some(length))
 }

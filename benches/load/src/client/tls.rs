@@ -22,10 +22,10 @@ use rustls::{
 use sha2::{Digest, Sha256};
 
 use super::Ask;
+use super::head::Head;
 use crate::content::named;
 
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-const HEAD_BYTES_MAX: usize = 16 << 10;
 /// What is read at a time.
 const BUFFER_BYTES: usize = 512 << 10;
 const HEADER_BYTES: usize = 5;
@@ -166,16 +166,13 @@ impl Secure {
         let failed = |what: String| format!("{}: {what}", ask.name);
         self.send(&ask.bytes).map_err(failed)?;
         let mut kept = Vec::new();
-        let (head, closes) = loop {
+        let head = loop {
             self.open_record(&mut kept).map_err(failed)?;
-            if let Some(head) = head_of(&kept, ask)? {
+            if let Some(head) = Head::of(&kept, ask)? {
                 break head;
             }
-            if kept.len() > HEAD_BYTES_MAX + BUFFER_BYTES {
-                return Err(failed("an endless head".to_owned()));
-            }
         };
-        let mut body = kept.split_off(head);
+        let mut body = kept.split_off(head.bytes);
         let mut left = ask.body_bytes().checked_sub(body.len() as u64);
         taken(body.len() as u64);
         let mut hash = digest.map(|_| Sha256::new());
@@ -200,7 +197,7 @@ impl Secure {
             (Some(found), Some(digest)) if found != digest => {
                 Err(failed(format!("expected {digest}, found {found}")))
             }
-            _ => Ok(closes),
+            _ => Ok(head.closes),
         }
     }
 
@@ -293,25 +290,6 @@ impl Secure {
             }
         }
         Ok(())
-    }
-}
-
-/// The length of the head when all of it is there and is what it has to be.
-fn head_of(kept: &[u8], ask: &Ask) -> Result<Option<(usize, bool)>, String> {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut response = httparse::Response::new(&mut headers);
-    let parsed = response.parse(kept).map_err(|e| format!("{}: not HTTP: {e}", ask.name))?;
-    let httparse::Status::Complete(head) = parsed else { return Ok(None) };
-    let closes = response
-        .headers
-        .iter()
-        .any(|header| header.name.eq_ignore_ascii_case("connection") && header.value == b"close");
-    let length = response.headers.iter().find(|h| h.name.eq_ignore_ascii_case("content-length"));
-    let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.parse().ok());
-    let (expected, found) = ((Some(ask.status), Some(ask.body_bytes())), (response.code, length));
-    match expected == found {
-        true => Ok(Some((head, closes))),
-        false => Err(format!("{}: expected {expected:?}, found {found:?}", ask.name)),
     }
 }
 

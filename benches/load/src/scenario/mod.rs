@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn what_is_no_number_does_not_spoil_the_records() {
         let mut outcome = Outcome::default();
-        outcome.put([("scaling", 0.0 / 0.0), ("rate", 1.0 / 0.0), ("seconds", 2.0)]);
+        outcome.put([("scaling", f64::NAN), ("rate", f64::INFINITY), ("seconds", 2.0)]);
         let sample = Sample { metrics: outcome.metrics, ..Sample::default() };
         let mut line = Vec::new();
         record::write(&mut line, &Record::Sample(sample.clone())).unwrap();
