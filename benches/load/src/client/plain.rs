@@ -166,6 +166,10 @@ impl Plain {
             }
             answer.body_bytes += got as u64;
         }
+        if answer.body_bytes > length {
+            let more = answer.body_bytes - length;
+            return Err(invalid(format!("{more} bytes more than the {length} that were to come")));
+        }
         answer.digest = named(&hash.finalize());
         if closes {
             *self = Plain { reopened: self.reopened + 1, ..Plain::open(self.addr)? };

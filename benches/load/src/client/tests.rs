@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::clock::Clock;
 use super::load::{Work, run};
 use super::paced::{self, Pace};
+use super::plain::Plain;
 use super::{Ask, Body, Tally};
 use crate::content::{BLOCK_BYTES, fill_block};
 
@@ -126,6 +127,16 @@ fn a_body_that_is_cut_short_is_seen() {
     assert!(tally.wrong[0].contains("closed after 3 of 100 bytes"), "{:?}", tally.wrong);
     let tally = once(serve(|_| Vec::new()), &ask(Body::Any), 1);
     assert!(tally.wrong[0].contains("closed unasked"), "{:?}", tally.wrong);
+}
+
+#[test]
+fn a_body_behind_its_end_is_seen_by_who_asks_one_by_one() {
+    for (request, body) in [("GET", "body!"), ("HEAD", "b")] {
+        let addr = serve(move |_| [head(4), body.as_bytes().to_vec()].concat());
+        let request = format!("{request} / HTTP/1.1\r\n\r\n");
+        let found = Plain::open(addr).unwrap().ask(request.as_bytes()).unwrap_err();
+        assert!(found.to_string().contains("1 bytes more"), "{found}");
+    }
 }
 
 #[test]
