@@ -121,8 +121,9 @@ impl Content {
             }
         }
         let staged = self.root.join(format!("staged-{seed:016x}"));
-        let digest =
-            write_blob(&staged, seed, bytes).map_err(|e| format!("{}: {e}", staged.display()))?;
+        let digest = File::create(&staged)
+            .and_then(|file| make(seed, bytes, file))
+            .map_err(|e| format!("{}: {e}", staged.display()))?;
         let file = self.path("blobs", &digest);
         fs::rename(&staged, &file).map_err(|e| format!("{}: {e}", file.display()))?;
         fs::write(&made, &digest).map_err(|e| format!("{}: {e}", made.display()))?;
@@ -179,8 +180,16 @@ pub(crate) fn named(digest: &[u8]) -> String {
     name
 }
 
-fn write_blob(path: &Path, seed: u64, bytes: u64) -> io::Result<String> {
-    let (mut file, mut hash) = (File::create(path)?, Sha256::new());
+/// The digest of a blob that is made from this seed.
+///
+/// # Errors
+/// None: nothing is written.
+pub(crate) fn digest_of(seed: u64, bytes: u64) -> io::Result<String> {
+    make(seed, bytes, io::sink())
+}
+
+fn make(seed: u64, bytes: u64, mut to: impl Write) -> io::Result<String> {
+    let mut hash = Sha256::new();
     let (mut buffer, mut at) = (vec![0; 256 * BLOCK_BYTES], 0);
     let mut left = bytes;
     while left > 0 {
@@ -191,7 +200,7 @@ fn write_blob(path: &Path, seed: u64, bytes: u64) -> io::Result<String> {
             at += 1;
         }
         hash.update(&*piece);
-        file.write_all(piece)?;
+        to.write_all(piece)?;
         left -= piece.len() as u64;
     }
     Ok(named(&hash.finalize()))
@@ -238,6 +247,7 @@ mod tests {
         let bytes = fs::read(&one.file).unwrap();
         assert_eq!(bytes.len(), 10_000);
         assert_eq!(named(&Sha256::digest(&bytes)), one.digest);
+        assert_eq!(digest_of(one.seed, one.bytes).unwrap(), one.digest);
         let mut block = vec![0; BLOCK_BYTES];
         fill_block(one.seed, 1, &mut block);
         assert_eq!(bytes[BLOCK_BYTES..2 * BLOCK_BYTES], block);

@@ -2,13 +2,17 @@
 //! client and the machine used meanwhile.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::scope;
 use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
+
 use crate::client::clock::{Clock, StopOnDrop};
-use crate::client::{Ask, Tally, load, paced};
+use crate::client::{Ask, Tally, load, paced, tls_load};
 use crate::house::Settings;
 use crate::machine::{self, Cores, Usage};
 use crate::servers::Running;
@@ -33,6 +37,8 @@ pub(crate) struct Load<'a> {
     pub(crate) seconds: f64,
     /// What is asked beside them, at a rate.
     pub(crate) beside: Option<Beside<'a>>,
+    /// The door to go through instead, with a thread for each connection.
+    pub(crate) tls: Option<Door<'a>>,
     /// On which the load is made; a thread each.
     pub(crate) client_cores: &'a [usize],
     /// On which the server is.
@@ -48,6 +54,7 @@ impl<'a> Load<'a> {
             once: false,
             seconds: settings.seconds,
             beside: None,
+            tls: None,
             client_cores: &settings.client_cores,
             server_cores: &settings.server_cores,
         }
@@ -71,6 +78,15 @@ pub(crate) struct Beside<'a> {
     pub(crate) per_second: u32,
     /// Over how many connections.
     pub(crate) connections: usize,
+}
+
+/// A server's door for TLS.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Door<'a> {
+    /// Where.
+    pub(crate) addr: SocketAddr,
+    /// Of the client.
+    pub(crate) config: &'a Arc<ClientConfig>,
 }
 
 /// What came of it.
@@ -135,7 +151,10 @@ pub(crate) fn drive(
     let is_apart = load.client_cores.iter().all(|core| !load.server_cores.contains(core));
     // Beside a probe only if that goes first all the same.
     let spins = AtomicBool::new(is_apart && load.beside.is_none());
-    let threads = load.client_cores.len().min(load.connections);
+    let threads = match load.tls {
+        Some(_) => load.connections,
+        None => load.client_cores.len().min(load.connections),
+    };
     scope(|scope| {
         let stop = StopOnDrop(&clock);
         let (clock, next, spins) = (&clock, &next, &spins);
@@ -153,12 +172,21 @@ pub(crate) fn drive(
                 spins,
                 seed: thread as u64 * 7919,
             };
-            let core = load.client_cores.get(thread).copied();
+            let secure = load.tls.map(|Door { addr, config }| tls_load::Work {
+                addr,
+                config,
+                asks: load.asks,
+                number: thread,
+            });
+            let core = load.client_cores.get(thread % load.client_cores.len().max(1)).copied();
             let (opening, working) = (opening.clone(), working.clone());
             bulk.push(scope.spawn(move || {
                 let _until_its_end = working;
                 core.map_or(Ok(()), |core| machine::pin(&[core]))?;
-                load::run(work, clock, opening)
+                match secure {
+                    Some(work) => tls_load::run(work, clock, opening),
+                    None => load::run(work, clock, opening),
+                }
             }));
         }
         drop(opening);

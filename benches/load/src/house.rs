@@ -140,7 +140,7 @@ impl House {
     ///
     /// # Errors
     /// That there can be no origin; what the pushes failed with.
-    pub(crate) fn publish(&mut self, goods: &Goods) -> Result<(), Trouble> {
+    fn publish(&mut self, goods: &Goods) -> Result<(), Trouble> {
         let origin = self.origin()?;
         if self.registry.is_some() {
             let mut connection = Plain::open(origin).map_err(|e| format!("origin: {e}"))?;
@@ -236,7 +236,7 @@ impl House {
     ///
     /// # Errors
     /// What was not right.
-    pub(crate) fn prove(&mut self, running: &Running, goods: &Goods) -> Result<(), Trouble> {
+    fn prove(&mut self, running: &Running, goods: &Goods) -> Result<(), Trouble> {
         let mut connection =
             Plain::open(running.addr).map_err(|e| format!("{}: {e}", running.name))?;
         let is_given = self.settings.given.iter().any(|given| given.name == running.name);

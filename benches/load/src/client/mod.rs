@@ -1,8 +1,8 @@
 //! The load generator: what is asked, and what has to come back.
 //!
 //! `plain` asks one request after another and is for preparing and proving; `load` keeps many
-//! connections busy; `paced` asks at a given rate, whatever the answers do. The last two share a
-//! `Clock`, so that they can run beside each other.
+//! connections busy, `tls_load` one over TLS; `paced` asks at a given rate, whatever the answers do;
+//! `timed` asks once and takes the times. What runs beside each other shares a `Clock`.
 //!
 //! **Invariant:** of every answer the status and the length are compared with what was expected;
 //! of bodies pieces, chosen at random, too.
@@ -18,10 +18,13 @@ mod tally;
 mod tests;
 pub(crate) mod timed;
 pub(crate) mod tls;
+pub(crate) mod tls_load;
 
 use std::sync::Arc;
 
-use crate::content::{Blob, Image, MANIFEST_TYPE};
+use sha2::{Digest, Sha256};
+
+use crate::content::{Blob, Image, MANIFEST_TYPE, digest_of, named};
 pub(crate) use tally::Tally;
 
 /// A request, and what its answer has to be.
@@ -95,6 +98,15 @@ impl Ask {
 }
 
 impl Body {
+    /// Its digest, where it is known what it is.
+    pub(crate) fn digest(&self) -> Option<String> {
+        match self {
+            Body::Small(bytes) => Some(named(&Sha256::digest(bytes))),
+            Body::Seeded { bytes, seed } => digest_of(*seed, *bytes).ok(),
+            Body::None(_) | Body::Any => None,
+        }
+    }
+
     /// What `Content-Length` has to say, where that is known.
     fn length(&self) -> Option<u64> {
         match self {

@@ -161,7 +161,7 @@ impl Secure {
         &mut self,
         ask: &Ask,
         digest: Option<&str>,
-        taken: &dyn Fn(u64),
+        taken: &mut dyn FnMut(u64),
     ) -> Result<bool, String> {
         let failed = |what: String| format!("{}: {what}", ask.name);
         self.send(&ask.bytes).map_err(failed)?;
@@ -296,12 +296,15 @@ impl Secure {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::sync::mpsc::channel;
 
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
     use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
     use super::*;
     use crate::client::Body;
+    use crate::client::clock::Clock;
+    use crate::client::tls_load::{Work, run};
 
     /// A server that answers everything with this body.
     fn serve(body: Vec<u8>) -> SocketAddr {
@@ -337,16 +340,37 @@ mod tests {
         let addr = serve(body.clone());
         let ask = |body: &[u8]| Ask::new("GET", "/", "", 200, Body::Small(body.into()));
         let counted = std::cell::Cell::new(0);
-        let taken = |bytes: u64| counted.set(counted.get() + bytes);
+        let taken = &mut |bytes: u64| counted.set(counted.get() + bytes);
         let mut connection = Secure::open(addr, &config().unwrap()).unwrap();
         for compared in [Some(digest.as_str()), None, None] {
-            connection.get(&ask(&body), compared, &taken).unwrap();
+            connection.get(&ask(&body), compared, taken).unwrap();
         }
         assert_eq!(counted.get(), 300_000);
         let other = named(&Sha256::digest(b"something else"));
-        let found = connection.get(&ask(&body), Some(&other), &taken).unwrap_err();
+        let found = connection.get(&ask(&body), Some(&other), taken).unwrap_err();
         assert!(found.contains(&format!("expected {other}, found {digest}")), "{found}");
-        let found = connection.get(&ask(&body[1..]), None, &taken).unwrap_err();
+        let found = connection.get(&ask(&body[1..]), None, taken).unwrap_err();
         assert!(found.contains("99999") && found.contains("100000"), "{found}");
+    }
+
+    #[test]
+    fn the_first_answer_of_a_load_is_compared_whole() {
+        let addr = serve(b"body".to_vec());
+        let (asks, clock) =
+            ([Ask::new("GET", "/", "", 200, Body::Small((*b"bodx").into()))], Clock::default());
+        clock.open();
+        let config = config().unwrap();
+        let work = Work { addr, config: &config, asks: &asks, number: 0 };
+        let (opening, (working, done)) = (channel().0, channel::<()>());
+        let tally = std::thread::scope(|scope| {
+            let (work, clock) = (&work, &clock);
+            let load = scope.spawn(move || (run(*work, clock, opening).unwrap(), working).0);
+            // It ends by itself.
+            let _ = done.recv_timeout(Duration::from_secs(10));
+            clock.stop();
+            load.join().unwrap()
+        });
+        assert_eq!((tally.requests, tally.wrong_count), (0, 1));
+        assert!(tally.wrong[0].contains("expected sha256:"), "{:?}", tally.wrong);
     }
 }

@@ -4,17 +4,21 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::{House, NGINX, RINGPORT, Trouble};
+use super::{Goods, House, NGINX, RINGPORT, Trouble};
 use crate::servers::nginx::{self, Role};
 use crate::servers::{How, Running, Tls, free_addr, ringport, write_file};
 
 impl House {
-    /// Starts a server with both doors, and says where that for TLS is. What it has stored, and
-    /// its folder, are those of `open`.
+    /// As `open`, with both doors, and says where that for TLS is.
     ///
     /// # Errors
-    /// That it is not here, or not made for this; that it does not start.
-    pub(crate) fn start_secure(&mut self, server: &str) -> Result<(Running, SocketAddr), Trouble> {
+    /// That it is not here, or not made for this; that it does not start; what was not right.
+    pub(crate) fn open_secure(
+        &mut self,
+        server: &str,
+        goods: &Goods,
+    ) -> Result<(Running, SocketAddr), Trouble> {
+        self.publish(goods)?;
         let (program, origin) = (self.program(server)?, self.origin()?);
         let folder = self.own_folder(server)?;
         let tls = certified(&folder)?;
@@ -25,7 +29,9 @@ impl House {
             NGINX => nginx::start(server, &program, Role::Static, self.content.root(), &how),
             _ => Err(format!("{server} is not made for TLS here")),
         };
-        Ok((running?, addr))
+        let running = running?;
+        self.prove(&running, goods)?;
+        Ok((running, addr))
     }
 }
 
