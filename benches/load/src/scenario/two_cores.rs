@@ -16,7 +16,6 @@
 use crate::client::Ask;
 use crate::drive::{Load, Measured, drive};
 use crate::house::{House, RINGPORT, Trouble};
-use crate::machine;
 use crate::record::{About, Target};
 use crate::scenario::{Case, Outcome, Scenario, Servers, manifests};
 
@@ -52,12 +51,11 @@ impl Scenario for TwoCores {
     }
 
     fn measure(&self, house: &mut House, _: &Case, server: &str) -> Result<Outcome, Trouble> {
-        let mut cores =
-            [house.settings.server_cores.as_slice(), &machine::allowed_cores()].concat();
-        cores.sort_unstable();
-        cores.dedup();
+        let cores = Load::of(&house.settings, &[], 0).cores();
         let [first, second, ..] = cores.as_slice() else {
-            return Err(Trouble::Missing("this machine has one core".to_owned()));
+            return Err(Trouble::Failed(format!(
+                "it takes two cores, and this run has {cores:?}: --server-cores, --client-cores"
+            )));
         };
         let (first, second) = (*first, *second);
         let one = self.with_cores(house, server, &[first])?;

@@ -73,7 +73,7 @@ impl Drop for Counting {
 }
 
 impl Shared {
-    /// Status, media type, digest and file of what is asked for.
+    /// File, media type and digest of what is asked for.
     fn find(&self, target: &str) -> Option<(PathBuf, &'static str, String)> {
         let path = target.strip_prefix('/')?;
         if path.split('/').any(|part| part.is_empty() || part.starts_with('.')) {
