@@ -147,6 +147,10 @@ fn measure(options: &Options) -> Result<ExitCode, String> {
         (Some(Network::Own), _) => network::enter()?,
         (None, true) => {
             if let Err(why) = network::enter() {
+                if network::is_inside() {
+                    // There is no way back to the machine's loopback.
+                    return Err(why);
+                }
                 let note = format!("ringport-bench: the machine's loopback is used: {why}\n");
                 // Only a note: nothing is left to try when it cannot be said.
                 let _ = std::io::stderr().write_all(note.as_bytes());
