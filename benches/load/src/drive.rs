@@ -62,6 +62,13 @@ impl<'a> Load<'a> {
         }
     }
 
+    fn threads(&self) -> usize {
+        match self.tls {
+            Some(_) => self.connections,
+            None => self.client_cores.len().min(self.connections),
+        }
+    }
+
     /// The cores of both, each once: they may be the same.
     pub(crate) fn cores(&self) -> Vec<usize> {
         let mut cores = [self.client_cores, self.server_cores].concat();
@@ -110,6 +117,37 @@ impl Seen {
     }
 }
 
+/// What one busy thread does.
+enum Busy<'a> {
+    Plain(load::Work<'a>),
+    Secure(tls_load::Work<'a>),
+}
+
+impl<'a> Busy<'a> {
+    fn of(
+        load: &Load<'a>,
+        addr: SocketAddr,
+        thread: usize,
+        next: &'a AtomicUsize,
+        spins: &'a AtomicBool,
+    ) -> Busy<'a> {
+        let asks = load.asks;
+        if let Some(Door { addr, config }) = load.tls {
+            return Busy::Secure(tls_load::Work { addr, config, asks, number: thread });
+        }
+        let threads = load.threads().max(1);
+        let more = usize::from(thread < load.connections % threads);
+        Busy::Plain(load::Work {
+            addr,
+            asks,
+            connections: load.connections / threads + more,
+            once: load.once.then_some(next),
+            spins,
+            seed: thread as u64 * 7919,
+        })
+    }
+}
+
 /// Loads a server and counts.
 ///
 /// # Errors
@@ -124,10 +162,7 @@ pub(crate) fn drive(
     let is_apart = load.client_cores.iter().all(|core| !load.server_cores.contains(core));
     // Beside a probe only if that goes first all the same.
     let spins = AtomicBool::new(is_apart && load.beside.is_none());
-    let threads = match load.tls {
-        Some(_) => load.connections,
-        None => load.client_cores.len().min(load.connections),
-    };
+    let threads = load.threads();
     scope(|scope| {
         let stop = StopOnDrop(&clock);
         let (clock, next, spins) = (&clock, &next, &spins);
@@ -135,30 +170,15 @@ pub(crate) fn drive(
         let ((opening, all_open), (working, all_done)) = (channel(), channel());
         let mut bulk = Vec::new();
         for thread in 0..threads {
-            let share = load.connections / threads;
-            let more = usize::from(thread < load.connections % threads);
-            let work = load::Work {
-                addr: running.addr,
-                asks: load.asks,
-                connections: share + more,
-                once: load.once.then_some(next),
-                spins,
-                seed: thread as u64 * 7919,
-            };
-            let secure = load.tls.map(|Door { addr, config }| tls_load::Work {
-                addr,
-                config,
-                asks: load.asks,
-                number: thread,
-            });
+            let busy = Busy::of(load, running.addr, thread, next, spins);
             let core = load.client_cores.get(thread % load.client_cores.len().max(1)).copied();
             let (opening, working) = (opening.clone(), working.clone());
             bulk.push(scope.spawn(move || {
                 let _until_its_end = working;
                 core.map_or(Ok(()), |core| machine::pin(&[core]))?;
-                match secure {
-                    Some(work) => tls_load::run(work, clock, opening),
-                    None => load::run(work, clock, opening),
+                match busy {
+                    Busy::Plain(work) => load::run(work, clock, opening),
+                    Busy::Secure(work) => tls_load::run(work, clock, opening),
                 }
             }));
         }
@@ -181,11 +201,7 @@ pub(crate) fn drive(
             })
         });
         if !wait(OPEN_SECONDS_MAX, &all_open, interrupted)? {
-            let (name, addr) = (&running.name, running.addr);
-            let count = load.connections;
-            return Err(format!(
-                "{name}: {count} connections to {addr} were not open after {OPEN_SECONDS_MAX} s"
-            ));
+            return Err(not_open(running, load));
         }
         let warming = if load.once { 0.0 } else { load.seconds / 4.0 };
         wait(warming.max(SETTLE_SECONDS), &all_done, interrupted)?;
@@ -204,6 +220,11 @@ pub(crate) fn drive(
         };
         Ok(Measured::of(running, load, &before, &after, total, beside))
     })
+}
+
+fn not_open(running: &Running, load: &Load<'_>) -> String {
+    let (name, addr, count) = (&running.name, running.addr, load.connections);
+    format!("{name}: {count} connections to {addr} were not open after {OPEN_SECONDS_MAX} s")
 }
 
 /// Waits until all who hold the other side have hung up, or so many seconds are over; whether they
