@@ -17,7 +17,7 @@ use super::router::{Api, Ask};
 use super::{content, hosted_lists, relay};
 use crate::http::{Method, RequestHead};
 use crate::limits::FIRST_BYTE_TIMEOUT;
-use crate::oci::{Endpoint, PathName, Reference, Scope};
+use crate::oci::{Digest, Endpoint, PathName, Reference, Scope};
 use crate::plugin::{Candidate, PlaceRequest, RemoteRequest, Resolution, Route};
 use crate::registry::{Decided, OnFailure, Placing, Pull, PullError, Wanted};
 use crate::runtime::{clock, timeout};
@@ -51,7 +51,8 @@ impl Api {
             Ask::Manifest(reference) => {
                 let by_resolver = freshness(routed.resolution);
                 let bounds = self.registry.freshness(&scope, reference.as_tag(), by_resolver);
-                self.registry.manifest_at_hand(&scope, reference, bounds)
+                let needs = |digest: &Digest| content::is_needed(routed.head, digest);
+                self.registry.manifest_at_hand(&scope, reference, bounds, needs)
             }
             Ask::Blob(digest) => self.registry.blob_at_hand(&scope, digest),
             Ask::Tags | Ask::Referrers(_) => None,

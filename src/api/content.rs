@@ -14,8 +14,7 @@ use crate::telemetry::CacheResult;
 pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer {
     facts.cache = pull.cache;
     let digest = pull.digest;
-    let is_known = |condition: Cow<'_, str>| etag::matches(&condition, digest.text().as_str());
-    if head.if_none_match().is_some_and(is_known) {
+    if is_known(head, &digest) {
         let answer = Answer { length: None, ..Answer::new(304, facts) };
         return with_validators(answer, &pull);
     }
@@ -57,6 +56,17 @@ pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer
         Content::HeadOnly => Body::Empty,
     };
     answer
+}
+
+/// Whether the answer has a body.
+pub(super) fn is_needed(head: &RequestHead, digest: &Digest) -> bool {
+    head.method != Method::Head && !is_known(head, digest)
+}
+
+/// Whether the client has this content already.
+fn is_known(head: &RequestHead, digest: &Digest) -> bool {
+    let is_this = |condition: Cow<'_, str>| etag::matches(&condition, digest.text().as_str());
+    head.if_none_match().is_some_and(is_this)
 }
 
 fn wanted_range(head: &RequestHead, size: u64, digest: &Digest) -> RangeOutcome {

@@ -94,6 +94,16 @@ impl Index {
         })
     }
 
+    /// [`Index::blob`] that notes the use, as [`Index::touch`] does.
+    pub fn use_blob(&self, digest: &Digest, now: u64) -> Lookup<BlobEntry> {
+        let current = self.current.load();
+        current.look_up(&Key::blob(digest)).and_then(|(number, value)| {
+            let entry = blob_entry(&value)?;
+            current.touch(number, now / 60);
+            Some(entry)
+        })
+    }
+
     /// Notes that content was used at `now` (Unix seconds), in memory: the file has it after the
     /// next [`IndexWriter::write_uses`](super::IndexWriter::write_uses). One use in a minute is
     /// counted, as [`counted`](super::counted) does, and only that one stores. Uses noted at the

@@ -15,12 +15,14 @@ use crate::telemetry::CacheResult;
 
 impl Registry {
     /// The manifest, if no upstream, no file and no catalog has to be asked for it. `None` says
-    /// nothing: then [`Registry::pull_manifest`] is to be asked.
+    /// nothing: then [`Registry::pull_manifest`] is to be asked. Its content comes along if
+    /// `is_content_needed`, which is told the digest.
     pub fn manifest_at_hand(
         &self,
         scope: &Scope,
         reference: &Reference,
         bounds: Freshness,
+        is_content_needed: impl FnOnce(&Digest) -> bool,
     ) -> Option<Pull> {
         let shared = self.shared();
         // What is suspect is hashed before its first use, and that takes a while.
@@ -41,24 +43,29 @@ impl Registry {
         };
         let Lookup::Hit(link) = shared.index.link(scope, &digest) else { return None };
         let media_type = link.media_type?;
-        let mut bytes = Vec::new();
-        let found = shared.index.use_small(&digest, now, &mut bytes);
-        let Lookup::Hit((entry, true)) = found else { return None };
+        let (entry, content) = if is_content_needed(&digest) {
+            let mut bytes = Vec::new();
+            let found = shared.index.use_small(&digest, now, &mut bytes);
+            let Lookup::Hit((entry, true)) = found else { return None };
+            (entry, Content::Memory(Some(bytes).filter(|bytes| !bytes.is_empty())?.into()))
+        } else {
+            let Lookup::Hit(entry) = shared.index.use_blob(&digest, now) else { return None };
+            (entry, Content::HeadOnly)
+        };
         // In a missing pool: what that means depends on whose it is.
-        if bytes.is_empty() || shared.store.pool(entry.pool).is_err() {
-            return None;
-        }
+        shared.store.pool(entry.pool).ok()?;
         Some(Pull {
             digest,
             media_type: Some(media_type),
             size: entry.size,
-            content: Content::Memory(bytes.into()),
+            content,
             cache: CacheResult::Hit,
             age: freshness::age(checked_at.unwrap_or(link.linked_at), now),
             overdue: 0,
             warning: None,
         })
     }
+
     /// The blob, if no upstream, no catalog and no other thread has to be asked for it. `None` says
     /// nothing: then [`Registry::pull_blob`] is to be asked.
     pub fn blob_at_hand(&self, scope: &Scope, digest: &Digest) -> Option<Pull> {
@@ -75,9 +82,8 @@ impl Registry {
         let content = if entry.size > SMALL_BYTES_MAX as u64 {
             // Looked up again with a lease in hand, see leases.rs.
             let lease = shared.leases.take(digest);
-            let Lookup::Hit(entry) = shared.index.blob(digest) else { return None };
+            let Lookup::Hit(entry) = shared.index.use_blob(digest, now) else { return None };
             let blob = shared.store.kept_open(entry.pool, digest, entry.size)?;
-            shared.index.touch(digest, now);
             Content::Stored(blob, lease)
         } else if !bytes.is_empty() && shared.store.pool(entry.pool).is_ok() {
             Content::Memory(bytes.into())

@@ -1,0 +1,98 @@
+//! The worker's pipe, by which large bodies go from the page cache to their sockets.
+//!
+//! sendfile(2) does the same with a pipe of its own that holds 64 KiB; in this one a call of TCP gets
+//! sixteen times as much to send.
+//!
+//! **Invariant:** between two calls the pipe is empty. One that could not be emptied is closed.
+
+use std::cell::RefCell;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, SpliceFlags};
+
+/// What a pipe may hold for anybody, by the kernel's usual settings, in bytes.
+pub(super) const CAPACITY: u64 = 1024 * 1024;
+
+thread_local! {
+    static PIPE: RefCell<Option<Pipe>> = const { RefCell::new(None) };
+}
+
+struct Pipe {
+    ours: OwnedFd,
+    theirs: OwnedFd,
+    nowhere: File,
+}
+
+/// Sends up to `count` bytes of `file` from `offset`, which moves on, as far as the socket takes them
+/// now: how many it took, of how many it was offered. `None` if it does not go by a pipe here, and
+/// nothing was done.
+///
+/// # Errors
+/// As sendfile(2); `UnexpectedEof` where the file ends.
+pub(super) fn send(
+    file: &File,
+    offset: &mut u64,
+    socket: BorrowedFd<'_>,
+    count: u64,
+) -> Option<io::Result<(u64, u64)>> {
+    let pipe = PIPE.take().or_else(|| Pipe::open().ok())?;
+    let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+    let count = usize::try_from(count.min(CAPACITY)).unwrap_or(usize::MAX);
+    let mut at = *offset;
+    let held = match rustix::pipe::splice(file, Some(&mut at), &pipe.theirs, None, count, flags) {
+        Ok(0) => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+        Ok(held) => Ok(held),
+        // Not of this file system, or it is not empty as it should be.
+        Err(Errno::INVAL | Errno::AGAIN | Errno::INTR) => return None,
+        Err(errno) => Err(errno.into()),
+    };
+    let sent = held.and_then(|held| {
+        let (sent, is_empty) = pipe.pass_on(held, socket)?;
+        if is_empty {
+            PIPE.replace(Some(pipe));
+        }
+        *offset += sent;
+        Ok((sent, held as u64))
+    });
+    Some(sent)
+}
+
+impl Pipe {
+    fn open() -> io::Result<Self> {
+        let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // A smaller one is not worth its calls.
+        rustix::pipe::fcntl_setpipe_size(&theirs, usize::try_from(CAPACITY).unwrap_or_default())?;
+        let nowhere = OpenOptions::new().write(true).open("/dev/null")?;
+        Ok(Self { ours, theirs, nowhere })
+    }
+
+    /// Sends what the pipe holds. What the socket does not take is let go: how many bytes it took,
+    /// and whether the pipe is empty.
+    fn pass_on(&self, held: usize, socket: BorrowedFd<'_>) -> io::Result<(u64, bool)> {
+        let mut left = held;
+        while left > 0 {
+            match self.splice(socket, left) {
+                Ok(0) | Err(Errno::AGAIN) => break,
+                Ok(taken) => left = left.saturating_sub(taken),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        let sent = (held - left) as u64;
+        while left > 0 {
+            match self.splice(self.nowhere.as_fd(), left) {
+                Ok(0) | Err(_) => return Ok((sent, false)),
+                Ok(taken) => left = left.saturating_sub(taken),
+            }
+        }
+        Ok((sent, true))
+    }
+
+    fn splice(&self, to: BorrowedFd<'_>, count: usize) -> Result<usize, Errno> {
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        rustix::pipe::splice(&self.ours, None, to, None, count, flags)
+    }
+}
