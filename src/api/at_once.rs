@@ -117,7 +117,8 @@ impl Targets {
             return Some(endpoint.clone());
         }
         let endpoint = parsed()?;
-        if !matches!(endpoint.target, Target::Base | Target::Manifest { .. }) {
+        if !matches!(endpoint.target, Target::Base | Target::Manifest { .. } | Target::Blob { .. })
+        {
             return Some(endpoint);
         }
         if self.slots.is_empty() {
