@@ -2,9 +2,10 @@
 //! to the blocking pool and back.
 //!
 //! A kept file is an opinion of what lies under its name. It is used only while all of this holds: it
-//! still has a name and the right size (asked of the kernel's memory at each use, without waiting for
-//! the disk), nothing was put into quarantine since it was opened, and that is not longer ago than
-//! [`VALID`]. Whoever asks for it has found the content's name in the index before.
+//! still has a name and the right size (asked of the kernel's memory, without waiting for the disk, when
+//! this process has removed any file since it was last asked, and every [`TIDY`] because of others),
+//! nothing was put into quarantine since it was opened, and that is not longer ago than [`VALID`].
+//! Whoever asks for it has found the content's name in the index before.
 //!
 //! A file that was removed lives on as long as it is open. It is closed within [`TIDY`], and until then
 //! what its keeper was given stands for its bytes.
@@ -51,6 +52,8 @@ struct Kept {
     quarantined: u64,
     opened: Instant,
     used: Instant,
+    /// When it was last seen to have its name and size, and what [`REMOVED`] was just before.
+    seen: (Instant, u64),
     /// Dropped after the file.
     _hold: Box<dyn Any>,
 }
@@ -72,7 +75,7 @@ pub(super) fn find(key: &Key, size: u64, quarantined: u64) -> Option<Arc<File>> 
         let is_current = kept.size == size
             && kept.quarantined == quarantined
             && now.duration_since(kept.opened) < VALID
-            && is_unchanged(kept);
+            && kept.is_unchanged(now);
         if !is_current {
             files.remove(key);
             return None;
@@ -103,7 +106,9 @@ pub(super) fn keep(
         }
         let now = clock::now();
         let (file, opened, used) = (file.clone(), now, now);
-        files.insert(key, Kept { file, size, quarantined, opened, used, _hold: hold });
+        // Opened a moment ago, by another thread: whether it has a name still was not asked.
+        let seen = (now, REMOVED.load(Ordering::Acquire).wrapping_sub(1));
+        files.insert(key, Kept { file, size, quarantined, opened, used, seen, _hold: hold });
     });
 }
 
@@ -131,7 +136,8 @@ async fn tidy() {
         let now = clock::now();
         let is_empty = KEPT.with(|files| {
             let mut files = files.borrow_mut();
-            files.retain(|_, kept| now.duration_since(kept.used) < UNUSED && is_unchanged(kept));
+            files
+                .retain(|_, kept| now.duration_since(kept.used) < UNUSED && kept.is_unchanged(now));
             files.is_empty()
         });
         if is_empty {
@@ -141,13 +147,21 @@ async fn tidy() {
     }
 }
 
-/// Whether a file has its name and its size still, as far as the kernel knows without asking a disk
-/// or a file server.
-fn is_unchanged(kept: &Kept) -> bool {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let wanted = StatxFlags::NLINK | StatxFlags::SIZE;
-    rustix::fs::statx(&*kept.file, c"", flags, wanted)
-        .is_ok_and(|stat| stat.stx_nlink > 0 && stat.stx_size == kept.size)
+impl Kept {
+    /// Whether the file has its name and its size still, as far as the kernel knows without asking a
+    /// disk or a file server.
+    fn is_unchanged(&mut self, now: Instant) -> bool {
+        let removed = REMOVED.load(Ordering::Acquire);
+        let (seen_at, seen_removed) = self.seen;
+        if removed == seen_removed && now.duration_since(seen_at) < TIDY {
+            return true;
+        }
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let wanted = StatxFlags::NLINK | StatxFlags::SIZE;
+        self.seen = (now, removed);
+        rustix::fs::statx(&*self.file, c"", flags, wanted)
+            .is_ok_and(|stat| stat.stx_nlink > 0 && stat.stx_size == self.size)
+    }
 }
 
 /// How many files this worker keeps open.

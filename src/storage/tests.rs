@@ -375,7 +375,10 @@ fn a_file_that_is_kept_open_is_used_only_while_it_is_what_its_name_promises() {
 
             // Cut off by somebody else.
             std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(4).unwrap();
-            assert!(open().await.is_none(), "too short");
+            while open().await.is_some() {
+                // Found out within 25 ms.
+                crate::runtime::sleep(std::time::Duration::from_millis(5)).await;
+            }
 
             // What was removed does not stay open.
             std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(5).unwrap();
