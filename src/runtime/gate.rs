@@ -62,14 +62,31 @@ pub(super) fn take_down() {
     drop(GATE.take());
 }
 
-/// Of a turn `bytes` were not moved: others may.
-pub fn bulk_unused(bytes: u64) {
+/// Of a turn of `whole` bytes `left` were not moved: others may. But trying costs something, too, so an
+/// eighth counts in any case.
+pub fn bulk_unused(whole: u64, left: u64) {
+    let bytes = left.min(whole - whole / 8);
     // After the worker's end nobody has to know.
     let _ = GATE.try_with(|gate| {
         if let Some(gate) = gate.borrow_mut().as_mut() {
             gate.spent = gate.spent.saturating_sub(bytes);
         }
     });
+}
+
+/// Whether `bytes` of a body may be moved by this worker without a wait; then their turn is taken.
+pub fn bulk_turn_now(bytes: u64) -> bool {
+    let turn = GATE.try_with(|gate| {
+        gate.borrow_mut().as_mut().is_none_or(|gate| {
+            let is_open = gate.is_open();
+            if is_open {
+                gate.spent += bytes;
+            }
+            is_open
+        })
+    });
+    // After the worker's end nobody has to wait.
+    turn.unwrap_or(true)
 }
 
 /// Waits until `bytes` of a body may be moved by this worker.
@@ -88,7 +105,7 @@ pub async fn bulk_turn(bytes: u64) {
 impl Gate {
     fn turn(&mut self, bytes: u64, number: &mut Option<u64>, cx: &mut Context<'_>) -> Poll<()> {
         match *number {
-            None if self.queue.is_empty() && self.spent < BULK_BYTES_PER_POLL => {
+            None if self.is_open() => {
                 self.spent += bytes;
                 return Poll::Ready(());
             }
@@ -106,6 +123,11 @@ impl Gate {
             }
         }
         Poll::Pending
+    }
+
+    /// Whether one more need not queue.
+    fn is_open(&self) -> bool {
+        self.queue.is_empty() && self.spent < BULK_BYTES_PER_POLL
     }
 
     /// Has the next poll noticed.

@@ -38,7 +38,7 @@ pub use blocking::{
 pub use buffers::{Pooled, give_buffer, take_buffer};
 pub use client::ClientStream;
 pub use file::File;
-pub use gate::{bulk_turn, bulk_unused};
+pub use gate::{bulk_turn, bulk_turn_now, bulk_unused};
 pub use mailbox::{WorkerGone, Workers};
 pub use net::{DetachedStream, PollStream, TcpListener, TcpStream, connect, probe_address};
 pub use service::{ended_services, start_service};

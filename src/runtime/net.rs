@@ -44,6 +44,34 @@ impl TcpListener {
         Ok((TcpStream::prepare(stream)?, peer))
     }
 
+    /// Gives `take` up to `most` connections that are waiting already: each would else cost a round
+    /// through the ring. Only while no [`TcpListener::accept`] is under way.
+    ///
+    /// # Errors
+    /// As accept(2), except that nobody waits.
+    pub fn accept_others(
+        &self,
+        most: usize,
+        mut take: impl FnMut(TcpStream, SocketAddr),
+    ) -> io::Result<()> {
+        let flags = rustix::fs::fcntl_getfl(self.borrow())?;
+        rustix::fs::fcntl_setfl(self.borrow(), flags | rustix::fs::OFlags::NONBLOCK)?;
+        let mut taken = Ok(());
+        for _ in 0..most {
+            match self.take_waiting() {
+                Ok(Some((stream, peer))) => take(stream, peer),
+                Ok(None) => break,
+                Err(error) => {
+                    taken = Err(error);
+                    break;
+                }
+            }
+        }
+        // Else the ring's accept would not wait.
+        rustix::fs::fcntl_setfl(self.borrow(), flags)?;
+        taken
+    }
+
     /// Takes a connection that is already waiting, if there is one. For the last connections
     /// before [`TcpListener::stop`]: afterwards, accept on the ring no longer waits.
     ///
@@ -51,6 +79,11 @@ impl TcpListener {
     /// As accept(2), except that nobody waits.
     pub fn accept_waiting(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
         set_nonblocking(self.borrow())?;
+        self.take_waiting()
+    }
+
+    /// The same of a listener that does not wait.
+    fn take_waiting(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
         loop {
             let (socket, peer) =
                 match rustix::net::acceptfrom_with(self.borrow(), SocketFlags::CLOEXEC) {

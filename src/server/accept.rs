@@ -19,6 +19,8 @@ use crate::transfer::Inlet;
 /// completes at once even when nobody connects, so without a pause it would spin.
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Most connections that are taken at once, before those that are there have their turn.
+const HERD: usize = 64;
 /// Connections to the admin address.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 
@@ -39,6 +41,10 @@ pub(super) async fn run(worker: Rc<WorkerState>, listener: Listener) {
             Ok((stream, peer)) => {
                 pause = PAUSE;
                 place(&worker, stream, peer, &listener);
+                // Clients come in herds. What fails here fails again when it is waited for.
+                let _ = listener.socket.accept_others(HERD, |stream, peer| {
+                    place(&worker, stream, peer, &listener);
+                });
             }
             Err(_) if worker.serving.lifecycle.is_draining() => {
                 return;

@@ -175,6 +175,11 @@ impl Connection<'_> {
                             self.send_pending().await?;
                             stays
                         }
+                        AtOnce::Sending(rest, stays) => {
+                            self.send_pending().await?;
+                            let (this, head) = (&mut *self, &head);
+                            Pooled::new(move || this.send_rest::<H>(head, rest, stays)).await?
+                        }
                         AtOnce::Begun(begun) => {
                             self.send_pending().await?;
                             let (this, head) = (&mut *self, &head);

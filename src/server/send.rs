@@ -13,7 +13,7 @@ use crate::registry::{Fill, Lease, Passing, PullError, SparseReader, Tail};
 use crate::runtime::deadline::Deadline;
 use crate::runtime::{ClientStream, clock};
 use crate::telemetry::AccessEntry;
-use crate::transfer::Outlet;
+use crate::transfer::{Outlet, Underway};
 
 /// Largest document that is copied behind its head to go out in one send, in bytes.
 const JOINED_BYTES_MAX: usize = 16 * 1024;
@@ -40,6 +40,15 @@ enum Keep {
     Explicit,
     /// HTTP/1.1 takes it for granted.
     Implied,
+}
+
+/// The answer whose stored file has been begun, or its head at least.
+pub(super) struct Rest {
+    pub(super) answer: Answer,
+    pub(super) underway: Underway,
+    pub(super) started: Instant,
+    /// How long it took to begin.
+    pub(super) first_byte: Duration,
 }
 
 /// One request with its answer, for the record.
@@ -76,9 +85,33 @@ impl Exchange<'_> {
         sent
     }
 
+    /// Sends the rest of a stored file that was begun, then records the answer.
+    pub(super) async fn send_rest(
+        &self,
+        rest: Rest,
+        stream: &mut ClientStream,
+        deadline: &Deadline,
+    ) -> Sent {
+        let Rest { answer, underway, first_byte, .. } = rest;
+        let Body::File { file, first, length, lease } = &answer.body else {
+            return Sent::CutShort;
+        };
+        let mut outlet = Outlet::new(stream, deadline, self.serving.limits.stall_timeout);
+        let sent = underway.sent();
+        let whole = stored(&mut outlet, file, (*first, *length), underway, lease).await;
+        let body_bytes = sent.saturating_add(outlet.sent());
+        self.record(answer, body_bytes, Some(first_byte));
+        whole
+    }
+
+    /// Appends the head of an answer to `out`.
+    pub(super) fn write_head(&self, answer: &Answer, stays: bool, out: &mut Vec<u8>) {
+        *out = head_bytes(self.serving, answer, self.keep(stays), std::mem::take(out));
+    }
+
     /// Appends an answer that is [`is_joinable`] to `out`; the bytes of its body.
     pub(super) fn write(&self, answer: &Answer, stays: bool, out: &mut Vec<u8>) -> u64 {
-        *out = head_bytes(self.serving, answer, self.keep(stays), std::mem::take(out));
+        self.write_head(answer, stays, out);
         let Body::Memory(bytes) = &answer.body else { return 0 };
         if self.is_recorded {
             self.serving.counters.copied(bytes.len() as u64);
@@ -241,7 +274,7 @@ impl Payload<'_> {
                     return Sent::ClientGone;
                 }
                 first_byte();
-                stored(outlet, file, (*first, *length), lease).await
+                stored(outlet, file, (*first, *length), Underway::default(), lease).await
             }
             Body::Passing(passing) => {
                 if outlet.bytes(&head, false).await.is_err() {
@@ -360,9 +393,10 @@ async fn stored(
     outlet: &mut Outlet<'_>,
     file: &Arc<std::fs::File>,
     (first, length): (u64, u64),
+    underway: Underway,
     lease: &Lease,
 ) -> Sent {
-    let sent = outlet.file(file, first, length).await;
+    let sent = outlet.rest_of_file(file, first, length, underway).await;
     let is_doubtful = sent.as_ref().is_err_and(speaks_of_content);
     let sent = of_file(sent);
     if sent == Sent::CutShort

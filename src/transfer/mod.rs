@@ -4,9 +4,10 @@
 //! May import: `limits`, `http` (where a request's body ends), `runtime`.
 //!
 //! **Invariant:** to a client that speaks plain HTTP a body in a file goes from the page cache to the
-//! socket by sendfile(2); user memory holds its head only. To one that speaks TLS it goes in pieces by
-//! way of one buffer of the worker, and of each connection one piece is in memory. [`Outlet::bytes`] is for what is in memory anyway: heads, documents, small
-//! contents, and what passes by the store.
+//! socket by splice(2) or sendfile(2); user memory holds its head only. To one that speaks TLS it goes
+//! in pieces by way of one buffer of the worker, and of each connection one piece is in memory.
+//! [`Outlet::bytes`] is for what is in memory anyway: heads, documents, small contents, and what passes
+//! by the store.
 //! **Invariant:** the worker sends and reads only pages that are in memory; cold ones are read (ahead)
 //! on the blocking pool first, because a page fault would block the worker.
 //! **Invariant:** before each window the connection asks the worker's gate (`runtime::bulk_turn`), so
@@ -21,9 +22,10 @@
 mod inlet;
 mod outlet;
 mod pages;
+mod pipe;
 
 pub use inlet::{Inlet, InletError, Whole};
-pub use outlet::Outlet;
+pub use outlet::{Outlet, Underway};
 
 /// Bytes handed to the kernel in one call.
 const WINDOW: u64 = 2 * 1024 * 1024;

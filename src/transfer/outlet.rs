@@ -1,6 +1,8 @@
-//! Sending an answer, fair and never on a cold page: sendfile(2) in windows, corked behind the head;
-//! to clients that speak TLS, pieces that are read from the page cache and encrypted.
+//! Sending an answer, fair and never on a cold page: windows of the file, corked behind the head, by the
+//! worker's pipe, or by sendfile(2) when they are small; to clients that speak TLS, pieces that are read
+//! from the page cache and encrypted.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,16 +10,39 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 
-use super::{WINDOW, pages};
+use super::{WINDOW, pages, pipe};
 use crate::limits::{BODY_RATE_FLOOR_BYTES_PER_SECOND, BODY_RATE_WINDOW};
 use crate::runtime::deadline::Deadline;
-use crate::runtime::{ClientStream, bulk_turn, bulk_unused, clock};
+use crate::runtime::{ClientStream, bulk_turn, bulk_turn_now, bulk_unused, clock};
 
 /// Bodies longer than this are corked; shorter ones go out in one call, behind their head.
 const CORKED_ABOVE: u64 = 64 * 1024;
+/// The least that is offered to a socket that had no room for more.
+const OFFER_MIN: u64 = 128 * 1024;
 /// Bytes encrypted for one client before others have their turn: what takes a worker about a tenth
 /// of a millisecond.
 const ENCRYPTED_TURN: u64 = 256 * 1024;
+
+/// How far a part of a file has been sent.
+#[derive(Default)]
+pub struct Underway {
+    sent: u64,
+    warmth: pages::Warmth,
+}
+
+impl Underway {
+    /// Bytes of the file that the socket has taken.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+}
+
+/// Whether the socket takes more.
+#[derive(PartialEq, Eq)]
+enum Room {
+    Perhaps,
+    None,
+}
 
 /// The sending half of one response.
 pub struct Outlet<'a> {
@@ -27,6 +52,10 @@ pub struct Outlet<'a> {
     stall: Duration,
     sent: u64,
     copied: u64,
+    /// Whether files go by the worker's pipe.
+    by_pipe: bool,
+    /// How much of them is offered to the socket at once.
+    offer: u64,
     /// When the current stretch of measuring began, and what had been sent by then.
     measured_from: (Instant, u64),
 }
@@ -34,8 +63,16 @@ pub struct Outlet<'a> {
 impl<'a> Outlet<'a> {
     /// Sends to `stream`; a client that takes no byte for `stall` is given up.
     pub fn new(stream: &'a mut ClientStream, deadline: &'a Deadline, stall: Duration) -> Self {
-        let measured_from = (clock::now(), 0);
-        Self { stream, deadline, stall, sent: 0, copied: 0, measured_from }
+        Self {
+            stream,
+            deadline,
+            stall,
+            sent: 0,
+            copied: 0,
+            by_pipe: true,
+            offer: pipe::CAPACITY,
+            measured_from: (clock::now(), 0),
+        }
     }
 
     /// Bytes the socket has taken so far, head included. Over TLS: bytes that were encrypted, of
@@ -65,19 +102,58 @@ impl<'a> Outlet<'a> {
     /// # Errors
     /// The client has gone or takes nothing, the disk failed, or the file is shorter than it
     /// should be (`UnexpectedEof`): the response must then be cut short.
-    pub async fn file(
+    pub async fn file(&mut self, file: &Arc<File>, offset: u64, length: u64) -> io::Result<()> {
+        self.rest_of_file(file, offset, length, Underway::default()).await
+    }
+
+    /// Begins to send the same, as far as it takes no wait: nothing over TLS, or of what is not in
+    /// memory. [`Outlet::rest_of_file`] has to go on unless all of it has gone.
+    ///
+    /// # Errors
+    /// As [`Outlet::file`].
+    pub fn file_at_once(
         &mut self,
-        file: &Arc<std::fs::File>,
+        file: &File,
+        mut offset: u64,
+        length: u64,
+    ) -> io::Result<Underway> {
+        let mut underway = Underway::default();
+        if self.stream.is_tls() {
+            return Ok(underway);
+        }
+        let window = underway.warmth.look(file, offset, offset.saturating_add(length))?;
+        if window == 0 || !bulk_turn_now(window) {
+            return Ok(underway);
+        }
+        let is_corked = length > CORKED_ABOVE && self.cork(true);
+        let from = offset;
+        self.send_window(file, &mut offset, window)?;
+        underway.sent = offset - from;
+        if is_corked && underway.sent == length {
+            self.cork(false);
+        }
+        Ok(underway)
+    }
+
+    /// Sends what is left of `length` bytes of `file` from `offset`.
+    ///
+    /// # Errors
+    /// As [`Outlet::file`].
+    pub async fn rest_of_file(
+        &mut self,
+        file: &Arc<File>,
         offset: u64,
         length: u64,
+        mut underway: Underway,
     ) -> io::Result<()> {
         let end = offset.saturating_add(length);
+        let offset = offset.saturating_add(underway.sent);
         self.measure();
         if self.stream.is_tls() {
             return self.encrypted(file, offset, end).await;
         }
         let is_corked = length > CORKED_ABOVE && self.cork(true);
-        let sent = self.windows(file, offset, end).await;
+        let sent = self.windows(file, offset, end, &mut underway.warmth).await;
         if is_corked {
             self.cork(false);
         }
@@ -94,46 +170,68 @@ impl<'a> Outlet<'a> {
     /// Sends a part of a file window by window.
     async fn windows(
         &mut self,
-        file: &Arc<std::fs::File>,
+        file: &Arc<File>,
         mut offset: u64,
         end: u64,
+        warmth: &mut pages::Warmth,
     ) -> io::Result<()> {
-        let mut warmth = pages::Warmth::default();
+        let _stream = pipe::Stream::begin();
         while offset < end {
             let window = warmth.window(file, offset, end).await?;
             bulk_turn(window).await;
-            let count = usize::try_from(window).unwrap_or(usize::MAX);
-            let Some(socket) = self.stream.without_tls() else {
-                return Err(io::Error::other("a connection without TLS has begun to speak it"));
-            };
-            match rustix::fs::sendfile(socket, file, Some(&mut offset), count) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(taken) => {
-                    self.sent += taken as u64;
-                    bulk_unused(window.saturating_sub(taken as u64));
-                    if taken < count && offset < end {
-                        self.wait().await?;
-                    }
-                }
-                Err(Errno::AGAIN) => {
-                    bulk_unused(window);
-                    self.wait().await?;
-                }
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
+            self.by_pipe = pipe::suits_streams();
+            if self.send_window(file, &mut offset, window)? == Room::None && offset < end {
+                self.wait().await?;
             }
         }
         Ok(())
     }
 
+    /// Sends up to `window` bytes, whose turn was taken, without a wait.
+    fn send_window(&mut self, file: &File, offset: &mut u64, window: u64) -> io::Result<Room> {
+        let (mut left, mut room) = (window, Room::Perhaps);
+        while left > 0 && room == Room::Perhaps {
+            let taken;
+            (taken, room) = self.send_some(file, offset, left)?;
+            left = left.saturating_sub(taken);
+            self.sent += taken;
+        }
+        bulk_unused(window, left);
+        Ok(room)
+    }
+
+    /// Sends some of the next `count` bytes; tells how many.
+    fn send_some(&mut self, file: &File, offset: &mut u64, count: u64) -> io::Result<(u64, Room)> {
+        let Some(socket) = self.stream.without_tls() else {
+            return Err(io::Error::other("a connection without TLS has begun to speak it"));
+        };
+        if count > CORKED_ABOVE
+            && self.by_pipe
+            && let Some(sent) = pipe::send(file, offset, socket, count.min(self.offer))
+        {
+            let (taken, offered) = sent?;
+            // What is offered and not taken is work for nothing.
+            if taken == offered {
+                self.offer = (2 * self.offer).min(pipe::CAPACITY);
+                return Ok((taken, Room::Perhaps));
+            }
+            self.offer = taken.next_power_of_two().clamp(OFFER_MIN, pipe::CAPACITY);
+            return Ok((taken, Room::None));
+        }
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        match rustix::fs::sendfile(socket, file, Some(offset), count) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(taken) if taken < count => Ok((taken as u64, Room::None)),
+            Ok(taken) => Ok((taken as u64, Room::Perhaps)),
+            Err(Errno::AGAIN) => Ok((0, Room::None)),
+            Err(Errno::INTR) => Ok((0, Room::Perhaps)),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// Sends a part of a file to a client that speaks TLS. Of what is encrypted, one piece at most
     /// waits for the client.
-    async fn encrypted(
-        &mut self,
-        file: &Arc<std::fs::File>,
-        mut offset: u64,
-        end: u64,
-    ) -> io::Result<()> {
+    async fn encrypted(&mut self, file: &Arc<File>, mut offset: u64, end: u64) -> io::Result<()> {
         let mut turn_ends = offset.saturating_add(ENCRYPTED_TURN);
         while offset < end {
             // TLS takes a whole piece only when the one before has gone.

@@ -6,18 +6,23 @@ use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::WINDOW;
-use crate::runtime::{TLS_PIECE_BYTES_MAX, blocking_ahead};
+use crate::runtime::{TLS_PIECE_BYTES_MAX, blocking_ahead, clock};
 
 /// How far apart the page cache is probed: the kernel's usual read-ahead.
 const STRETCH: u64 = 128 * 1024;
-/// The same in a file of which nothing was missing so far.
+/// The same in a file of which nothing was missing so far; twice as far with each window that was there.
 const LONG_STRETCH: u64 = 512 * 1024;
 /// How far the disk is asked to read beyond what is waited for.
 const READ_AHEAD: u64 = 2 * WINDOW;
+
+/// For how long a page that was in memory is taken to be there still: what was used this moment is the
+/// last that the kernel takes away.
+const SEEN: Duration = Duration::from_millis(50);
 
 /// `/dev/null`, opened once.
 static NOWHERE: OnceLock<io::Result<File>> = OnceLock::new();
@@ -30,47 +35,68 @@ thread_local! {
 /// What one answer has learned of its file's pages.
 #[derive(Default)]
 pub(super) struct Warmth {
-    /// Whether some of them had to be read.
-    is_cold: bool,
+    /// How far apart it is probed next; 0 in the beginning.
+    stretch: u64,
     /// Up to where the disk has been asked to read.
     advised: u64,
+    /// Up to where they were in memory, and when that was seen.
+    seen: Option<(u64, Instant)>,
 }
 
 impl Warmth {
-    /// Makes sure that sendfile will not wait for the disk: returns how many bytes from `offset` are
-    /// in memory, one window or up to `end`, at least one stretch. What is not there is read in on
-    /// the blocking pool.
-    pub(super) async fn window(
-        &mut self,
-        file: &Arc<std::fs::File>,
-        offset: u64,
-        end: u64,
-    ) -> io::Result<u64> {
+    /// How many bytes from `offset` are in memory, one window or up to `end`; none if already the
+    /// first stretch is not. Does not wait.
+    pub(super) fn look(&mut self, file: &File, offset: u64, end: u64) -> io::Result<u64> {
+        let now = clock::now();
+        if let Some((until, at)) = self.seen
+            && offset < until
+            && now.duration_since(at) < SEEN
+        {
+            return Ok(until.min(end) - offset);
+        }
         let end = end.min(offset.saturating_add(WINDOW));
         // Each look costs as much as sending some KiB: fewer suffice where all was there so far.
-        let stretch = if self.is_cold { STRETCH } else { LONG_STRETCH };
+        let stretch = if self.stretch == 0 { LONG_STRETCH } else { self.stretch };
         let mut at = offset;
         while at < end {
             let stretch_end = end.min(at + stretch);
-            match is_in_memory(file, stretch_end - 1)? {
-                true => at = stretch_end,
-                false if at > offset => break,
-                false => {
-                    self.is_cold = true;
-                    let ahead = (self.advised.max(at), at + READ_AHEAD);
-                    self.advised = ahead.1;
-                    read_in(file.clone(), (at, end), ahead).await?;
-                    at = end;
-                }
+            if !is_in_memory(file, stretch_end - 1)? {
+                break;
             }
+            at = stretch_end;
         }
+        if at == end && stretch >= LONG_STRETCH {
+            self.stretch = (2 * stretch).min(WINDOW);
+        }
+        self.seen = Some((at, now));
         Ok(at - offset)
+    }
+
+    /// Makes sure that sendfile will not wait for the disk: as [`Warmth::look`], but at least one
+    /// byte. What is not there is read in on the blocking pool.
+    pub(super) async fn window(
+        &mut self,
+        file: &Arc<File>,
+        offset: u64,
+        end: u64,
+    ) -> io::Result<u64> {
+        let warm = self.look(file, offset, end)?;
+        if warm > 0 {
+            return Ok(warm);
+        }
+        let end = end.min(offset.saturating_add(WINDOW));
+        self.stretch = STRETCH;
+        let ahead = (self.advised.max(offset), offset + READ_AHEAD);
+        self.advised = ahead.1;
+        read_in(file.clone(), (offset, end), ahead).await?;
+        self.seen = Some((end, clock::now()));
+        Ok(end - offset)
     }
 }
 
 /// Whether the page of this byte is in the page cache. Where the file system cannot tell, yes:
 /// nothing better can be done than to send.
-fn is_in_memory(file: &std::fs::File, offset: u64) -> io::Result<bool> {
+fn is_in_memory(file: &File, offset: u64) -> io::Result<bool> {
     let mut byte = [0_u8; 1];
     let mut buffer = [IoSliceMut::new(&mut byte)];
     match rustix::io::preadv2(file, &mut buffer, offset, ReadWriteFlags::NOWAIT) {
@@ -82,11 +108,7 @@ fn is_in_memory(file: &std::fs::File, offset: u64) -> io::Result<bool> {
 
 /// Has the pages read, and waits for them. They are "sent" to nowhere: this visits each page just as
 /// sending it to the client will, waits for those that are still on their way, and copies nothing.
-async fn read_in(
-    file: Arc<std::fs::File>,
-    (offset, end): (u64, u64),
-    ahead: (u64, u64),
-) -> io::Result<()> {
+async fn read_in(file: Arc<File>, (offset, end): (u64, u64), ahead: (u64, u64)) -> io::Result<()> {
     blocking_ahead(move || {
         advise(&file, ahead);
         let nowhere = match NOWHERE.get_or_init(|| OpenOptions::new().write(true).open("/dev/null"))
@@ -110,7 +132,7 @@ async fn read_in(
 }
 
 /// Asks for more than is needed now: the rest comes while this is being sent.
-fn advise(file: &std::fs::File, (from, to): (u64, u64)) {
+fn advise(file: &File, (from, to): (u64, u64)) {
     if let Some(length) = NonZeroU64::new(to.saturating_sub(from)) {
         let _ = rustix::fs::fadvise(file, from, Some(length), rustix::fs::Advice::WillNeed);
     }
@@ -119,7 +141,7 @@ fn advise(file: &std::fs::File, (from, to): (u64, u64)) {
 /// Gives `take` the bytes from `offset`, at most `length` and [`TLS_PIECE_BYTES_MAX`], none at the
 /// end of the file; `None` when the first of them is not in memory.
 pub(super) fn with_warm<R>(
-    file: &std::fs::File,
+    file: &File,
     offset: u64,
     length: u64,
     take: impl FnOnce(&[u8]) -> R,
@@ -140,11 +162,7 @@ pub(super) fn with_warm<R>(
 
 /// The bytes from `offset`, at most `length` and [`TLS_PIECE_BYTES_MAX`], wherever they are; none at
 /// the end of the file.
-pub(super) async fn read_cold(
-    file: &Arc<std::fs::File>,
-    offset: u64,
-    length: u64,
-) -> io::Result<Vec<u8>> {
+pub(super) async fn read_cold(file: &Arc<File>, offset: u64, length: u64) -> io::Result<Vec<u8>> {
     let file = file.clone();
     let length = usize::try_from(length).unwrap_or(usize::MAX).min(TLS_PIECE_BYTES_MAX);
     blocking_ahead(move || {

@@ -5,7 +5,7 @@
 //!
 //! **Invariant:** between two calls the pipe is empty. One that could not be emptied is closed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -16,8 +16,37 @@ use rustix::pipe::{PipeFlags, SpliceFlags};
 /// What a pipe may hold for anybody, by the kernel's usual settings, in bytes.
 pub(super) const CAPACITY: u64 = 1024 * 1024;
 
+/// With fewer streams than these, what a stream has sent is acknowledged while its next megabyte is
+/// prepared, and the worker pays for both; with sendfile the client's side does.
+const STREAMS_MIN: usize = 8;
+
 thread_local! {
     static PIPE: RefCell<Option<Pipe>> = const { RefCell::new(None) };
+    /// Bodies that this worker sends window by window.
+    static STREAMS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A body that is sent window by window.
+pub(super) struct Stream(());
+
+impl Stream {
+    /// Counts until it is dropped.
+    pub(super) fn begin() -> Self {
+        STREAMS.set(STREAMS.get() + 1);
+        Self(())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // When the thread ends nobody asks any more.
+        let _ = STREAMS.try_with(|streams| streams.set(streams.get().saturating_sub(1)));
+    }
+}
+
+/// Whether streams are better sent by the pipe now.
+pub(super) fn suits_streams() -> bool {
+    STREAMS.get() >= STREAMS_MIN
 }
 
 struct Pipe {
@@ -27,7 +56,7 @@ struct Pipe {
 }
 
 /// Sends up to `count` bytes of `file` from `offset`, which moves on, as far as the socket takes them
-/// now: how many it took, of how many it was offered. `None` if it does not go by a pipe here, and
+/// now (it must not wait): how many it took, of how many it was offered. `None` if it does not go by a pipe here, and
 /// nothing was done.
 ///
 /// # Errors
@@ -92,7 +121,7 @@ impl Pipe {
     }
 
     fn splice(&self, to: BorrowedFd<'_>, count: usize) -> Result<usize, Errno> {
-        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE | SpliceFlags::MORE;
         rustix::pipe::splice(&self.ours, None, to, None, count, flags)
     }
 }

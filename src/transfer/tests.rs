@@ -1,4 +1,5 @@
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -75,4 +76,89 @@ fn a_client_that_takes_nothing_is_given_up() {
         });
         client.join().unwrap();
     }
+}
+
+/// Ten clients with little room: what their sockets do not take has to be offered again.
+#[test]
+fn bodies_that_go_on_and_on_arrive_whole() {
+    const CLIENTS: usize = 10;
+    const LENGTH: u64 = 3_000_001;
+    for driver in runtime_tests::DRIVERS {
+        let content: Arc<Vec<u8>> = Arc::new((0..4_000_000_u32).map(|n| (n % 253) as u8).collect());
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        let file = Arc::new(file);
+        let (tell, address) = mpsc::channel::<std::net::SocketAddr>();
+        let expected = content.clone();
+        let clients = std::thread::spawn(move || {
+            let address = address.recv().unwrap();
+            let clients: Vec<_> = (0..CLIENTS)
+                .map(|_| {
+                    let mut stream = std::net::TcpStream::connect(address).unwrap();
+                    rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 16 * 1024).unwrap();
+                    let expected = expected.clone();
+                    std::thread::spawn(move || {
+                        let mut all = Vec::new();
+                        stream.read_to_end(&mut all).unwrap();
+                        all.len() as u64 == 5 + LENGTH
+                            && all[5..] == expected[7_777..7_777 + LENGTH as usize]
+                    })
+                })
+                .collect();
+            clients.into_iter().map(|client| client.join().unwrap()).collect()
+        });
+        runtime_tests::on_workers(1, driver, move |_| {
+            let (tell, file) = (tell.clone(), file.clone());
+            async move {
+                let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+                tell.send(listener.local_addr().unwrap()).unwrap();
+                let mut answers = Vec::new();
+                for _ in 0..CLIENTS {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    let file = file.clone();
+                    answers.push(async move {
+                        let mut stream = ClientStream::plain(stream);
+                        let deadline = Deadline::watch(&stream);
+                        let stall = Duration::from_secs(10);
+                        let mut outlet = Outlet::new(&mut stream, &deadline, stall);
+                        outlet.bytes(b"head ", true).await.unwrap();
+                        let begun = outlet.file_at_once(&file, 7_777, LENGTH).unwrap();
+                        assert!(begun.sent() < LENGTH);
+                        outlet.rest_of_file(&file, 7_777, LENGTH, begun).await.unwrap();
+                        assert_eq!(outlet.sent(), 5 + LENGTH);
+                        drop(deadline);
+                    });
+                }
+                futures_util::future::join_all(answers).await;
+            }
+        });
+        let right: Vec<bool> = clients.join().unwrap();
+        assert_eq!(right, [true; CLIENTS], "{driver:?}");
+    }
+}
+
+#[test]
+fn the_pipe_is_empty_whatever_the_socket_took() {
+    let mut file = tempfile::tempfile().unwrap();
+    let content: Vec<u8> = (0..2_000_000_u32).map(|n| (n % 241) as u8).collect();
+    file.write_all(&content).unwrap();
+    let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    let (mut offset, mut all) = (5, Vec::new());
+    while offset < content.len() as u64 {
+        let before = offset;
+        let (taken, offered) =
+            pipe::send(&file, &mut offset, ours.as_fd(), u64::MAX).unwrap().unwrap();
+        assert_eq!(offset - before, taken);
+        assert!(taken <= offered && offered <= pipe::CAPACITY);
+        while let Ok(1..) = theirs.read_to_end(&mut all) {}
+    }
+    assert!(all == content[5..], "{} bytes", all.len());
+    let end = pipe::send(&file, &mut offset, ours.as_fd(), 1).unwrap().unwrap_err();
+    assert_eq!(end.kind(), std::io::ErrorKind::UnexpectedEof);
+    drop(theirs);
+    let mut offset = 0;
+    assert!(pipe::send(&file, &mut offset, ours.as_fd(), 100_000).unwrap().is_err());
+    assert_eq!(offset, 0, "nothing was sent to a client that has gone");
 }

@@ -1,12 +1,13 @@
 //! Answers that take no wait: made and sent without a future, those of pipelined requests together.
+//! Stored files are begun so, and end so if the socket takes all of them.
 
 use super::{Connection, Gone, Handler};
-use crate::api::Begun;
+use crate::api::{Answer, Begun, Body};
 use crate::http::{BodyFraming, RequestHead};
 use crate::limits::PENDING_BYTES_MAX;
 use crate::runtime::{catch_panic_now, clock};
-use crate::server::send::{self, Exchange};
-use crate::transfer::Outlet;
+use crate::server::send::{self, Exchange, Rest, Sent};
+use crate::transfer::{Outlet, Underway};
 
 /// What became of a request.
 // The large one is on its way to a future in any case.
@@ -16,6 +17,8 @@ pub(super) enum AtOnce {
     Done(bool),
     /// The same, but the socket has not taken all of what is pending.
     ToSend(bool),
+    /// Answered with a stored file, of which some is to be sent behind what is pending.
+    Sending(Rest, bool),
     /// Not answered, or not with what can be sent at once.
     Begun(Begun),
     /// The client has gone.
@@ -41,7 +44,8 @@ impl Connection<'_> {
             Ok(begun) => return AtOnce::Begun(begun),
             Err(_) => (self.panicked(), true),
         };
-        if !send::is_joinable(&answer) {
+        let is_file = matches!(answer.body, Body::File { .. }) && !self.stream.is_tls();
+        if !is_file && !send::is_joinable(&answer) {
             return AtOnce::Begun(Begun::Answered(answer));
         }
         let stays =
@@ -56,21 +60,74 @@ impl Connection<'_> {
             client: self.peer.address,
             started,
         };
+        if is_file {
+            exchange.write_head(&answer, stays, &mut self.pending);
+            return self.begin_file(&exchange, answer, stays);
+        }
         let body_bytes = exchange.write(&answer, stays, &mut self.pending);
         // The next request is there already: its answer goes with this one.
         let is_held = stays && !self.buffer.is_empty() && self.pending.len() < PENDING_BYTES_MAX;
-        let sent = if is_held { AtOnce::Done(stays) } else { self.try_send_pending(stays) };
+        let sent = if is_held { AtOnce::Done(stays) } else { self.try_send_pending(stays, false) };
         let body_bytes = if matches!(sent, AtOnce::Gone) { 0 } else { body_bytes };
         exchange.record(answer, body_bytes, Some(clock::now().duration_since(started)));
         sent
     }
 
-    /// Sends what is pending, as far as the socket takes it now.
-    fn try_send_pending(&mut self, stays: bool) -> AtOnce {
+    /// Sends a stored file behind its head, which is pending, as far as the socket takes it now.
+    fn begin_file(&mut self, exchange: &Exchange<'_>, answer: Answer, stays: bool) -> AtOnce {
+        let sent = self.try_send_pending(stays, true);
+        let started = exchange.started;
+        let first_byte = clock::now().duration_since(started);
+        let underway = match (&sent, &answer.body) {
+            (AtOnce::Gone, _) => {
+                exchange.record(answer, 0, None);
+                return sent;
+            }
+            (AtOnce::Done(_), Body::File { file, first, length, .. }) => {
+                let stall = self.serving.limits.stall_timeout;
+                let mut outlet = Outlet::new(&mut self.stream, &self.deadline, stall);
+                // An error comes again when it goes on, and is looked into there.
+                outlet.file_at_once(file, *first, *length).unwrap_or_default()
+            }
+            _ => Underway::default(),
+        };
+        if answer.length != Some(underway.sent()) {
+            return AtOnce::Sending(Rest { answer, underway, started, first_byte }, stays);
+        }
+        exchange.record(answer, underway.sent(), Some(first_byte));
+        AtOnce::Done(stays)
+    }
+
+    /// Sends the rest of a stored file; tells whether the connection may serve another request.
+    pub(super) async fn send_rest<H: Handler>(
+        &mut self,
+        head: &RequestHead,
+        rest: Rest,
+        stays: bool,
+    ) -> Result<bool, Gone> {
+        let exchange = Exchange {
+            serving: self.serving,
+            is_recorded: H::IS_RECORDED,
+            head,
+            client: self.peer.address,
+            started: rest.started,
+        };
+        match exchange.send_rest(rest, &mut self.stream, &self.deadline).await {
+            Sent::Whole => Ok(stays),
+            Sent::CutShort => {
+                self.stream.cut_short();
+                Ok(false)
+            }
+            Sent::ClientGone => Err(Gone),
+        }
+    }
+
+    /// Sends what is pending, as far as the socket takes it now; with `more` when something follows.
+    fn try_send_pending(&mut self, stays: bool, more: bool) -> AtOnce {
         if self.stream.is_tls() {
             return AtOnce::ToSend(stays);
         }
-        match self.stream.try_write(&self.pending, false) {
+        match self.stream.try_write(&self.pending, more) {
             Ok(taken) if taken == self.pending.len() => {
                 self.give_back_pending();
                 AtOnce::Done(stays)
