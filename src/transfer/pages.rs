@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSliceMut};
-use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -17,9 +16,6 @@ use crate::runtime::{TLS_PIECE_BYTES_MAX, blocking_ahead, clock};
 const STRETCH: u64 = 128 * 1024;
 /// The same in a file of which nothing was missing so far; twice as far with each window that was there.
 const LONG_STRETCH: u64 = 512 * 1024;
-/// How far the disk is asked to read beyond what is waited for.
-const READ_AHEAD: u64 = 2 * WINDOW;
-
 /// For how long a page that was in memory is taken to be there still: what was used this moment is the
 /// last that the kernel takes away.
 const SEEN: Duration = Duration::from_millis(50);
@@ -37,8 +33,6 @@ thread_local! {
 pub(super) struct Warmth {
     /// How far apart it is probed next; 0 in the beginning.
     stretch: u64,
-    /// Up to where the disk has been asked to read.
-    advised: u64,
     /// Up to where they were in memory, and when that was seen.
     seen: Option<(u64, Instant)>,
 }
@@ -86,9 +80,7 @@ impl Warmth {
         }
         let end = end.min(offset.saturating_add(WINDOW));
         self.stretch = STRETCH;
-        let ahead = (self.advised.max(offset), offset + READ_AHEAD);
-        self.advised = ahead.1;
-        read_in(file.clone(), (offset, end), ahead).await?;
+        read_in(file.clone(), offset, end).await?;
         self.seen = Some((end, clock::now()));
         Ok(end - offset)
     }
@@ -108,9 +100,9 @@ fn is_in_memory(file: &File, offset: u64) -> io::Result<bool> {
 
 /// Has the pages read, and waits for them. They are "sent" to nowhere: this visits each page just as
 /// sending it to the client will, waits for those that are still on their way, and copies nothing.
-async fn read_in(file: Arc<File>, (offset, end): (u64, u64), ahead: (u64, u64)) -> io::Result<()> {
+async fn read_in(file: Arc<File>, offset: u64, end: u64) -> io::Result<()> {
     blocking_ahead(move || {
-        advise(&file, ahead);
+        expect_sequence(&file);
         let nowhere = match NOWHERE.get_or_init(|| OpenOptions::new().write(true).open("/dev/null"))
         {
             Ok(nowhere) => nowhere,
@@ -131,11 +123,10 @@ async fn read_in(file: Arc<File>, (offset, end): (u64, u64), ahead: (u64, u64)) 
     .await?
 }
 
-/// Asks for more than is needed now: the rest comes while this is being sent.
-fn advise(file: &File, (from, to): (u64, u64)) {
-    if let Some(length) = NonZeroU64::new(to.saturating_sub(from)) {
-        let _ = rustix::fs::fadvise(file, from, Some(length), rustix::fs::Advice::WillNeed);
-    }
+/// Has the kernel read twice as far ahead as it usually does. It is not told to read any range: it would
+/// then allocate page by page, where its own read-ahead takes larger and larger pieces.
+fn expect_sequence(file: &File) {
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Sequential);
 }
 
 /// Gives `take` the bytes from `offset`, at most `length` and [`TLS_PIECE_BYTES_MAX`], none at the
@@ -166,7 +157,7 @@ pub(super) async fn read_cold(file: &Arc<File>, offset: u64, length: u64) -> io:
     let file = file.clone();
     let length = usize::try_from(length).unwrap_or(usize::MAX).min(TLS_PIECE_BYTES_MAX);
     blocking_ahead(move || {
-        advise(&file, (offset, offset + READ_AHEAD));
+        expect_sequence(&file);
         let mut buffer = vec![0; length];
         let read = file.read_at(&mut buffer, offset)?;
         buffer.truncate(read);
