@@ -258,7 +258,7 @@ async fn store_one(
     digest: Digest,
     content: Bytes,
 ) -> Result<BlobRecord, Box<dyn std::error::Error>> {
-    let mut staged = Staged::create(store, ROOT_POOL, digest).await?;
+    let mut staged = Staged::create(store, ROOT_POOL, digest, 0).await?;
     for at in (0..content.len()).step_by(PIECE) {
         staged.append(content.slice(at..content.len().min(at + PIECE))).await?;
     }

@@ -54,7 +54,7 @@ async fn find_room(
         };
         tried.push(pool);
         let Some(mut reservation) = reservation else { continue };
-        match stage(shared, digest, &claim).await {
+        match Staged::create(&shared.store, claim.pool, *digest, claim.bytes).await {
             Ok(staged) => {
                 reservation.allocated();
                 return Ok((staged, reservation));
@@ -69,10 +69,4 @@ async fn find_room(
         }
     }
     Err(why)
-}
-
-async fn stage(shared: &Shared, digest: &Digest, claim: &Claim) -> Result<Staged, StageError> {
-    let staged = Staged::create(&shared.store, claim.pool, *digest).await?;
-    staged.allocate(claim.bytes).await?;
-    Ok(staged)
 }

@@ -58,19 +58,28 @@ impl File {
         Ok((file, metadata))
     }
 
-    /// Creates a file that must not exist yet, for writing and reading, mode 0600.
+    /// Creates a file that must not exist yet, for writing and reading, mode 0600, and takes `room`
+    /// bytes from the disk for it, so that they cannot lack later. Where the file system cannot,
+    /// nothing is promised.
     ///
     /// # Errors
-    /// As open(2).
-    pub async fn create(path: PathBuf) -> io::Result<Self> {
+    /// As open(2); ENOSPC and its like.
+    pub async fn create(path: PathBuf, room: u64) -> io::Result<Self> {
         let to_open = path.clone();
         let file = blocking(move || {
-            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(to_open)
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create_new(true).mode(0o600);
+            let file = options.open(&to_open)?;
+            allocate(&file, room).inspect_err(|_| {
+                // Best effort: staging is swept at the next start in any case.
+                let _ = std::fs::remove_file(&to_open);
+            })?;
+            Ok::<_, io::Error>(file)
         })
         .await??;
         let made = Self::from_shared(Arc::new(file));
         if made.is_err() {
-            // Best effort: staging is swept at the next start in any case.
+            // As above.
             let _ = Self::remove(&path).await;
         }
         made
@@ -116,16 +125,7 @@ impl File {
     /// ENOSPC and its like.
     pub async fn allocate(&self, length: u64) -> io::Result<()> {
         let file = self.shared.clone();
-        blocking(move || {
-            if length == 0 {
-                return Ok(());
-            }
-            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length) {
-                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
-                Err(errno) => Err(errno.into()),
-            }
-        })
-        .await?
+        blocking(move || allocate(&file, length)).await?
     }
 
     /// Takes room for `length` bytes behind `from` without making the file longer. Where the file
@@ -244,5 +244,16 @@ impl File {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
+    }
+}
+
+/// Takes room for a file of `length` bytes from the disk, where the file system can.
+fn allocate(file: &std::fs::File, length: u64) -> io::Result<()> {
+    if length == 0 {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, length) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }

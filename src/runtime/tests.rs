@@ -110,7 +110,7 @@ fn files_are_written_and_read_on_either_driver() {
         on_workers(1, driver, move |_| {
             let path = path.clone();
             async move {
-                let file = File::create(path.clone()).await.unwrap();
+                let file = File::create(path.clone(), 0).await.unwrap();
                 file.write_all_at(Bytes::from_static(b"hello "), 0).await.unwrap();
                 file.write_all_at(Bytes::from_static(b"world"), 6).await.unwrap();
                 file.sync_data().await.unwrap();
@@ -119,7 +119,7 @@ fn files_are_written_and_read_on_either_driver() {
                 assert_eq!(length, 11);
                 let reader = File::from_shared(shared).unwrap();
                 assert_eq!(reader.read_at(5, 0).await.unwrap(), b"hello");
-                assert!(File::create(path.clone()).await.is_err(), "must not exist yet");
+                assert!(File::create(path.clone(), 0).await.is_err(), "must not exist yet");
                 File::remove(&path).await.unwrap();
                 File::remove(&path).await.unwrap();
             }

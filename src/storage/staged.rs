@@ -73,15 +73,22 @@ pub struct StagedWriter {
 }
 
 impl Staged {
-    /// An empty staging file for content of this digest, in the pool of this number.
+    /// An empty staging file for content of this digest, in the pool of this number, with room for
+    /// `bytes` that is taken from the disk, so that it cannot run out in the middle.
     ///
     /// # Errors
-    /// The disk refused, or the pool takes nothing.
-    pub async fn create(store: &Store, pool: u8, digest: Digest) -> Result<Self, StageError> {
+    /// The disk refused, or the pool takes nothing; [`StageError::Io`] with `full` when there is not
+    /// that much.
+    pub async fn create(
+        store: &Store,
+        pool: u8,
+        digest: Digest,
+        bytes: u64,
+    ) -> Result<Self, StageError> {
         let pool = store.pool(pool).map_err(|error| io_error(&digest, &error))?.clone();
         pool.expect_well().map_err(|error| io_error(&digest, &error))?;
         let path = pool.staging_path();
-        let file = File::create(path.clone()).await.map_err(|e| io_error(&digest, &e))?;
+        let file = File::create(path.clone(), bytes).await.map_err(|e| io_error(&digest, &e))?;
         let digester = Digester::new(digest.algorithm());
         Ok(Self { pool, path: Some(path), file: Rc::new(file), digest, digester, size: 0 })
     }
@@ -95,14 +102,6 @@ impl Staged {
         size: u64,
     ) -> Self {
         Self { pool, path: Some(path), file, digest, digester, size }
-    }
-
-    /// Takes room for `size` bytes from the disk now, so that it cannot run out in the middle.
-    ///
-    /// # Errors
-    /// [`StageError::Io`] with `full` when there is not that much.
-    pub async fn allocate(&self, size: u64) -> Result<(), StageError> {
-        self.file.allocate(size).await.map_err(|error| io_error(&self.digest, &error))
     }
 
     /// Appends `bytes`, hashing them on the way.

@@ -34,7 +34,7 @@ fn content_is_committed_when_its_digest_matches_and_gone_otherwise() {
                 let store = store.clone();
                 async move {
                     let right = Digest::of(algorithm, b"hello world");
-                    let mut staged = Staged::create(&store, ROOT_POOL, right).await.unwrap();
+                    let mut staged = Staged::create(&store, ROOT_POOL, right, 0).await.unwrap();
                     staged.append(Bytes::from_static(b"hello ")).await.unwrap();
                     assert!(staged.verify().is_err(), "half of it");
                     staged.append(Bytes::from_static(b"world")).await.unwrap();
@@ -47,7 +47,7 @@ fn content_is_committed_when_its_digest_matches_and_gone_otherwise() {
                     );
 
                     let wrong = Digest::of(algorithm, b"something else");
-                    let mut staged = Staged::create(&store, ROOT_POOL, wrong).await.unwrap();
+                    let mut staged = Staged::create(&store, ROOT_POOL, wrong, 0).await.unwrap();
                     staged.append(Bytes::from_static(b"hello")).await.unwrap();
                     let error = staged.commit(false).await.unwrap_err();
                     assert!(
@@ -81,7 +81,7 @@ fn a_commit_replaces_nothing_that_is_right_and_sets_aside_what_is_not() {
             on_workers(1, driver, move |_| {
                 let store = store.clone();
                 async move {
-                    let mut staged = Staged::create(&store, ROOT_POOL, digest).await.unwrap();
+                    let mut staged = Staged::create(&store, ROOT_POOL, digest, 0).await.unwrap();
                     staged.append(Bytes::from_static(b"hello world")).await.unwrap();
                     assert_eq!(staged.commit(durable).await.unwrap(), 11);
                     // The removal of what was not needed is a task of its own.
@@ -120,7 +120,7 @@ fn content_that_came_in_any_order_is_hashed_from_its_file() {
                 let bytes = Bytes::from(vec![7; 20_000_001]);
                 let right = Digest::of(Algorithm::Sha256, &bytes);
                 for is_right in [false, true] {
-                    let mut staged = Staged::create(&store, ROOT_POOL, right).await.unwrap();
+                    let mut staged = Staged::create(&store, ROOT_POOL, right, 0).await.unwrap();
                     let writer = staged.writer();
                     let end = bytes.slice(19_000_000..);
                     let end = if is_right { end } else { Bytes::from(vec![8; end.len()]) };
@@ -229,7 +229,7 @@ fn content_goes_into_the_pool_it_was_meant_for_and_is_read_from_there_only() {
         let store = store.clone();
         async move {
             let digest = Digest::of(Algorithm::Sha256, b"hello");
-            let mut staged = Staged::create(&store, 1, digest).await.unwrap();
+            let mut staged = Staged::create(&store, 1, digest, 0).await.unwrap();
             staged.append(Bytes::from_static(b"hello")).await.unwrap();
             assert_eq!((staged.pool(), staged.commit(true).await.unwrap()), (1, 5));
             assert!(store.open_blob(1, &digest, 5, held).await.unwrap().is_some());
@@ -244,10 +244,10 @@ fn content_goes_into_the_pool_it_was_meant_for_and_is_read_from_there_only() {
             assert!(!pool.is_poisoned());
             // Read-only, and the others go on.
             pool.poison(&error(rustix::io::Errno::IO));
-            let refused = Staged::create(&store, 1, digest).await.err().unwrap().to_string();
+            let refused = Staged::create(&store, 1, digest, 0).await.err().unwrap().to_string();
             assert!(refused.contains("pool a is read-only"), "{refused}");
             assert!(store.open_blob(1, &digest, 5, held).await.unwrap().is_some());
-            assert!(Staged::create(&store, ROOT_POOL, digest).await.is_ok());
+            assert!(Staged::create(&store, ROOT_POOL, digest, 0).await.is_ok());
             assert!(!store.is_poisoned(), "one of two");
         }
     });
@@ -348,7 +348,7 @@ fn a_file_that_is_kept_open_is_used_only_while_it_is_what_its_name_promises() {
         async move {
             let digest = Digest::of(Algorithm::Sha256, b"hello");
             let put = async || {
-                let mut staged = Staged::create(&store, ROOT_POOL, digest).await.unwrap();
+                let mut staged = Staged::create(&store, ROOT_POOL, digest, 0).await.unwrap();
                 staged.append(Bytes::from_static(b"hello")).await.unwrap();
                 staged.commit(true).await.unwrap();
             };

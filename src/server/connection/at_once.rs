@@ -10,8 +10,6 @@ use crate::server::send::{self, Exchange, Rest, Sent};
 use crate::transfer::{Outlet, Underway};
 
 /// What became of a request.
-// The large one is on its way to a future in any case.
-#[expect(clippy::large_enum_variant)]
 pub(super) enum AtOnce {
     /// Answered; whether the connection may serve another. The answer may still be pending.
     Done(bool),
