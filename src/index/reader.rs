@@ -79,18 +79,32 @@ impl Index {
         now: u64,
         out: &mut Vec<u8>,
     ) -> Lookup<(BlobEntry, bool)> {
+        self.used(digest, now, |small, line, key| small.copy(line, key, out))
+    }
+
+    /// The same for who needs no bytes: whether they are here, unproven.
+    pub fn use_small_unread(&self, digest: &Digest, now: u64) -> Lookup<(BlobEntry, bool)> {
+        self.used(digest, now, Small::holds)
+    }
+
+    fn used(
+        &self,
+        digest: &Digest,
+        now: u64,
+        is_here: impl FnOnce(&Small, u32, &Key) -> bool,
+    ) -> Lookup<(BlobEntry, bool)> {
         let key = Key::blob(digest);
         let current = self.current.load();
         current.look_up(&key).and_then(|(number, value)| {
             let entry = blob_entry(&value)?;
-            let is_copied = match (value, &self.small) {
-                (Value::Blob { small: Some(line), .. }, Some(small)) => small.copy(line, &key, out),
+            let is_here = match (value, &self.small) {
+                (Value::Blob { small: Some(line), .. }, Some(small)) => is_here(small, line, &key),
                 _ => false,
             };
-            if is_copied {
+            if is_here {
                 current.touch(number, now / 60);
             }
-            Some((entry, is_copied))
+            Some((entry, is_here))
         })
     }
 

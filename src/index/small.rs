@@ -155,23 +155,42 @@ impl Small {
         is_whole
     }
 
-    fn copy_unproven(&self, low: u32, key: &Key, out: &mut Vec<u8>) -> Option<()> {
+    /// Whether the last position with this low half still is that of `key`. Its content is not looked
+    /// at. Any thread.
+    pub(super) fn holds(&self, low: u32, key: &Key) -> bool {
+        self.record(low, key).is_some_and(|(expected, head)| {
+            let is_untouched = self.reserved().is_some_and(|reserved| {
+                let end = expected.line + lines_of(u64::from(expected.length));
+                end <= reserved && reserved <= expected.line + self.lines
+            });
+            is_untouched && expected.begins(&head)
+        }) && !self.is_poisoned()
+    }
+
+    /// The record at the last position with this low half: the head that it should have for `key`,
+    /// and the one that it has.
+    fn record(&self, low: u32, key: &Key) -> Option<(RecordHead, [u64; RECORD_WORDS])> {
         // A ring has no more lines than the low half tells apart, and an earlier turn is gone.
         let reserved = self.reserved()?;
         let line = reserved.checked_sub(u64::from((reserved as u32).wrapping_sub(low)))?;
         if line > LINE_MAX {
             return None;
         }
-        let start = out.len();
         let mut head = [0; RECORD_WORDS];
         for (to, word) in head.iter_mut().zip(self.region(line, 1)?) {
             *to = word.load(Ordering::Relaxed);
         }
-        let length = claimed_length(&head);
-        if length > SMALL_BYTES_MAX as u64 {
+        let length = u32::try_from(claimed_length(&head)).ok()?;
+        if length as usize > SMALL_BYTES_MAX {
             return None;
         }
-        let lines = lines_of(length);
+        Some((RecordHead { key: key.words, is_sha512: key.is_sha512, length, line }, head))
+    }
+
+    fn copy_unproven(&self, low: u32, key: &Key, out: &mut Vec<u8>) -> Option<()> {
+        let (expected, head) = self.record(low, key)?;
+        let (length, line) = (u64::from(expected.length), expected.line);
+        let (start, lines) = (out.len(), lines_of(length));
         let words = self.region(line, lines)?.get(RECORD_WORDS..)?;
         // Room first and words after, or each word would cost a call and a check for room.
         let room = (length as usize).next_multiple_of(8);
@@ -184,8 +203,6 @@ impl Small {
         out.truncate(start + length as usize);
         let reserved = reserved_after_copy(self.reserved_word()?);
         let is_untouched = line + lines <= reserved && reserved <= line + self.lines;
-        let expected =
-            RecordHead { key: key.words, is_sha512: key.is_sha512, length: length as u32, line };
         let content = out.get(start..)?;
         (is_untouched && expected.proves(&head, self.seed, content)).then_some(())
     }

@@ -49,7 +49,8 @@ impl Registry {
             let Lookup::Hit((entry, true)) = found else { return None };
             (entry, Content::Memory(Some(bytes).filter(|bytes| !bytes.is_empty())?.into()))
         } else {
-            let Lookup::Hit(entry) = shared.index.use_blob(&digest, now) else { return None };
+            let found = shared.index.use_small_unread(&digest, now);
+            let Lookup::Hit((entry, true)) = found else { return None };
             (entry, Content::HeadOnly)
         };
         // In a missing pool: what that means depends on whose it is.

@@ -141,6 +141,6 @@ pub enum Content {
     Sparse(SparseReader),
     /// A blob that the store has no room for, on its way through.
     Passing(Box<Passing>),
-    /// Only its size is known (a HEAD answered by the upstream).
+    /// Only its size is known (a HEAD answered by the upstream), or asked for.
     HeadOnly,
 }

@@ -176,7 +176,6 @@ impl Connection<'_> {
                             stays
                         }
                         AtOnce::Sending(rest, stays) => {
-                            self.send_pending().await?;
                             let (this, head) = (&mut *self, &head);
                             Pooled::new(move || this.send_rest::<H>(head, rest, stays)).await?
                         }

@@ -109,30 +109,26 @@ impl<'a> Outlet<'a> {
     /// Begins to send the same, as far as it takes no wait: nothing over TLS, or of what is not in
     /// memory. [`Outlet::rest_of_file`] has to go on unless all of it has gone.
     ///
-    /// # Errors
-    /// As [`Outlet::file`].
-    pub fn file_at_once(
-        &mut self,
-        file: &File,
-        mut offset: u64,
-        length: u64,
-    ) -> io::Result<Underway> {
+    /// It tells of errors, too: they come again, from the byte at which they came.
+    pub fn file_at_once(&mut self, file: &File, mut offset: u64, length: u64) -> Underway {
         let mut underway = Underway::default();
         if self.stream.is_tls() {
-            return Ok(underway);
+            return underway;
         }
-        let window = underway.warmth.look(file, offset, offset.saturating_add(length))?;
+        let window = underway.warmth.look(file, offset, offset.saturating_add(length));
+        let window = window.unwrap_or(0);
         if window == 0 || !bulk_turn_now(window) {
-            return Ok(underway);
+            return underway;
         }
         let is_corked = length > CORKED_ABOVE && self.cork(true);
         let from = offset;
-        self.send_window(file, &mut offset, window)?;
+        // What was sent before an error must not be sent again.
+        let _ = self.send_window(file, &mut offset, window);
         underway.sent = offset - from;
         if is_corked && underway.sent == length {
             self.cork(false);
         }
-        Ok(underway)
+        underway
     }
 
     /// Sends what is left of `length` bytes of `file` from `offset`.
@@ -187,17 +183,19 @@ impl<'a> Outlet<'a> {
         Ok(())
     }
 
-    /// Sends up to `window` bytes, whose turn was taken, without a wait.
+    /// Sends up to `window` bytes, whose turn was taken, without a wait. `offset` is moved behind what
+    /// was sent, also if an error comes after it.
     fn send_window(&mut self, file: &File, offset: &mut u64, window: u64) -> io::Result<Room> {
-        let (mut left, mut room) = (window, Room::Perhaps);
-        while left > 0 && room == Room::Perhaps {
-            let taken;
-            (taken, room) = self.send_some(file, offset, left)?;
-            left = left.saturating_sub(taken);
-            self.sent += taken;
+        let (mut left, mut outcome) = (window, Ok(Room::Perhaps));
+        while left > 0 && matches!(outcome, Ok(Room::Perhaps)) {
+            outcome = self.send_some(file, offset, left).map(|(taken, room)| {
+                left = left.saturating_sub(taken);
+                self.sent += taken;
+                room
+            });
         }
         bulk_unused(window, left);
-        Ok(room)
+        outcome
     }
 
     /// Sends some of the next `count` bytes; tells how many.

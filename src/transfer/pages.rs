@@ -16,6 +16,8 @@ use crate::runtime::{TLS_PIECE_BYTES_MAX, blocking_ahead, clock};
 const STRETCH: u64 = 128 * 1024;
 /// The same in a file of which nothing was missing so far; twice as far with each window that was there.
 const LONG_STRETCH: u64 = 512 * 1024;
+/// And the most: a stretch of which only the ends are there is read while the worker waits.
+const STRETCH_MAX: u64 = 1024 * 1024;
 /// For how long a page that was in memory is taken to be there still: what was used this moment is the
 /// last that the kernel takes away.
 const SEEN: Duration = Duration::from_millis(50);
@@ -60,7 +62,7 @@ impl Warmth {
             at = stretch_end;
         }
         if at == end && stretch >= LONG_STRETCH {
-            self.stretch = (2 * stretch).min(WINDOW);
+            self.stretch = (2 * stretch).min(STRETCH_MAX);
         }
         self.seen = Some((at, now));
         Ok(at - offset)

@@ -9,9 +9,12 @@ use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags};
+
+use crate::runtime::clock;
 
 /// What a pipe may hold for anybody, by the kernel's usual settings, in bytes.
 pub(super) const CAPACITY: u64 = 1024 * 1024;
@@ -20,7 +23,12 @@ pub(super) const CAPACITY: u64 = 1024 * 1024;
 /// prepared, and the worker pays for both; with sendfile the client's side does.
 const STREAMS_MIN: usize = 8;
 
+/// How long to do without after one could not be had: for want of descriptors, or because this user's
+/// pipes hold too much already.
+const PAUSE: Duration = Duration::from_secs(1);
+
 thread_local! {
+    static REFUSED: Cell<Option<Instant>> = const { Cell::new(None) };
     static PIPE: RefCell<Option<Pipe>> = const { RefCell::new(None) };
     /// Bodies that this worker sends window by window.
     static STREAMS: Cell<usize> = const { Cell::new(0) };
@@ -67,12 +75,15 @@ pub(super) fn send(
     socket: BorrowedFd<'_>,
     count: u64,
 ) -> Option<io::Result<(u64, u64)>> {
-    let pipe = PIPE.take().or_else(|| Pipe::open().ok())?;
+    let pipe = PIPE.take().or_else(Pipe::open)?;
     let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
     let count = usize::try_from(count.min(CAPACITY)).unwrap_or(usize::MAX);
     let mut at = *offset;
     let held = match rustix::pipe::splice(file, Some(&mut at), &pipe.theirs, None, count, flags) {
-        Ok(0) => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+        Ok(0) => {
+            PIPE.replace(Some(pipe));
+            return Some(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
         Ok(held) => Ok(held),
         // Not of this file system, or it is not empty as it should be.
         Err(Errno::INVAL | Errno::AGAIN | Errno::INTR) => return None,
@@ -90,7 +101,18 @@ pub(super) fn send(
 }
 
 impl Pipe {
-    fn open() -> io::Result<Self> {
+    /// A new one, unless there was none to be had a moment ago.
+    fn open() -> Option<Self> {
+        let now = clock::now();
+        if REFUSED.get().is_some_and(|at| now.duration_since(at) < PAUSE) {
+            return None;
+        }
+        let made = Self::make();
+        REFUSED.set(made.is_err().then_some(now));
+        made.ok()
+    }
+
+    fn make() -> io::Result<Self> {
         let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // A smaller one is not worth its calls.
         rustix::pipe::fcntl_setpipe_size(&theirs, usize::try_from(CAPACITY).unwrap_or_default())?;
@@ -107,6 +129,8 @@ impl Pipe {
                 Ok(0) | Err(Errno::AGAIN) => break,
                 Ok(taken) => left = left.saturating_sub(taken),
                 Err(Errno::INTR) => {}
+                // After something was sent it comes again with the next call.
+                Err(_) if left < held => break,
                 Err(errno) => return Err(errno.into()),
             }
         }

@@ -122,7 +122,7 @@ fn bodies_that_go_on_and_on_arrive_whole() {
                         let stall = Duration::from_secs(10);
                         let mut outlet = Outlet::new(&mut stream, &deadline, stall);
                         outlet.bytes(b"head ", true).await.unwrap();
-                        let begun = outlet.file_at_once(&file, 7_777, LENGTH).unwrap();
+                        let begun = outlet.file_at_once(&file, 7_777, LENGTH);
                         assert!(begun.sent() < LENGTH);
                         outlet.rest_of_file(&file, 7_777, LENGTH, begun).await.unwrap();
                         assert_eq!(outlet.sent(), 5 + LENGTH);
@@ -161,4 +161,39 @@ fn the_pipe_is_empty_whatever_the_socket_took() {
     let mut offset = 0;
     assert!(pipe::send(&file, &mut offset, ours.as_fd(), 100_000).unwrap().is_err());
     assert_eq!(offset, 0, "nothing was sent to a client that has gone");
+}
+
+/// It may have been cut after it was looked at; what has gone must not go again when it goes on.
+#[test]
+fn what_was_sent_before_an_error_is_sent_once() {
+    for driver in runtime_tests::DRIVERS {
+        let content: Vec<u8> = (0..100_000_u32).map(|n| (n % 239) as u8).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        let file = Arc::new(file);
+        let (tell, address) = mpsc::channel::<std::net::SocketAddr>();
+        let client = std::thread::spawn(move || {
+            let mut stream = std::net::TcpStream::connect(address.recv().unwrap()).unwrap();
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).unwrap();
+            all
+        });
+        runtime_tests::on_workers(1, driver, move |_| {
+            let (tell, file) = (tell.clone(), file.clone());
+            async move {
+                let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+                tell.send(listener.local_addr().unwrap()).unwrap();
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut stream = ClientStream::plain(stream);
+                let deadline = Deadline::watch(&stream);
+                let mut outlet = Outlet::new(&mut stream, &deadline, Duration::from_secs(5));
+                let begun = outlet.file_at_once(&file, 0, 150_000);
+                let rest = outlet.rest_of_file(&file, 0, 150_000, begun).await;
+                assert_eq!(rest.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+                assert_eq!(outlet.sent(), 100_000);
+                drop(deadline);
+            }
+        });
+        assert!(client.join().unwrap() == content, "{driver:?}");
+    }
 }

@@ -31,6 +31,12 @@ impl RecordHead {
         self.encode(seed, content) == *words
     }
 
+    /// Whether these words are this head, whatever the content is.
+    pub(in crate::index) fn begins(&self, words: &[u64; RECORD_WORDS]) -> bool {
+        let ours = self.words();
+        ours.iter().zip(words).take(RECORD_WORDS - 1).all(|(ours, there)| ours == there)
+    }
+
     fn words(&self) -> [u64; RECORD_WORDS] {
         let [a, b, c, d] = self.key;
         let second = u64::from(self.length) | u64::from(self.is_sha512) << 32;

@@ -239,6 +239,8 @@ fn small_contents_are_found_past_four_billion_lines() {
         for (n, is_there) in [(n, true), (oldest, true), (oldest.saturating_sub(1), oldest == 0)] {
             out.clear();
             assert_eq!(index.small(&digest(n), &mut out), is_there, "{n}");
+            let unread = index.use_small_unread(&digest(n), 0).hit();
+            assert_eq!(unread.is_some_and(|(_, is_here)| is_here), is_there, "{n}");
             assert_eq!(out, if is_there { content(n, 50) } else { Vec::new() });
         }
     }

@@ -84,8 +84,7 @@ impl Connection<'_> {
             (AtOnce::Done(_), Body::File { file, first, length, .. }) => {
                 let stall = self.serving.limits.stall_timeout;
                 let mut outlet = Outlet::new(&mut self.stream, &self.deadline, stall);
-                // An error comes again when it goes on, and is looked into there.
-                outlet.file_at_once(file, *first, *length).unwrap_or_default()
+                outlet.file_at_once(file, *first, *length)
             }
             _ => Underway::default(),
         };
@@ -96,11 +95,11 @@ impl Connection<'_> {
         AtOnce::Done(stays)
     }
 
-    /// Sends the rest of a stored file; tells whether the connection may serve another request.
+    /// Sends what is pending and the rest of a stored file; tells whether the connection may serve another request.
     pub(super) async fn send_rest<H: Handler>(
         &mut self,
         head: &RequestHead,
-        rest: Rest,
+        mut rest: Rest,
         stays: bool,
     ) -> Result<bool, Gone> {
         let exchange = Exchange {
@@ -110,6 +109,14 @@ impl Connection<'_> {
             client: self.peer.address,
             started: rest.started,
         };
+        if !self.pending.is_empty() {
+            // Nothing of it has been sent before this.
+            if self.send_pending().await.is_err() {
+                exchange.record(rest.answer, 0, None);
+                return Err(Gone);
+            }
+            rest.first_byte = clock::now().duration_since(rest.started);
+        }
         match exchange.send_rest(rest, &mut self.stream, &self.deadline).await {
             Sent::Whole => Ok(stays),
             Sent::CutShort => {
