@@ -83,7 +83,7 @@ struct Options {
     /// Measurements of each cell; servers take turns in each [default: 5, quick: 2].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// Length of each measurement [default: 2, quick: 0.4].
+    /// Length of each measurement [default: 2, quick: 0.3].
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
     /// Fewer cases, rounds and seconds: under two minutes.
@@ -227,7 +227,7 @@ fn settings(options: &Options) -> Result<Settings, String> {
         }
     }
     let beside = || std::env::current_exe().ok().map(|own| own.with_file_name("ringport"));
-    let seconds = options.seconds.unwrap_or(if options.quick { 0.4 } else { 2.0 });
+    let seconds = options.seconds.unwrap_or(if options.quick { 0.3 } else { 2.0 });
     if !(0.05..=3600.0).contains(&seconds) {
         return Err(format!("--seconds {seconds}: expected 0.05 to 3600"));
     }
