@@ -32,6 +32,8 @@ struct State {
     expired: Cell<bool>,
     /// The number of its handshake, while there is one.
     handshake: Cell<Option<u64>>,
+    /// Whether its handshake was ended for another one: whatever has come meanwhile.
+    is_given_up: Cell<bool>,
 }
 
 thread_local! {
@@ -58,6 +60,7 @@ impl Deadline {
             idle: Cell::new(false),
             expired: Cell::new(false),
             handshake: Cell::new(None),
+            is_given_up: Cell::new(false),
         });
         let slot = SLOTS.with(|slots| {
             let mut slots = slots.borrow_mut();
@@ -115,7 +118,7 @@ impl Deadline {
 
     /// Whether the sweep ended this connection's wait.
     pub fn expired(&self) -> bool {
-        self.state.expired.get()
+        self.state.expired.get() || self.state.is_given_up.get()
     }
 }
 
@@ -136,6 +139,8 @@ fn end_first_handshake() {
         let first = under_way.filter(|state| state.handshake.get().is_some());
         if let Some(state) = first.min_by_key(|state| state.handshake.get()) {
             state.end();
+            state.is_given_up.set(true);
+            state.handshake.set(None);
         }
     });
 }
