@@ -296,13 +296,7 @@ impl Connection<'_> {
             && head.keep_alive
             && !self.serving.lifecycle.is_draining()
             && unread != Unread::TooMuch;
-        let mut exchange = send::Exchange {
-            serving: self.serving,
-            is_recorded: H::IS_RECORDED,
-            head,
-            client: self.peer.address,
-            started,
-        };
+        let mut exchange = self.exchange::<H>(head, started);
         let sent = exchange.send(answer, &mut self.stream, &self.deadline, stays).await;
         match sent {
             Sent::Whole if stays && unread == Unread::Nothing => Ok(true),

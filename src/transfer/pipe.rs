@@ -64,8 +64,8 @@ struct Pipe {
 }
 
 /// Sends up to `count` bytes of `file` from `offset`, which moves on, as far as the socket takes them
-/// now (it must not wait): how many it took, of how many it was offered. `None` if it does not go by a pipe here, and
-/// nothing was done.
+/// now (it must not wait): how many it took, of how many it was offered. `None` if it does not go by a
+/// pipe here, and nothing was done.
 ///
 /// # Errors
 /// As sendfile(2); `UnexpectedEof` where the file ends.

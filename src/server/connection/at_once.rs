@@ -1,6 +1,8 @@
 //! Answers that take no wait: made and sent without a future, those of pipelined requests together.
 //! Stored files are begun so, and end so if the socket takes all of them.
 
+use std::time::Instant;
+
 use super::{Connection, Gone, Handler};
 use crate::api::{Answer, Begun, Body};
 use crate::http::{BodyFraming, RequestHead};
@@ -23,7 +25,7 @@ pub(super) enum AtOnce {
     Gone,
 }
 
-impl Connection<'_> {
+impl<'a> Connection<'a> {
     /// Answers a request, as far as that takes no wait.
     pub(super) fn answer_at_once<H: Handler>(
         &mut self,
@@ -51,13 +53,7 @@ impl Connection<'_> {
         if self.pending.capacity() == 0 {
             self.pending = self.serving.spare.take_buffer();
         }
-        let exchange = Exchange {
-            serving: self.serving,
-            is_recorded: H::IS_RECORDED,
-            head,
-            client: self.peer.address,
-            started,
-        };
+        let exchange = self.exchange::<H>(head, started);
         if is_file {
             exchange.write_head(&answer, stays, &mut self.pending);
             return self.begin_file(&exchange, answer, stays);
@@ -69,6 +65,19 @@ impl Connection<'_> {
         let body_bytes = if matches!(sent, AtOnce::Gone) { 0 } else { body_bytes };
         exchange.record(answer, body_bytes, Some(clock::now().duration_since(started)));
         sent
+    }
+
+    /// A request of this connection with its answer.
+    pub(super) fn exchange<'b, H: Handler>(
+        &self,
+        head: &'b RequestHead,
+        started: Instant,
+    ) -> Exchange<'b>
+    where
+        'a: 'b,
+    {
+        let client = self.peer.address;
+        Exchange { serving: self.serving, is_recorded: H::IS_RECORDED, head, client, started }
     }
 
     /// Sends a stored file behind its head, which is pending, as far as the socket takes it now.
@@ -95,20 +104,15 @@ impl Connection<'_> {
         AtOnce::Done(stays)
     }
 
-    /// Sends what is pending and the rest of a stored file; tells whether the connection may serve another request.
+    /// Sends what is pending and the rest of a stored file; tells whether the connection may serve
+    /// another request.
     pub(super) async fn send_rest<H: Handler>(
         &mut self,
         head: &RequestHead,
         mut rest: Rest,
         stays: bool,
     ) -> Result<bool, Gone> {
-        let exchange = Exchange {
-            serving: self.serving,
-            is_recorded: H::IS_RECORDED,
-            head,
-            client: self.peer.address,
-            started: rest.started,
-        };
+        let exchange = self.exchange::<H>(head, rest.started);
         if !self.pending.is_empty() {
             // Nothing of it has been sent before this.
             if self.send_pending().await.is_err() {
