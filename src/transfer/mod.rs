@@ -23,6 +23,7 @@ mod inlet;
 mod outlet;
 mod pages;
 mod pipe;
+mod seen;
 
 pub use inlet::{Inlet, InletError, Whole};
 pub use outlet::{Outlet, Underway};

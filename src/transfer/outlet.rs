@@ -186,7 +186,7 @@ impl<'a> Outlet<'a> {
     /// Sends up to `window` bytes, whose turn was taken, without a wait. `offset` is moved behind what
     /// was sent, also if an error comes after it.
     fn send_window(&mut self, file: &File, offset: &mut u64, window: u64) -> io::Result<Room> {
-        let (mut left, mut outcome) = (window, Ok(Room::Perhaps));
+        let (mut left, mut outcome, began) = (window, Ok(Room::Perhaps), clock::now());
         while left > 0 && matches!(outcome, Ok(Room::Perhaps)) {
             outcome = self.send_some(file, offset, left).map(|(taken, room)| {
                 left = left.saturating_sub(taken);
@@ -195,6 +195,7 @@ impl<'a> Outlet<'a> {
             });
         }
         bulk_unused(window, left);
+        pages::sent_since(began);
         outcome
     }
 

@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::WINDOW;
+use super::{WINDOW, seen};
 use crate::runtime::{TLS_PIECE_BYTES_MAX, blocking_ahead, clock};
 
-/// How far apart the page cache is probed: the kernel's usual read-ahead.
+/// How far apart the page cache is probed in a file of which something was missing: the kernel's usual
+/// read-ahead.
 const STRETCH: u64 = 128 * 1024;
-/// The same in a file of which nothing was missing so far; twice as far with each window that was there.
-const LONG_STRETCH: u64 = 512 * 1024;
-/// And the most: a stretch of which only the ends are there is read while the worker waits.
-const STRETCH_MAX: u64 = 1024 * 1024;
-/// For how long a page that was in memory is taken to be there still: what was used this moment is the
-/// last that the kernel takes away.
+/// The same in a file of which nothing was missing so far: a stretch of which only the end is there is
+/// read while the worker waits.
+const LONG_STRETCH: u64 = 1024 * 1024;
+/// For how long an answer takes a window to be there still that it has seen, or had read.
 const SEEN: Duration = Duration::from_millis(50);
+/// Sending a window that is in memory takes less, unless another program has the core.
+const HELD_UP: Duration = Duration::from_millis(2);
 
 /// `/dev/null`, opened once.
 static NOWHERE: OnceLock<io::Result<File>> = OnceLock::new();
@@ -33,8 +34,8 @@ thread_local! {
 /// What one answer has learned of its file's pages.
 #[derive(Default)]
 pub(super) struct Warmth {
-    /// How far apart it is probed next; 0 in the beginning.
-    stretch: u64,
+    /// Whether something was missing.
+    is_cold: bool,
     /// Up to where they were in memory, and when that was seen.
     seen: Option<(u64, Instant)>,
 }
@@ -51,18 +52,20 @@ impl Warmth {
             return Ok(until.min(end) - offset);
         }
         let end = end.min(offset.saturating_add(WINDOW));
-        // Each look costs as much as sending some KiB: fewer suffice where all was there so far.
-        let stretch = if self.stretch == 0 { LONG_STRETCH } else { self.stretch };
         let mut at = offset;
         while at < end {
-            let stretch_end = end.min(at + stretch);
-            if !is_in_memory(file, stretch_end - 1)? {
-                break;
+            let length = if self.is_cold { STRETCH } else { LONG_STRETCH };
+            let stretch = at / length;
+            let stretch_end = end.min((stretch + 1).saturating_mul(length));
+            if self.is_cold || !seen::is_known(file, stretch, stretch_end, now) {
+                if !is_in_memory(file, stretch_end - 1)? {
+                    break;
+                }
+                if !self.is_cold {
+                    seen::note(file, stretch, stretch_end, now);
+                }
             }
             at = stretch_end;
-        }
-        if at == end && stretch >= LONG_STRETCH {
-            self.stretch = (2 * stretch).min(STRETCH_MAX);
         }
         self.seen = Some((at, now));
         Ok(at - offset)
@@ -81,10 +84,18 @@ impl Warmth {
             return Ok(warm);
         }
         let end = end.min(offset.saturating_add(WINDOW));
-        self.stretch = STRETCH;
+        self.is_cold = true;
+        seen::forget();
         read_in(file.clone(), offset, end).await?;
         self.seen = Some((end, clock::now()));
         Ok(end - offset)
+    }
+}
+
+/// A window was sent that was taken to be in memory, from `began` until now.
+pub(super) fn sent_since(began: Instant) {
+    if clock::now().duration_since(began) > HELD_UP {
+        seen::forget();
     }
 }
 
