@@ -12,12 +12,15 @@ use rustix::io::{Errno, ReadWriteFlags};
 use super::{WINDOW, seen};
 use crate::runtime::{TLS_PIECE_BYTES_MAX, blocking_ahead, clock};
 
-/// How far apart the page cache is probed in a file of which something was missing: the kernel's usual
-/// read-ahead.
+/// How far apart the page cache is probed: the kernel's usual read-ahead. What it reads comes in any
+/// order, so that the end of a long stretch tells nothing of its middle.
 const STRETCH: u64 = 128 * 1024;
-/// The same in a file of which nothing was missing so far: a stretch of which only the end is there is
-/// read while the worker waits.
+/// What is remembered as one thing.
 const LONG_STRETCH: u64 = 1024 * 1024;
+/// Windows in a row that have to be in memory before a file that was not is taken to be.
+const WARM_AGAIN: u8 = 4;
+/// Visiting a window that is in memory takes less, unless another program has the core.
+const VISITED: Duration = Duration::from_micros(500);
 /// For how long an answer takes a window to be there still that it has seen, or had read.
 const SEEN: Duration = Duration::from_millis(50);
 /// Sending a window that is in memory takes less, unless another program has the core.
@@ -34,8 +37,9 @@ thread_local! {
 /// What one answer has learned of its file's pages.
 #[derive(Default)]
 pub(super) struct Warmth {
-    /// Whether something was missing.
-    is_cold: bool,
+    /// How many more windows have to be in memory before they are sent without a visit. While a file is
+    /// being read in nothing that a look can find tells whether all of a window is there.
+    cold: u8,
     /// Up to where they were in memory, and when that was seen.
     seen: Option<(u64, Instant)>,
 }
@@ -51,19 +55,21 @@ impl Warmth {
         {
             return Ok(until.min(end) - offset);
         }
+        if self.cold > 0 {
+            return Ok(0);
+        }
         let end = end.min(offset.saturating_add(WINDOW));
         let mut at = offset;
         while at < end {
-            let length = if self.is_cold { STRETCH } else { LONG_STRETCH };
-            let stretch = at / length;
-            let stretch_end = end.min((stretch + 1).saturating_mul(length));
-            if self.is_cold || !seen::is_known(file, stretch, stretch_end, now) {
-                if !is_in_memory(file, stretch_end - 1)? {
+            let stretch = at / LONG_STRETCH;
+            let stretch_end = end.min((stretch + 1).saturating_mul(LONG_STRETCH));
+            if !seen::is_known(file, stretch, stretch_end, now) {
+                let until = in_memory_until(file, at, stretch_end)?;
+                if until < stretch_end {
+                    at = until;
                     break;
                 }
-                if !self.is_cold {
-                    seen::note(file, stretch, stretch_end, now);
-                }
+                seen::note(file, stretch, stretch_end, now);
             }
             at = stretch_end;
         }
@@ -83,13 +89,28 @@ impl Warmth {
         if warm > 0 {
             return Ok(warm);
         }
+        if self.cold == 0 {
+            seen::forget();
+            self.cold = WARM_AGAIN;
+        }
         let end = end.min(offset.saturating_add(WINDOW));
-        self.is_cold = true;
-        seen::forget();
-        read_in(file.clone(), offset, end).await?;
+        let took = read_in(file.clone(), offset, end).await?;
+        self.cold = if took < VISITED { self.cold - 1 } else { WARM_AGAIN };
         self.seen = Some((end, clock::now()));
         Ok(end - offset)
     }
+}
+
+/// Up to where the file's pages are in memory, from `at`, at most `end`.
+fn in_memory_until(file: &File, mut at: u64, end: u64) -> io::Result<u64> {
+    while at < end {
+        let stretch_end = end.min((at / STRETCH + 1).saturating_mul(STRETCH));
+        if !is_in_memory(file, stretch_end - 1)? {
+            break;
+        }
+        at = stretch_end;
+    }
+    Ok(at)
 }
 
 /// A window was sent that was taken to be in memory, from `began` until now.
@@ -111,10 +132,12 @@ fn is_in_memory(file: &File, offset: u64) -> io::Result<bool> {
     }
 }
 
-/// Has the pages read, and waits for them. They are "sent" to nowhere: this visits each page just as
-/// sending it to the client will, waits for those that are still on their way, and copies nothing.
-async fn read_in(file: Arc<File>, offset: u64, end: u64) -> io::Result<()> {
+/// Has the pages read, and waits for them: how long that took on its thread. They are "sent" to
+/// nowhere: this visits each page just as sending it to the client will, waits for those that are still
+/// on their way, and copies nothing.
+async fn read_in(file: Arc<File>, offset: u64, end: u64) -> io::Result<Duration> {
     blocking_ahead(move || {
+        let began = clock::now();
         expect_sequence(&file);
         let nowhere = match NOWHERE.get_or_init(|| OpenOptions::new().write(true).open("/dev/null"))
         {
@@ -131,7 +154,7 @@ async fn read_in(file: Arc<File>, offset: u64, end: u64) -> io::Result<()> {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        Ok(())
+        Ok(clock::now().duration_since(began))
     })
     .await?
 }
