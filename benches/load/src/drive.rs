@@ -4,6 +4,7 @@
 mod measured;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -16,6 +17,7 @@ use crate::client::clock::{Clock, StopOnDrop};
 use crate::client::{Ask, Tally, load, paced, tls_load};
 use crate::house::Settings;
 use crate::machine::{self, Cores, Usage};
+use crate::profiler::Recorded;
 use crate::servers::Running;
 pub(crate) use measured::Measured;
 
@@ -41,6 +43,8 @@ pub(crate) struct Load<'a> {
     pub(crate) beside: Option<Beside<'a>>,
     /// The door to go through instead, with a thread for each connection.
     pub(crate) tls: Option<Door<'a>>,
+    /// Where a profiler listens.
+    pub(crate) perf_control: Option<&'a Path>,
     /// On which the load is made; a thread each.
     pub(crate) client_cores: &'a [usize],
     /// On which the server is.
@@ -57,6 +61,7 @@ impl<'a> Load<'a> {
             seconds: settings.seconds,
             beside: None,
             tls: None,
+            perf_control: settings.perf_control.as_deref(),
             client_cores: &settings.client_cores,
             server_cores: &settings.server_cores,
         }
@@ -205,9 +210,11 @@ pub(crate) fn drive(
         }
         let warming = if load.once { 0.0 } else { load.seconds / 4.0 };
         wait(warming.max(SETTLE_SECONDS), &all_done, interrupted)?;
+        let recorded = Recorded::begin(load.perf_control)?;
         let before = Seen::now(running, load);
         clock.open();
         wait(load.seconds, &all_done, interrupted)?;
+        drop(recorded);
         let after = Seen::now(running, load);
         drop(stop);
         let mut total = Tally::new()?;
@@ -252,7 +259,15 @@ mod tests {
 
     fn settings(server_cores: Vec<usize>, client_cores: Vec<usize>) -> Settings {
         let (ringport, given) = (std::path::PathBuf::new(), Vec::new());
-        Settings { server_cores, client_cores, seconds: 0.3, quick: true, ringport, given }
+        Settings {
+            server_cores,
+            client_cores,
+            seconds: 0.3,
+            quick: true,
+            ringport,
+            given,
+            perf_control: None,
+        }
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) ringport: PathBuf,
     /// Servers that others named.
     pub(crate) given: Vec<Given>,
+    /// Where a profiler listens for the begin and the end of a measurement.
+    pub(crate) perf_control: Option<PathBuf>,
 }
 
 /// Why there is no measurement.

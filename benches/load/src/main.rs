@@ -1,8 +1,9 @@
 //! `ringport-bench`: starts Ringport and its peers on loopback, loads them in turns, and says how
 //! they did. docs/BENCHMARKS.md tells how to read it; `--list` what it measures.
 //!
-//! Modules, each using only those before it: `record`; `content`, `machine`; `client`, `process`;
-//! `network`, `servers`; `stock`, `house`; `drive`; `scenario`; `run`. `report` reads records alone.
+//! Modules, each using only those before it: `record`; `content`, `machine`, `profiler`; `client`,
+//! `process`; `network`, `servers`; `stock`, `house`; `drive`; `scenario`; `run`. `report` reads
+//! records alone.
 //!
 //! **Invariants:** it knows no module of Ringport and measures any server from outside, over
 //! loopback; a run with a wrong answer fails. **Deliberately absent:** other machines (one machine's
@@ -15,6 +16,7 @@ mod house;
 mod machine;
 mod network;
 mod process;
+mod profiler;
 mod record;
 mod report;
 mod run;
@@ -112,6 +114,9 @@ struct Options {
     /// Which network [default: own, if that is possible and no --url is given].
     #[arg(long, value_enum)]
     network: Option<Network>,
+    /// Tells `perf record --control fifo:FILE` when a measurement begins and ends.
+    #[arg(long, value_name = "FIFO")]
+    perf_control: Option<PathBuf>,
     /// Cores that the servers are pinned to [default: the first].
     #[arg(long, value_name = "N", value_delimiter = ',')]
     server_cores: Vec<usize>,
@@ -238,6 +243,7 @@ fn settings(options: &Options) -> Result<Settings, String> {
         quick: options.quick,
         ringport: options.ringport.clone().or_else(beside).unwrap_or_default(),
         given,
+        perf_control: options.perf_control.clone(),
     })
 }
 

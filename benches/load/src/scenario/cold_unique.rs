@@ -17,6 +17,7 @@ use crate::client::{Ask, timed};
 use crate::content::{Blob, named};
 use crate::house::{Goods, House, NGINX_CACHE, Trouble};
 use crate::machine::{self, Usage};
+use crate::profiler::Recorded;
 use crate::record::{About, Target};
 use crate::scenario::{Case, Outcome, Scenario, Servers, cold, size};
 use crate::servers::Running;
@@ -76,7 +77,7 @@ impl Scenario for ColdUnique {
         let parts = parts_ms_per_gib(house, origin.addr, &blobs)?;
         let running = house.start_cold(server, origin.addr)?;
         let mut outcome = match case.count("connections") {
-            1 => one_client(&running, &origin, &asks)?,
+            1 => one_client(house, &running, &origin, &asks)?,
             connections => {
                 origin.take_gets();
                 Outcome::of(&cold::pass(house, &running, &asks, connections)?)
@@ -93,7 +94,12 @@ impl Scenario for ColdUnique {
 }
 
 /// One blob after the other, each over a connection of its own; and each from the origin itself.
-fn one_client(running: &Running, origin: &Counting, asks: &[Ask]) -> Result<Outcome, Trouble> {
+fn one_client(
+    house: &House,
+    running: &Running,
+    origin: &Counting,
+    asks: &[Ask],
+) -> Result<Outcome, Trouble> {
     let (mut firsts, mut upstream_firsts, mut upstream_took) = (Vec::new(), Vec::new(), 0.0);
     for ask in asks {
         let times = timed::fetch(origin.addr, ask)?;
@@ -103,6 +109,7 @@ fn one_client(running: &Running, origin: &Counting, asks: &[Ask]) -> Result<Outc
     let mut outcome = Outcome::default();
     // What was asked until here was not asked by the mirror.
     origin.take_gets();
+    let recorded = Recorded::begin(house.settings.perf_control.as_deref())?;
     let before = Usage::of(running.id());
     for ask in asks {
         let times = timed::fetch(running.addr, ask)?;
@@ -112,6 +119,7 @@ fn one_client(running: &Running, origin: &Counting, asks: &[Ask]) -> Result<Outc
         outcome.body_bytes += ask.body_bytes();
     }
     let cpu = Usage::of(running.id()).cpu_since(&before);
+    drop(recorded);
     let bytes = outcome.body_bytes as f64;
     let (first, upstream_first) = (median_us(firsts), median_us(upstream_firsts));
     outcome.put([
