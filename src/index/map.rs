@@ -260,6 +260,20 @@ impl PrivatePart {
     }
 }
 
+/// Asks the processor for the memory of `words`, without waiting for it.
+#[inline]
+pub(super) fn prefetch<const N: usize>(words: &[AtomicU64; N]) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a hint, which neither faults nor changes anything, whatever the address; every
+    // processor of this architecture has it.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(words.as_ptr().cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = words;
+}
+
 fn advise(raw: &MmapRaw, advice: Advice, bytes: Range<usize>) -> io::Result<()> {
     let end = bytes.end.min(raw.len());
     match end.saturating_sub(bytes.start) {

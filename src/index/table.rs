@@ -6,6 +6,11 @@
 //! holds the answer. A new entry goes to the emptier of its buckets and never moves; removing one
 //! leaves no trace that look-ups pay for.
 //!
+//! In each of its buckets a key has a **first choice**, a slot that it gets if that is free: so a
+//! look-up can ask the memory for both before it knows the fingerprints, and four times in five
+//! the slot is on its way while they are. It is a guess about time only: what is in a slot counts
+//! if its fingerprint says so, whichever slot it is.
+//!
 //! **Invariant:** a fingerprint is stored after its slot and cleared before the slot is reused,
 //! each in one atomic store, so a killed writer leaves no half-made bucket.
 
@@ -15,6 +20,7 @@ use super::layout::{
     BUCKET_LANE_WORDS, BUCKET_SLOTS, Key, Kind, LANE_BITS, LANE_BLOB, LINE_WORDS, Slot, Value,
     WORD_LANES, halves,
 };
+use super::map::prefetch;
 use super::protocol::{publish, snapshot};
 
 /// A slot.
@@ -27,6 +33,10 @@ const LANE_MASK: u64 = (1 << LANE_BITS) - 1;
 /// How often a reader looks at a slot that is being written before it gives up: the writer needs
 /// about 20 ns for a slot, unless it lost its processor there.
 const ATTEMPTS: u32 = 64;
+
+/// What the first choice is worth where two buckets are compared, in halves of a free slot: it
+/// wins over a bucket that has one more.
+const CHOICE_MERIT: usize = 3;
 
 /// What is the same for all slots of a table.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +87,8 @@ pub(super) struct Table<'a> {
 
 struct Home {
     buckets: [usize; 2],
+    /// The place in each of them where the key would be put first.
+    choices: [usize; 2],
     fingerprint: u64,
 }
 
@@ -103,7 +115,10 @@ impl Identity {
             // 0 means "free", so no fingerprint is 0.
             _ => (second & LANE_MASK & !LANE_BLOB).max(LANE_BLOB << 1),
         };
-        Home { buckets: [one, other], fingerprint }
+        // Bits that neither chose a bucket nor are in the fingerprint, of which a bucket's places
+        // would otherwise hold a few each.
+        let choice = |shift: u32| (first >> shift) as usize % BUCKET_SLOTS;
+        Home { buckets: [one, other], choices: [choice(0), choice(8)], fingerprint }
     }
 }
 
@@ -124,6 +139,11 @@ impl<'a> Table<'a> {
     pub(super) fn find(&self, key: &Key) -> Found {
         let home = self.identity.home(key);
         let [one, other] = home.buckets;
+        for (bucket, choice) in home.buckets.into_iter().zip(home.choices) {
+            if let Some(line) = self.lines.get(bucket * BUCKET_SLOTS + choice) {
+                prefetch(line);
+            }
+        }
         // The lanes of both before any slot: two cache misses at a time instead of in a row.
         let lanes = [self.matching(one, home.fingerprint), self.matching(other, home.fingerprint)];
         let mut outcome = Found::Absent;
@@ -225,13 +245,17 @@ impl<'a> Table<'a> {
         }
         let home = self.identity.home(key);
         let mut best: Option<(usize, usize, usize)> = None;
-        for bucket in home.buckets {
+        for (bucket, choice) in home.buckets.into_iter().zip(home.choices) {
             let Some(lanes) = self.lanes.get(bucket) else { continue };
             let free = free_lanes(lanes);
-            if let Some(lane) = free.first
-                && best.is_none_or(|(count, ..)| free.count > count)
-            {
-                best = Some((free.count, bucket, lane));
+            let is_chosen = lane_of(lanes, choice) == 0;
+            let Some(lane) = free.first.map(|first| if is_chosen { choice } else { first }) else {
+                continue;
+            };
+            // The first choice outweighs one free slot, and no more: buckets have to fill evenly.
+            let merit = 2 * free.count + if is_chosen { CHOICE_MERIT } else { 0 };
+            if best.is_none_or(|(most, ..)| merit > most) {
+                best = Some((merit, bucket, lane));
             }
         }
         let Some((_, bucket, lane)) = best else { return Placed::Refused };

@@ -63,6 +63,32 @@ fn fills_refuses_and_frees() {
     assert_eq!(swept, Swept::default());
 }
 
+/// The slot of each key alone is its first choice; among others, most still get one of theirs.
+#[test]
+fn first_choices_are_spread_and_yield() {
+    let [slots, lanes] = memory();
+    let table = Table::new(&slots, &lanes, identity());
+    let mut swept = Swept::default();
+    let mut place = |n: u64| match table.place(&key(n), &value(n), &mut swept) {
+        Placed::New { number } => number,
+        other => panic!("{n}: {other:?}"),
+    };
+    let alone: Vec<usize> = (0..200)
+        .map(|n| {
+            let number = place(n);
+            table.remove(&key(n), &mut Swept::default());
+            number
+        })
+        .collect();
+    let used = (0..BUCKETS as usize * BUCKET_SLOTS).filter(|n| alone.contains(n)).count();
+    assert!(used > 40, "{used} of 48 slots are somebody's first choice");
+    let as_alone = (0..24).filter(|n| place(*n) == alone[*n as usize]).count();
+    assert!((12..24).contains(&as_alone), "{as_alone} of 24 got the first choice of the first");
+    for n in 0..24 {
+        assert_eq!(found(&table, &key(n)), Some(value(n)));
+    }
+}
+
 #[test]
 fn readers_and_a_writer_share_plain_memory() {
     let [slots, lanes] = memory();
