@@ -10,6 +10,8 @@
 //! of the same name, and every constant its value (`tests/layout.rs` compiles a C probe).
 //! **Invariant:** no Rust `enum` and no reference crosses: a foreign plugin may write any bits.
 //!
+//! **Invariant:** what [`text`] hands out is UTF-8.
+//!
 //! Deliberately absent: allocation, std, and any function that calls across the boundary.
 #![no_std]
 
@@ -52,6 +54,25 @@ impl Str {
         // SAFETY: non-null and not longer than an object may be; the rest is the caller's promise.
         Some(unsafe { core::slice::from_raw_parts(self.ptr, self.len) })
     }
+}
+
+/// The text that these bytes are, if they are UTF-8. Nearly all that crosses is short and ASCII,
+/// which the standard library's check looks at byte by byte; here it is words of eight.
+pub fn text(bytes: &[u8]) -> Option<&str> {
+    const TOP_BITS: u64 = u64::MAX / 0xff * 0x80;
+    let any = match bytes.last_chunk::<8>() {
+        // The last word may overlap the one before.
+        Some(last) => {
+            let words = bytes.as_chunks::<8>().0.iter();
+            words.fold(u64::from_ne_bytes(*last), |any, word| any | u64::from_ne_bytes(*word))
+        }
+        None => bytes.iter().fold(0, |any, byte| any | u64::from(*byte)),
+    };
+    if any & TOP_BITS != 0 {
+        return core::str::from_utf8(bytes).ok();
+    }
+    // SAFETY: no byte has its top bit set, so all are ASCII, which is UTF-8.
+    Some(unsafe { core::str::from_utf8_unchecked(bytes) })
 }
 
 /// `ringport_header`

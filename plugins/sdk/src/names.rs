@@ -4,6 +4,44 @@
 /// (`[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*`) of at most 255
 /// bytes. What is not must not be emitted: the host would answer 500.
 pub fn is_repository_name(name: &str) -> bool {
+    // Without a branch a byte: nearly always each separator stands alone, and then it is enough
+    // that no two bytes in a row are separators.
+    let (mut seen, mut doubled, mut before) = (0, 0, SEPARATOR);
+    for byte in name.bytes() {
+        let class = CLASSES.get(usize::from(byte)).copied().unwrap_or(FOREIGN);
+        seen |= class;
+        doubled |= class & before;
+        before = class;
+    }
+    seen & FOREIGN == 0
+        && before != SEPARATOR
+        && name.len() <= ringport_plugin_abi::REPOSITORY_BYTES_MAX
+        && (doubled == 0 || has_legal_runs(name))
+}
+
+/// What a byte may be in a repository name.
+const WORD: u8 = 0;
+const SEPARATOR: u8 = 1;
+const FOREIGN: u8 = 2;
+
+/// The class of each byte.
+static CLASSES: [u8; 256] = {
+    let mut classes = [FOREIGN; 256];
+    let mut byte: usize = 0;
+    while byte < classes.len() {
+        classes[byte] = match byte as u8 {
+            b'a'..=b'z' | b'0'..=b'9' => WORD,
+            b'/' | b'.' | b'_' | b'-' => SEPARATOR,
+            _ => FOREIGN,
+        };
+        byte += 1;
+    }
+    classes
+};
+
+/// [`is_repository_name`] of a name with separators in a row, such as `a__b`.
+#[cold]
+fn has_legal_runs(name: &str) -> bool {
     // One pass: what may follow depends on the run of separators being read, and nothing else.
     let mut gap = Gap::Start;
     for byte in name.bytes() {
@@ -17,7 +55,7 @@ pub fn is_repository_name(name: &str) -> bool {
             _ => return false,
         };
     }
-    gap == Gap::None && name.len() <= ringport_plugin_abi::REPOSITORY_BYTES_MAX
+    gap == Gap::None
 }
 
 /// What stands between the last letter or digit of a name and the byte at hand.
@@ -77,7 +115,11 @@ impl NameBuf {
 /// Whether a path's first segment is a registry host in the sense of Docker's image references:
 /// it holds a `.` or a `:`, or is `localhost`.
 pub fn looks_like_host(segment: &str) -> bool {
-    segment.contains(['.', ':']) || segment.eq_ignore_ascii_case("localhost")
+    segment.contains(['.', ':']) || is_localhost(segment)
+}
+
+fn is_localhost(segment: &str) -> bool {
+    segment.eq_ignore_ascii_case("localhost")
 }
 
 /// The registry host that a name in a path begins with, perhaps behind `proxy/`. `proxy/` counts
@@ -104,7 +146,17 @@ impl HostPrefix<'_> {
     /// Splits a host off the front of `name`; `None` where its first segment is none.
     pub fn of(name: &str) -> Option<HostPrefix<'_>> {
         let rest = name.strip_prefix("proxy/").unwrap_or(name);
-        let host = rest.split('/').next().filter(|host| looks_like_host(host))?;
+        // One look at each byte of the first segment: most names have no host in front.
+        let mut is_marked = false;
+        let mut end = rest.len();
+        for (at, byte) in rest.bytes().enumerate() {
+            if byte == b'/' {
+                end = at;
+                break;
+            }
+            is_marked |= matches!(byte, b'.' | b':');
+        }
+        let host = rest.get(..end).filter(|host| is_marked || is_localhost(host))?;
         let repository = rest.get(host.len() + 1..).unwrap_or_default();
         let through_host = name.get(..name.len() - rest.len() + host.len()).unwrap_or(name);
         Some(HostPrefix { host, through_host, repository })
@@ -156,6 +208,19 @@ mod tests {
         }
         assert!(is_repository_name(&"a".repeat(255)));
         assert!(!is_repository_name(&"a".repeat(256)));
+    }
+
+    #[test]
+    fn the_quick_look_at_a_name_says_what_the_grammar_says() {
+        let alphabet = ['a', '7', '/', '.', '_', '-', 'A', 'é'];
+        for mut number in 0..8_usize.pow(6) {
+            let mut name = String::new();
+            while number > 0 {
+                name.push(alphabet[number % 8]);
+                number /= 8;
+            }
+            assert_eq!(is_repository_name(&name), has_legal_runs(&name), "{name:?}");
+        }
     }
 
     #[test]

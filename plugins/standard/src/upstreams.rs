@@ -35,8 +35,15 @@ impl Upstreams {
     /// The upstream that `name` means. Case and the default port make no difference, since a host
     /// in the path comes as the client wrote it.
     pub(crate) fn find(&self, name: &str) -> Option<UpstreamId> {
-        let name = normalised(name);
-        let found = self.by_name.binary_search_by(|(known, _)| order(known).cmp(&order(&name)));
+        // What is declared is in normal form, as is nearly all that is asked for.
+        self.find_normal(name).or_else(|| match normalised(name) {
+            Cow::Borrowed(normal) if normal.len() == name.len() => None,
+            normal => self.find_normal(&normal),
+        })
+    }
+
+    fn find_normal(&self, name: &str) -> Option<UpstreamId> {
+        let found = self.by_name.binary_search_by(|(known, _)| order(known).cmp(&order(name)));
         self.by_name.get(found.ok()?).map(|(_, id)| *id)
     }
 

@@ -1,11 +1,13 @@
 //! Foreign texts, made safe for logs, headers and JSON.
 
+use ringport_plugin_abi as abi;
+
 /// The text, if it is UTF-8 within the bound.
 pub(super) fn shorter_than(bytes: &[u8], max: usize) -> Option<&str> {
     if bytes.len() > max {
         return None;
     }
-    std::str::from_utf8(bytes).ok()
+    abi::text(bytes)
 }
 
 /// A foreign string for a message: quoted, escaped and short.
@@ -26,8 +28,8 @@ pub(super) fn set_text(to: &mut String, bytes: &[u8], max: usize) {
     to.clear();
     let bytes = bytes.get(..end).unwrap_or_default();
     // Nearly always plain ASCII: copied at once.
-    match std::str::from_utf8(bytes) {
-        Ok(text) if bytes.iter().all(|b| (0x20..0x7f).contains(b)) => to.push_str(text),
+    match abi::text(bytes) {
+        Some(text) if bytes.iter().all(|b| (0x20..0x7f).contains(b)) => to.push_str(text),
         _ => {
             for c in String::from_utf8_lossy(bytes).chars() {
                 let c = if c.is_control() { ' ' } else { c };

@@ -48,7 +48,7 @@ unsafe fn emit<const N: usize>(
     }
     // SAFETY: the caller's promise.
     let bytes = strings.map(|string| unsafe { read(string) });
-    let outcome = match bytes.contains(&None) {
+    let outcome = match bytes.iter().any(Option::is_none) {
         true => context.answer.refuse_pointer(),
         false => run(&mut context.answer, bytes.map(Option::unwrap_or_default)),
     };

@@ -19,10 +19,7 @@ unsafe fn text<'a>(string: abi::Str, what: &str) -> Result<&'a str, Refusal> {
     }
     // SAFETY: the caller's promise.
     let bytes = unsafe { string.as_bytes() };
-    match bytes.map(std::str::from_utf8) {
-        Some(Ok(text)) => Ok(text),
-        _ => Err(not_text(what)),
-    }
+    bytes.and_then(abi::text).ok_or_else(|| not_text(what))
 }
 
 #[cold]
