@@ -4,6 +4,7 @@
 //! OK answer into an error; nothing is stored beyond the ABI's limits. All of it is reused from
 //! call to call, so that a resolve allocates nothing.
 
+mod candidates;
 mod place;
 mod recycled;
 mod text;
@@ -14,10 +15,11 @@ use std::time::Duration;
 
 use ringport_plugin_abi as abi;
 
+use self::candidates::Drafted;
 use self::recycled::{Recycled, SeenNames};
 use self::text::{set_text, shorter_than, shown};
 use super::declared::{Declared, Undeclared};
-use super::{Candidate, Placement, Resolution};
+use super::{Placement, Resolution};
 use crate::limits::NAMESPACE_BYTES_MAX;
 use crate::oci::RepositoryName;
 
@@ -63,7 +65,7 @@ pub(super) struct Answer {
 /// The route under construction.
 #[derive(Debug, Default)]
 struct Draft {
-    candidates: Vec<Candidate>,
+    candidates: Drafted,
     hosted: Option<RepositoryName>,
     rule: String,
     tag_ttl: Option<Duration>,
@@ -126,26 +128,24 @@ impl Answer {
             (.., None) => Err(Undeclared::ForwardNs),
         };
         let scope = match scope {
-            Ok(scope) => scope.clone(),
+            Ok(scope) => scope,
             Err(reason) => {
                 let problem = self.undeclared(reason, upstream, credential, forward_ns);
                 return self.refuse(problem);
             }
         };
-        let candidate = Candidate { upstream: scope, repository: self.repository(repository)? };
         let candidates = &mut self.draft.candidates;
+        let text = shorter_than(repository, abi::REPOSITORY_BYTES_MAX);
+        let Some(named) = text.and_then(|text| candidates.name(text, &mut self.names)) else {
+            return self.refuse(not_a_name(repository));
+        };
         if self.draft.hosted.is_some() {
             return self.refuse("it emitted both a hosted repository and an upstream".into());
         }
-        if candidates.contains(&candidate) {
+        if candidates.add(scope, named) {
             return Ok(());
         }
-        if candidates.len() == abi::CANDIDATES_MAX {
-            let problem = format!("it named more than {} candidates", abi::CANDIDATES_MAX);
-            return self.refuse(problem);
-        }
-        candidates.push(candidate);
-        Ok(())
+        self.refuse(format!("it named more than {} candidates", abi::CANDIDATES_MAX))
     }
 
     #[cold]
@@ -304,7 +304,7 @@ impl Answer {
         let text = shorter_than(name, abi::REPOSITORY_BYTES_MAX);
         match text.and_then(|text| self.names.get(text)) {
             Some(repository) => Ok(repository),
-            None => self.refuse(format!("{} is not a repository name", shown(name))),
+            None => self.refuse(not_a_name(name)),
         }
     }
 
@@ -313,4 +313,9 @@ impl Answer {
         self.broken.get_or_insert(problem);
         Err(Refused)
     }
+}
+
+#[cold]
+fn not_a_name(name: &[u8]) -> String {
+    format!("{} is not a repository name", shown(name))
 }

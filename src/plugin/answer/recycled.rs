@@ -118,9 +118,10 @@ fn fill(
     // is taken to be within it.
     resolution.scoped_by_ns = ns_was_sent && draft.hosted.is_none();
     match (&mut resolution.route, draft.hosted.take()) {
-        (Route::Upstream { candidates }, None) => swap(candidates, &mut draft.candidates),
+        (Route::Upstream { candidates }, None) => draft.candidates.give_for(candidates),
         (route @ Route::Hosted { .. }, None) => {
-            let candidates = replace(&mut draft.candidates, lists.pop().unwrap_or_default());
+            let mut candidates = lists.pop().unwrap_or_default();
+            draft.candidates.give_for(&mut candidates);
             *route = Route::Upstream { candidates };
         }
         (Route::Hosted { repository }, Some(hosted)) => *repository = hosted,
