@@ -8,7 +8,6 @@ use super::space::{NoRoom, Reservation};
 use super::state::Registry;
 use super::take_room::{NoPlace, take_room};
 use super::{Fill, PullError};
-use crate::runtime::yield_now;
 use crate::storage::{StageError, Staged};
 use crate::telemetry::FillOutcome;
 use crate::upstream::{Body, Response, UpstreamError};
@@ -106,8 +105,6 @@ impl Arriving {
         };
         if from == 0 && is_shown {
             fill.opened(known(self.size), staged.shared());
-            // They send their heads before the first bytes are hashed.
-            yield_now().await;
         }
         receive(registry, (fill, self.size), staged, (response.body, skip), &mut self.place)
             .await?;
@@ -212,8 +209,6 @@ async fn receive(
         }
         staged.append(frame).await.map_err(|error| Broken::Final(error.into()))?;
         fill.grown(staged.size());
-        // Followers send what is there before the next bytes are hashed.
-        yield_now().await;
     }
     Ok(())
 }

@@ -1,10 +1,9 @@
 //! Tasks of the current worker: spawning with a panic guard, sleeping, time limits.
 
 use std::any::Any;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -36,18 +35,6 @@ pub fn catch_panic<F: Future>(future: F) -> impl Future<Output = Result<F::Outpu
 /// Its panic.
 pub fn catch_panic_now<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(noted)
-}
-
-/// Lets the other tasks of this worker that can go on do so first.
-pub fn yield_now() -> impl Future<Output = ()> {
-    let mut has_yielded = false;
-    poll_fn(move |cx| {
-        if std::mem::replace(&mut has_yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
 }
 
 #[cold]
