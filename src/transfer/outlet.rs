@@ -110,7 +110,7 @@ impl<'a> Outlet<'a> {
     /// memory. [`Outlet::rest_of_file`] has to go on unless all of it has gone.
     ///
     /// It tells of errors, too: they come again, from the byte at which they came.
-    pub fn file_at_once(&mut self, file: &File, mut offset: u64, length: u64) -> Underway {
+    pub fn file_at_once(&mut self, file: &Arc<File>, mut offset: u64, length: u64) -> Underway {
         let mut underway = Underway::default();
         if self.stream.is_tls() {
             return underway;

@@ -19,8 +19,6 @@ const STRETCH: u64 = 128 * 1024;
 const LONG_STRETCH: u64 = 1024 * 1024;
 /// Windows in a row that have to be in memory before a file that was not is taken to be.
 const WARM_AGAIN: u8 = 4;
-/// Visiting a window that is in memory takes less, unless another program has the core.
-const VISITED: Duration = Duration::from_micros(500);
 /// For how long an answer takes a window to be there still that it has seen, or had read.
 const SEEN: Duration = Duration::from_millis(50);
 /// Sending a window that is in memory takes less, unless another program has the core.
@@ -37,8 +35,8 @@ thread_local! {
 /// What one answer has learned of its file's pages.
 #[derive(Default)]
 pub(super) struct Warmth {
-    /// How many more windows have to be in memory before they are sent without a visit. While a file is
-    /// being read in nothing that a look can find tells whether all of a window is there.
+    /// How many more windows have to be there before they are sent without a visit. While a file is
+    /// being read in a look cannot tell for sure whether all of a window is there.
     cold: u8,
     /// Up to where they were in memory, and when that was seen.
     seen: Option<(u64, Instant)>,
@@ -46,8 +44,8 @@ pub(super) struct Warmth {
 
 impl Warmth {
     /// How many bytes from `offset` are in memory, one window or up to `end`; none if already the
-    /// first stretch is not. Does not wait.
-    pub(super) fn look(&mut self, file: &File, offset: u64, end: u64) -> io::Result<u64> {
+    /// first stretch is not, or if each window has to be visited. Does not wait.
+    pub(super) fn look(&mut self, file: &Arc<File>, offset: u64, end: u64) -> io::Result<u64> {
         let now = clock::now();
         if let Some((until, at)) = self.seen
             && offset < until
@@ -63,13 +61,13 @@ impl Warmth {
         while at < end {
             let stretch = at / LONG_STRETCH;
             let stretch_end = end.min((stretch + 1).saturating_mul(LONG_STRETCH));
-            if !seen::is_known(file, stretch, stretch_end, now) {
+            if !seen::is_known(file, stretch, at..stretch_end, now) {
                 let until = in_memory_until(file, at, stretch_end)?;
                 if until < stretch_end {
                     at = until;
                     break;
                 }
-                seen::note(file, stretch, stretch_end, now);
+                seen::note(file, stretch, at..stretch_end, now);
             }
             at = stretch_end;
         }
@@ -89,13 +87,9 @@ impl Warmth {
         if warm > 0 {
             return Ok(warm);
         }
-        if self.cold == 0 {
-            seen::forget();
-            self.cold = WARM_AGAIN;
-        }
         let end = end.min(offset.saturating_add(WINDOW));
-        let took = read_in(file.clone(), offset, end).await?;
-        self.cold = if took < VISITED { self.cold - 1 } else { WARM_AGAIN };
+        let was_there = read_in(file.clone(), offset, end).await?;
+        self.cold = if was_there { self.cold.saturating_sub(1) } else { WARM_AGAIN };
         self.seen = Some((end, clock::now()));
         Ok(end - offset)
     }
@@ -132,12 +126,12 @@ fn is_in_memory(file: &File, offset: u64) -> io::Result<bool> {
     }
 }
 
-/// Has the pages read, and waits for them: how long that took on its thread. They are "sent" to
+/// Has the pages read, and waits for them; whether they seemed to be there already. They are "sent" to
 /// nowhere: this visits each page just as sending it to the client will, waits for those that are still
 /// on their way, and copies nothing.
-async fn read_in(file: Arc<File>, offset: u64, end: u64) -> io::Result<Duration> {
+async fn read_in(file: Arc<File>, offset: u64, end: u64) -> io::Result<bool> {
     blocking_ahead(move || {
-        let began = clock::now();
+        let was_there = in_memory_until(&file, offset, end)? == end;
         expect_sequence(&file);
         let nowhere = match NOWHERE.get_or_init(|| OpenOptions::new().write(true).open("/dev/null"))
         {
@@ -154,7 +148,7 @@ async fn read_in(file: Arc<File>, offset: u64, end: u64) -> io::Result<Duration>
                 Err(errno) => return Err(errno.into()),
             }
         }
-        Ok(clock::now().duration_since(began))
+        Ok(was_there)
     })
     .await?
 }

@@ -3,7 +3,7 @@
 //!
 //! A latency counts from the moment at which the request was due, not from when the client got
 //! round to sending it. The client's two threads share a core: the one that measures goes first
-//! there (nice -15) where that is allowed, and `probe_late_p99_us` tells how late it was all the
+//! there (of the real-time class, else nice -15) where that is allowed, and `probe_late_p99_us` tells how late it was all the
 //! same, which is the part of the latencies that is not the server's.
 
 use crate::client::Ask;
