@@ -19,6 +19,9 @@ const STRETCH: u64 = 128 * 1024;
 const LONG_STRETCH: u64 = 1024 * 1024;
 /// Windows in a row that have to be in memory before a file that was not is taken to be.
 const WARM_AGAIN: u8 = 4;
+/// Visiting a window that is in memory takes less. Where another program has the core it takes longer, and
+/// the next ones are visited, too: a look instead was right too seldom while a disk was reading.
+const VISITED: Duration = Duration::from_micros(500);
 /// For how long an answer takes a window to be there still that it has seen, or had read.
 const SEEN: Duration = Duration::from_millis(50);
 /// Sending a window that is in memory takes less, unless another program has the core.
@@ -87,9 +90,14 @@ impl Warmth {
         if warm > 0 {
             return Ok(warm);
         }
+        if self.cold == 0 {
+            // Pages are going: what was seen before tells nothing any more.
+            seen::forget();
+            self.cold = WARM_AGAIN;
+        }
         let end = end.min(offset.saturating_add(WINDOW));
-        let was_there = read_in(file.clone(), offset, end).await?;
-        self.cold = if was_there { self.cold.saturating_sub(1) } else { WARM_AGAIN };
+        let took = read_in(file.clone(), offset, end).await?;
+        self.cold = if took < VISITED { self.cold.saturating_sub(1) } else { WARM_AGAIN };
         self.seen = Some((end, clock::now()));
         Ok(end - offset)
     }
@@ -126,12 +134,12 @@ fn is_in_memory(file: &File, offset: u64) -> io::Result<bool> {
     }
 }
 
-/// Has the pages read, and waits for them; whether they seemed to be there already. They are "sent" to
-/// nowhere: this visits each page just as sending it to the client will, waits for those that are still
-/// on their way, and copies nothing.
-async fn read_in(file: Arc<File>, offset: u64, end: u64) -> io::Result<bool> {
+/// Has the pages read, and waits for them: how long that took on its thread. They are "sent" to
+/// nowhere: this visits each page just as sending it to the client will, waits for those that are
+/// still on their way, and copies nothing.
+async fn read_in(file: Arc<File>, offset: u64, end: u64) -> io::Result<Duration> {
     blocking_ahead(move || {
-        let was_there = in_memory_until(&file, offset, end)? == end;
+        let began = clock::now();
         expect_sequence(&file);
         let nowhere = match NOWHERE.get_or_init(|| OpenOptions::new().write(true).open("/dev/null"))
         {
@@ -148,7 +156,7 @@ async fn read_in(file: Arc<File>, offset: u64, end: u64) -> io::Result<bool> {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        Ok(was_there)
+        Ok(clock::now().duration_since(began))
     })
     .await?
 }

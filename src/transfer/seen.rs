@@ -76,7 +76,7 @@ pub(super) fn note(file: &Arc<File>, stretch: u64, bytes: Range<u64>, now: Insta
     });
 }
 
-/// Something was not in memory that was taken to be: nothing is known any more.
+/// Something was not in memory: nothing is known any more.
 pub(super) fn forget() {
     SEEN.with_borrow_mut(Vec::clear);
 }
