@@ -8,8 +8,8 @@
 //! in pieces by way of one buffer of the worker, and of each connection one piece is in memory.
 //! [`Outlet::bytes`] is for what is in memory anyway: heads, documents, small contents, and what passes
 //! by the store.
-//! **Invariant:** the worker sends and reads only pages that are in memory; cold ones are read (ahead)
-//! on the blocking pool first, because a page fault would block the worker.
+//! **Invariant:** the worker sends and reads only pages that it saw in memory within the last second;
+//! cold ones are read (ahead) on the blocking pool first, because a page fault would block the worker.
 //! **Invariant:** before each window the connection asks the worker's gate (`runtime::bulk_turn`), so
 //! that large bodies never starve the small requests of their worker.
 //!
