@@ -35,9 +35,14 @@ pub const HEAD_BUFFERS_MAX: usize = 256;
 pub const REQUEST_BLOCK_BYTES: usize = 8 * KIB;
 /// Blocks of that size that a worker keeps while nobody needs them.
 pub const REQUEST_BLOCKS_MAX: usize = 128;
+/// Buffers of answers that a worker keeps while nobody needs them.
+pub const ANSWER_BUFFERS_MAX: usize = 64;
+/// One that is larger, in bytes, is freed, but for one of up to `2 * PENDING_BYTES_MAX`.
+pub const ANSWER_BUFFER_BYTES_MAX: usize = 8 * KIB;
 /// What a worker keeps for its connections at most, in bytes: buffers and blocks.
-pub const KEPT_BYTES_MAX: usize =
-    HEAD_BUFFERS_MAX * HEAD_BYTES_FIRST + REQUEST_BLOCKS_MAX * REQUEST_BLOCK_BYTES;
+pub const KEPT_BYTES_MAX: usize = HEAD_BUFFERS_MAX * HEAD_BYTES_FIRST
+    + REQUEST_BLOCKS_MAX * REQUEST_BLOCK_BYTES
+    + ANSWER_BUFFERS_MAX * ANSWER_BUFFER_BYTES_MAX;
 
 // ---- the chunked body ----------------------------------------------------------------------
 
@@ -158,7 +163,7 @@ const _: () = {
     assert!(HOLD_BACK_BYTES <= FRAME_BYTES_MAX as u64, "a held tail fits one frame");
     assert!(UPLOADS_PER_OWNER_MAX < UPLOADS_MAX, "one client leaves room for others");
     assert!(HEAD_BYTES_FIRST < HEAD_BYTES_MAX);
-    assert!(KEPT_BYTES_MAX == 2 * MIB, "docs/OPERATIONS.md says so");
+    assert!(KEPT_BYTES_MAX == 5 * MIB / 2, "docs/OPERATIONS.md says so");
     assert!(HEAD_TIMEOUT.as_secs() < IDLE_TIMEOUT.as_secs());
     assert!(FIRST_BYTE_TIMEOUT.as_secs() < 30, "containerd's response-header timeout");
 };

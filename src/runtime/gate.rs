@@ -89,6 +89,13 @@ pub fn bulk_turn_now(bytes: u64) -> bool {
     turn.unwrap_or(true)
 }
 
+/// Whether bodies queue for their turn: what is left to the ring then waits for as much of them as
+/// may be moved before it is looked at.
+pub fn bulk_waits() -> bool {
+    GATE.try_with(|gate| gate.borrow().as_ref().is_some_and(|gate| !gate.queue.is_empty()))
+        .unwrap_or(false)
+}
+
 /// Waits until `bytes` of a body may be moved by this worker.
 pub async fn bulk_turn(bytes: u64) {
     let mut number = None;

@@ -38,7 +38,7 @@ pub use blocking::{
 pub use buffers::{Pooled, give_buffer, take_buffer};
 pub use client::ClientStream;
 pub use file::File;
-pub use gate::{bulk_turn, bulk_turn_now, bulk_unused};
+pub use gate::{bulk_turn, bulk_turn_now, bulk_unused, bulk_waits};
 pub use mailbox::{WorkerGone, Workers};
 pub use net::{DetachedStream, PollStream, TcpListener, TcpStream, connect, probe_address};
 pub use service::{ended_services, start_service};
@@ -49,7 +49,8 @@ pub use tls::{
     TlsFileError, TlsFiles, TlsServing,
 };
 pub use worker::{
-    Driver, StartError, WorkerContext, driver_for, raise_descriptor_limit, start, worker_id,
+    Driver, StartError, WorkerContext, driver_for, has_ring, raise_descriptor_limit, start,
+    worker_id,
 };
 
 #[cfg(test)]

@@ -79,6 +79,11 @@ pub fn raise_descriptor_limit() -> Option<u64> {
     if raised.is_ok() { maximum } else { current }
 }
 
+/// Whether the current worker's I/O goes by a ring. Must be called on a worker.
+pub fn has_ring() -> bool {
+    !monoio::utils::is_legacy()
+}
+
 /// The number of the current worker, if this thread is one.
 pub fn worker_id() -> Option<usize> {
     WORKER.get()

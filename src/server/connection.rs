@@ -1,6 +1,6 @@
 //! One client connection: the keep-alive loop and all its bounds.
 
-mod at_once;
+pub(super) mod at_once;
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -79,6 +79,8 @@ struct Connection<'a> {
     waits_since: Option<Instant>,
     /// Whether the last one came within [`QUICK`].
     is_quick: bool,
+    /// What [`Serving::answered`] said when this one had its last answer from memory.
+    answered_at: u64,
 }
 
 /// Serves requests until either side wants no more, then closes without a reset. `over` is the
@@ -101,6 +103,7 @@ pub(super) async fn serve<H: Handler>(
         pending: Vec::new(),
         waits_since: None,
         is_quick: false,
+        answered_at: 0,
     };
     // What is rare, or over soon, is boxed: it is the size of a connection that waits.
     if let Some(tls) = serving.tls.as_ref().filter(|_| connection.stream.is_tls()) {
@@ -173,6 +176,10 @@ impl Connection<'_> {
                         AtOnce::Done(stays) => stays,
                         AtOnce::ToSend(stays) => {
                             self.send_pending().await?;
+                            stays
+                        }
+                        AtOnce::Together(stays) => {
+                            self.send_together().await?;
                             stays
                         }
                         AtOnce::Sending(rest, stays) => {

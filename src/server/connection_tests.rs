@@ -73,6 +73,7 @@ fn serving(lifecycle: &Arc<Lifecycle>) -> Serving {
             head_timeout: Duration::from_millis(500),
             idle_timeout: Duration::from_millis(500),
             stall_timeout: Duration::from_secs(5),
+            together_pace: Duration::from_secs(5),
         },
         lifecycle: lifecycle.clone(),
         counters: Metrics::new(1, []).worker(0),
@@ -80,6 +81,7 @@ fn serving(lifecycle: &Arc<Lifecycle>) -> Serving {
         request_ids: RequestIds::new(0),
         date: std::cell::RefCell::default(),
         spare: crate::server::spare::Spare::default(),
+        answered: std::cell::Cell::default(),
         tls: None,
     }
 }
@@ -263,6 +265,55 @@ fn a_client_that_waits_is_told_to_go_on_when_its_body_is_wanted() {
         assert!(got.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200"), "{got}");
         let got = exchange(driver, &[sent.replace("/body", "/other").as_bytes()]).remove(0);
         assert!(got.starts_with("HTTP/1.1 200") && !got.contains("100 Continue"), "{got}");
+    }
+}
+
+#[test]
+fn answers_that_are_sent_together_are_each_their_client_s() {
+    const CLIENTS: usize = 8;
+    for driver in DRIVERS {
+        let (tell, address) = mpsc::channel::<SocketAddr>();
+        let clients = std::thread::spawn(move || {
+            let address = address.recv().unwrap();
+            let connect = |_| std::net::TcpStream::connect(address).unwrap();
+            let mut streams: Vec<_> = (0..CLIENTS).map(connect).collect();
+            for round in 0..50 {
+                let last = if round == 49 { "Connection: close\r\n" } else { "" };
+                let body = |n: usize| format!("{round} {n} {}", "x".repeat(97 * n * (round % 3)));
+                for (n, stream) in streams.iter_mut().enumerate() {
+                    let path = format!("/at-once/{}", body(n).replace(' ', "-"));
+                    stream.write_all(get(&path, last).as_bytes()).unwrap();
+                }
+                for (n, stream) in streams.iter_mut().enumerate() {
+                    let expected = body(n).replace(' ', "-");
+                    let mut got = Vec::new();
+                    while !got.ends_with(format!("\r\n\r\n{expected}").as_bytes()) {
+                        let mut piece = [0; 4096];
+                        let length = stream.read(&mut piece).unwrap();
+                        assert!(length > 0, "{round} {n}: {}", String::from_utf8_lossy(&got));
+                        got.extend_from_slice(&piece[..length]);
+                    }
+                    assert_eq!(got.windows(9).filter(|part| part == b"HTTP/1.1 ").count(), 1);
+                }
+            }
+        });
+        on_workers(1, driver, move |_| {
+            let tell = tell.clone();
+            async move {
+                let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+                tell.send(listener.local_addr().unwrap()).unwrap();
+                let serving = serving(&Lifecycle::new(1));
+                let mut served = Vec::new();
+                for _ in 0..CLIENTS {
+                    let (stream, peer) = listener.accept().await.unwrap();
+                    let stream = ClientStream::plain(stream);
+                    served.push(Box::pin(serve(&serving, &Echo, stream, peer, None)));
+                }
+                futures_util::future::join_all(served).await;
+                assert_eq!(serving.answered.get(), 50 * CLIENTS as u64);
+            }
+        });
+        clients.join().unwrap();
     }
 }
 

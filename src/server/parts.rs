@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::accept::{self, Service};
 use super::certificates::Certificates;
+use super::connection::at_once::TOGETHER_PACE;
 use super::lifecycle::Lifecycle;
 use super::maintenance::Maintenance;
 use super::observer::UpstreamCounters;
@@ -154,6 +155,7 @@ impl Parts {
                     head_timeout: server.head_timeout,
                     idle_timeout: server.idle_timeout,
                     stall_timeout: limits::BODY_RATE_WINDOW,
+                    together_pace: TOGETHER_PACE,
                 },
                 lifecycle: self.lifecycle.clone(),
                 counters,
@@ -161,6 +163,7 @@ impl Parts {
                 request_ids: RequestIds::new(*worker),
                 date: RefCell::default(),
                 spare: Spare::default(),
+                answered: Cell::default(),
                 tls: self.tls.clone(),
             },
         }

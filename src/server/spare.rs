@@ -3,7 +3,10 @@
 use std::cell::RefCell;
 
 use crate::http::{HeadError, RequestHead};
-use crate::limits::{PENDING_BYTES_MAX, SPARE_HEAD_BYTES_MAX, SPARE_HEADS_MAX};
+use crate::limits::{
+    ANSWER_BUFFER_BYTES_MAX, ANSWER_BUFFERS_MAX, PENDING_BYTES_MAX, SPARE_HEAD_BYTES_MAX,
+    SPARE_HEADS_MAX,
+};
 
 /// What is not in use.
 #[derive(Default)]
@@ -12,7 +15,10 @@ pub(super) struct Spare {
     // request has no room for one.
     #[allow(clippy::vec_box)]
     heads: RefCell<Vec<Box<RequestHead>>>,
-    buffer: RefCell<Vec<u8>>,
+    /// Of the usual size.
+    buffers: RefCell<Vec<Vec<u8>>>,
+    /// What pipelined requests need.
+    large: RefCell<Vec<u8>>,
 }
 
 impl Spare {
@@ -50,15 +56,25 @@ impl Spare {
 
     /// An empty buffer for answers.
     pub(super) fn take_buffer(&self) -> Vec<u8> {
-        self.buffer.take()
+        let large = self.large.take();
+        if large.capacity() > 0 {
+            return large;
+        }
+        self.buffers.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Takes a buffer back, unless it is large.
     pub(super) fn keep_buffer(&self, mut buffer: Vec<u8>) {
-        // What is pending may be one answer longer than its limit.
-        if buffer.capacity() <= 2 * PENDING_BYTES_MAX {
-            buffer.clear();
-            self.buffer.replace(buffer);
+        buffer.clear();
+        let mut buffers = self.buffers.borrow_mut();
+        match buffer.capacity() {
+            0 => {}
+            ..=ANSWER_BUFFER_BYTES_MAX if buffers.len() < ANSWER_BUFFERS_MAX => {
+                buffers.push(buffer)
+            }
+            // What is pending may be one answer longer than its limit.
+            larger if larger <= 2 * PENDING_BYTES_MAX => drop(self.large.replace(buffer)),
+            _ => {}
         }
     }
 }

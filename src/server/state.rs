@@ -30,6 +30,8 @@ pub(super) struct ConnectionLimits {
     pub(super) idle_timeout: Duration,
     /// How long a client may take to accept one byte of an answer.
     pub(super) stall_timeout: Duration,
+    /// How soon after each other answers follow that are sent together.
+    pub(super) together_pace: Duration,
 }
 
 /// What connections need, whatever they are for.
@@ -43,6 +45,8 @@ pub(super) struct Serving {
     pub(super) date: RefCell<DateCache>,
     /// For the next answers that are made here.
     pub(super) spare: Spare,
+    /// Answers from memory, of all connections: by which each knows how busy the others are.
+    pub(super) answered: Cell<u64>,
     /// If there are addresses that speak TLS.
     pub(super) tls: Option<Arc<Certificates>>,
 }

@@ -1,15 +1,25 @@
 //! Answers that take no wait: made and sent without a future, those of pipelined requests together.
 //! Stored files are begun so, and end so if the socket takes all of them.
+//!
+//! Sending costs more than all else. Where one request comes after the other, send(2) is the
+//! cheapest; where many connections have theirs ready at once, what is sent by the ring goes out
+//! in one call for all of them, and one after the other, which the caches like.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Connection, Gone, Handler};
 use crate::api::{Answer, Begun, Body};
 use crate::http::{BodyFraming, RequestHead};
 use crate::limits::PENDING_BYTES_MAX;
-use crate::runtime::{catch_panic_now, clock};
+use crate::runtime::{bulk_waits, catch_panic_now, clock, has_ring};
 use crate::server::send::{self, Exchange, Rest, Sent};
 use crate::transfer::{Outlet, Underway};
+
+/// Answers are sent together when a connection finds that, since its last one, the worker gave so
+/// many to others, no slower than [`TOGETHER_PACE`] each.
+const TOGETHER_MIN: u64 = 4;
+/// At this pace some others are ready most likely, and none waits long.
+pub(in crate::server) const TOGETHER_PACE: Duration = Duration::from_micros(50);
 
 /// What became of a request.
 pub(super) enum AtOnce {
@@ -17,6 +27,8 @@ pub(super) enum AtOnce {
     Done(bool),
     /// The same, but the socket has not taken all of what is pending.
     ToSend(bool),
+    /// The same, and what is pending is to be sent with what others have.
+    Together(bool),
     /// Answered with a stored file, of which some is to be sent behind what is pending.
     Sending(Rest, bool),
     /// Not answered, or not with what can be sent at once.
@@ -61,10 +73,30 @@ impl<'a> Connection<'a> {
         let body_bytes = exchange.write(&answer, stays, &mut self.pending);
         // The next request is there already: its answer goes with this one.
         let is_held = stays && !self.buffer.is_empty() && self.pending.len() < PENDING_BYTES_MAX;
-        let sent = if is_held { AtOnce::Done(stays) } else { self.try_send_pending(stays, false) };
+        let is_busy = self.is_among_many(started);
+        let sent = match () {
+            () if is_held => AtOnce::Done(stays),
+            () if is_busy && !self.stream.is_tls() => AtOnce::Together(stays),
+            () => self.try_send_pending(stays, false),
+        };
         let body_bytes = if matches!(sent, AtOnce::Gone) { 0 } else { body_bytes };
         exchange.record(answer, body_bytes, Some(clock::now().duration_since(started)));
         sent
+    }
+
+    /// Whether the ring has probably more to send than this answer, and soon. Large bodies that
+    /// queue would go before it.
+    fn is_among_many(&mut self, now: Instant) -> bool {
+        let count = self.serving.answered.get().wrapping_add(1);
+        self.serving.answered.set(count);
+        let others = count.wrapping_sub(std::mem::replace(&mut self.answered_at, count)) - 1;
+        let Some(since) = self.waits_since else { return false };
+        let pace = self.serving.limits.together_pace;
+        let others_took = pace.saturating_mul(u32::try_from(others).unwrap_or(u32::MAX));
+        others >= TOGETHER_MIN
+            && now.duration_since(since) <= others_took
+            && has_ring()
+            && !bulk_waits()
     }
 
     /// A request of this connection with its answer.
@@ -159,6 +191,16 @@ impl<'a> Connection<'a> {
         let stall = self.serving.limits.stall_timeout;
         let mut outlet = Outlet::new(&mut self.stream, &self.deadline, stall);
         let sent = outlet.bytes(&self.pending, false).await;
+        self.give_back_pending();
+        sent.map_err(|_| Gone)
+    }
+
+    /// Sends what is pending by the ring, when the worker looks at it next.
+    pub(super) async fn send_together(&mut self) -> Result<(), Gone> {
+        self.deadline.write_by(clock::now() + self.serving.limits.stall_timeout);
+        let (sent, pending) = self.stream.write_all(std::mem::take(&mut self.pending)).await;
+        self.deadline.clear();
+        self.pending = pending;
         self.give_back_pending();
         sent.map_err(|_| Gone)
     }
