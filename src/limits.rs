@@ -119,6 +119,9 @@ pub const HOLD_BACK_BYTES: u64 = 64 * KIB as u64;
 pub const TIER_HELD_BYTES_MAX: u64 = 8 * MIB as u64;
 /// Largest piece of an upstream body handed on at once, in bytes.
 pub const FRAME_BYTES_MAX: usize = 256 * KIB;
+/// Memory for pieces of content, each as large as a frame, that a worker keeps for the next one: to
+/// have it from the system each time costs as much as writing whole pieces saves.
+pub const SPARE_PIECES_MAX: usize = 8;
 /// Mirrors and proxies that a request may have come through before it is taken for a loop.
 pub const VIA_HOPS_MAX: usize = 8;
 /// Redirects followed for one upstream exchange.

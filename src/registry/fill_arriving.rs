@@ -1,6 +1,7 @@
 //! A blob on its way into the store: what one response after another brings of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -8,10 +9,14 @@ use super::space::{NoRoom, Reservation};
 use super::state::Registry;
 use super::take_room::{NoPlace, take_room};
 use super::{Fill, PullError};
+use crate::runtime::timeout;
 use crate::storage::{StageError, Staged};
 use crate::telemetry::FillOutcome;
 use crate::upstream::{Body, Response, UpstreamError};
 
+/// How long bytes are gathered before followers get what there is: at 50 MB a second a piece is whole
+/// by then.
+const GATHERED_FOR: Duration = Duration::from_millis(5);
 /// How much room is promised at a time to content of unknown size.
 const GROWTH_BYTES: u64 = 1024 * 1024;
 
@@ -106,8 +111,11 @@ impl Arriving {
         if from == 0 && is_shown {
             fill.opened(known(self.size), staged.shared());
         }
-        receive(registry, (fill, self.size), staged, (response.body, skip), &mut self.place)
-            .await?;
+        let body = (response.body, skip);
+        let received = receive(registry, (fill, self.size), staged, body, &mut self.place).await;
+        // Whatever comes next may take a while.
+        let settled = settle(fill, staged).await;
+        received.and(settled)?;
         match self.size {
             Some(size) if staged.size() != size => Err(Broken::Final(Lost::rejected(
                 fill,
@@ -185,7 +193,7 @@ async fn receive(
 ) -> Result<(), Broken> {
     // A resumed body need not say its own length: what it was told to be holds.
     let max = size.unwrap_or(registry.shared().blob_bytes_max);
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = next_frame(&mut body, fill, staged).await? {
         let mut frame: Bytes = frame.map_err(Broken::Retry)?;
         if skip > 0 {
             let cut = usize::try_from(skip).unwrap_or(usize::MAX).min(frame.len());
@@ -207,8 +215,36 @@ async fn receive(
             let more = (after - place.bytes()).max(GROWTH_BYTES);
             place.grow(more).await.map_err(|NoRoom| no_room(fill, after))?;
         }
+        let shown = staged.written();
         staged.append(frame).await.map_err(|error| Broken::Final(error.into()))?;
-        fill.grown(staged.size());
+        match staged.written() {
+            // The first bytes are waited for.
+            0 => settle(fill, staged).await?,
+            written if written > shown => fill.grown(written),
+            _ => {}
+        }
     }
+    Ok(())
+}
+
+/// The next bytes. Those before them are not kept from the followers for long.
+async fn next_frame(
+    body: &mut Body,
+    fill: &Fill,
+    staged: &mut Staged,
+) -> Result<Option<Result<Bytes, UpstreamError>>, Broken> {
+    if staged.written() < staged.size() {
+        if let Ok(frame) = timeout(GATHERED_FOR, body.frame()).await {
+            return Ok(frame);
+        }
+        settle(fill, staged).await?;
+    }
+    Ok(body.frame().await)
+}
+
+/// Writes what was gathered, for the followers.
+async fn settle(fill: &Fill, staged: &mut Staged) -> Result<(), Broken> {
+    staged.settle().await.map_err(|error| Broken::Final(error.into()))?;
+    fill.grown(staged.written());
     Ok(())
 }

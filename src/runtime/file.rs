@@ -168,6 +168,22 @@ impl File {
         }
     }
 
+    /// The same of a buffer that is to be used again: it comes back in any case but one, that nobody
+    /// is left to do the work.
+    ///
+    /// # Errors
+    /// As [`File::write_all_at`].
+    pub async fn write_buffer_at(&self, buffer: Vec<u8>, offset: u64) -> (io::Result<()>, Vec<u8>) {
+        match &self.ring {
+            Some(ring) => ring.write_all_at(buffer, offset).await,
+            None => {
+                let file = self.shared.clone();
+                let written = blocking(move || (file.write_all_at(&buffer, offset), buffer)).await;
+                written.unwrap_or_else(|error| (Err(error.into()), Vec::new()))
+            }
+        }
+    }
+
     /// Reads up to `length` bytes at `offset`; fewer at the end of the file.
     ///
     /// # Errors

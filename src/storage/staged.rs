@@ -1,5 +1,11 @@
-//! Content on its way in: written and hashed at once, then committed or gone.
+//! Content on its way in: hashed at once, written in pieces, then committed or gone.
+//!
+//! The kernel keeps what is written in units (folios) no larger than the piece and its place in the
+//! file allow, and every hit pays for small ones: out of pieces of 16 KiB, which is what TLS brings,
+//! serving costs a fifth more than out of [`PIECE_BYTES`]. So bytes are gathered until a piece is
+//! whole, or until somebody asks for them to be written ([`Staged::settle`]).
 
+use std::cell::RefCell;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -10,13 +16,20 @@ use bytes::Bytes;
 
 use super::layout::Store;
 use super::pool::Pool;
+use crate::limits::{FRAME_BYTES_MAX, SPARE_PIECES_MAX};
 use crate::oci::{Digest, Digester};
 use crate::runtime::{File, blocking_long, spawn};
 
+/// What is written at once, at a multiple of it.
+const PIECE_BYTES: usize = FRAME_BYTES_MAX;
 /// Tries to take a place where something else stands.
 const PLACE_TRIES_MAX: usize = 3;
 /// Bytes read at once while hashing what came in any order.
 const HASH_BUFFER: usize = 256 * 1024;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Why content did not become stored content.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -62,7 +75,12 @@ pub struct Staged {
     file: Rc<File>,
     digest: Digest,
     digester: Digester,
+    /// Bytes that it will have, as far as that is known; 0 else.
+    expected: u64,
+    /// Bytes that were appended.
     size: u64,
+    /// The last of them, which are not written yet.
+    gathered: Vec<u8>,
 }
 
 /// Writes anywhere into a file in staging, for content that does not come in order.
@@ -90,7 +108,8 @@ impl Staged {
         let path = pool.staging_path();
         let file = File::create(path.clone(), bytes).await.map_err(|e| io_error(&digest, &e))?;
         let digester = Digester::new(digest.algorithm());
-        Ok(Self { pool, path: Some(path), file: Rc::new(file), digest, digester, size: 0 })
+        let (path, file, gathered) = (Some(path), Rc::new(file), Vec::new());
+        Ok(Self { pool, path, file, digest, digester, expected: bytes, size: 0, gathered })
     }
 
     pub(super) fn of_parts(
@@ -101,22 +120,56 @@ impl Staged {
         digester: Digester,
         size: u64,
     ) -> Self {
-        Self { pool, path: Some(path), file, digest, digester, size }
+        let (path, gathered) = (Some(path), Vec::new());
+        Self { pool, path, file, digest, digester, expected: size, size, gathered }
     }
 
-    /// Appends `bytes`, hashing them on the way.
+    /// Appends `bytes`, hashing them on the way. What does not end a piece, or the content, is not
+    /// written yet.
     ///
     /// # Errors
     /// The disk refused; the content must be given up.
-    pub async fn append(&mut self, bytes: Bytes) -> Result<(), StageError> {
+    pub async fn append(&mut self, mut bytes: Bytes) -> Result<(), StageError> {
         self.digester.update(&bytes);
-        let length = bytes.len() as u64;
-        self.file
-            .write_all_at(bytes, self.size)
-            .await
-            .map_err(|error| io_error(&self.digest, &error))?;
-        self.size += length;
+        while !bytes.is_empty() {
+            let behind = usize::try_from(self.size % PIECE_BYTES as u64).unwrap_or(0);
+            let ends = self.size + bytes.len() as u64 == self.expected;
+            if self.gathered.is_empty() && (behind == 0 || ends) {
+                let whole =
+                    if ends { bytes.len() } else { bytes.len() / PIECE_BYTES * PIECE_BYTES };
+                if whole > 0 {
+                    let written = self.file.write_all_at(bytes.split_to(whole), self.size).await;
+                    written.map_err(|error| io_error(&self.digest, &error))?;
+                    self.size += whole as u64;
+                    continue;
+                }
+            }
+            let piece = bytes.split_to(bytes.len().min(PIECE_BYTES - behind));
+            if self.gathered.capacity() == 0 {
+                self.gathered = take_piece();
+            }
+            self.gathered.extend_from_slice(&piece);
+            self.size += piece.len() as u64;
+            if self.size % PIECE_BYTES as u64 == 0 {
+                self.settle().await?;
+            }
+        }
         Ok(())
+    }
+
+    /// Writes what was appended and is not written yet.
+    ///
+    /// # Errors
+    /// As [`Staged::append`].
+    pub async fn settle(&mut self) -> Result<(), StageError> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let (from, gathered) = (self.written(), std::mem::take(&mut self.gathered));
+        let (written, mut gathered) = self.file.write_buffer_at(gathered, from).await;
+        gathered.clear();
+        self.gathered = gathered;
+        written.map_err(|error| io_error(&self.digest, &error))
     }
 
     /// Writes to it in any order. Whoever has written all of it calls [`Staged::hash_all`].
@@ -143,9 +196,14 @@ impl Staged {
         self.pool.number()
     }
 
-    /// Bytes written so far.
+    /// Bytes appended so far.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// How many of them are written.
+    pub fn written(&self) -> u64 {
+        self.size - self.gathered.len() as u64
     }
 
     /// The growing file, for readers on any worker. It stays readable after the commit.
@@ -153,7 +211,7 @@ impl Staged {
         self.file.shared().clone()
     }
 
-    /// Whether the bytes written so far are exactly the promised content.
+    /// Whether the bytes appended so far are exactly the promised content.
     ///
     /// # Errors
     /// [`StageError::Digest`].
@@ -180,6 +238,7 @@ impl Staged {
     /// Wrong digest or a failing disk; in both cases nothing may be named.
     pub async fn commit(mut self, durable: bool) -> Result<u64, StageError> {
         self.verify()?;
+        self.settle().await?;
         let digest = self.digest;
         let failed = |error: io::Error| io_error(&digest, &error);
         let target = self.pool.blob_path(&digest);
@@ -252,8 +311,25 @@ pub(super) fn hash(
     Ok(digester)
 }
 
+/// Empty memory for a piece.
+fn take_piece() -> Vec<u8> {
+    let spare = SPARE.with_borrow_mut(Vec::pop);
+    spare.unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES))
+}
+
 impl Drop for Staged {
     fn drop(&mut self) {
+        let mut piece = std::mem::take(&mut self.gathered);
+        if piece.capacity() == PIECE_BYTES {
+            piece.clear();
+            // When the thread ends nobody needs it.
+            let _ = SPARE.try_with(|spare| {
+                let mut spare = spare.borrow_mut();
+                if spare.len() < SPARE_PIECES_MAX {
+                    spare.push(piece);
+                }
+            });
+        }
         if let Some(path) = self.path.take() {
             spawn(async move {
                 if let Err(error) = File::remove(&path).await {

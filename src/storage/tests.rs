@@ -1,4 +1,4 @@
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -64,6 +64,48 @@ fn content_is_committed_when_its_digest_matches_and_gone_otherwise() {
             assert_eq!(files_below(&root.join("staging")), 0);
             assert_eq!(files_below(&root.join("blobs")), 1);
         }
+    }
+}
+
+#[test]
+fn content_is_written_in_whole_pieces_until_somebody_asks_for_the_rest() {
+    const PIECE: u64 = crate::limits::FRAME_BYTES_MAX as u64;
+    let content: Arc<Vec<u8>> = Arc::new((0..3 * PIECE + 77).map(|n| (n % 251) as u8).collect());
+    for (driver, expected) in DRIVERS.into_iter().flat_map(|driver| [(driver, 0), (driver, 1)]) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(folder.path()).unwrap().0);
+        let content = content.clone();
+        on_workers(1, driver, move |_| {
+            let (store, content) = (store.clone(), Bytes::from(content.to_vec()));
+            async move {
+                let (digest, size) =
+                    (Digest::of(Algorithm::Sha256, &content), content.len() as u64);
+                // Whether or not its size is known.
+                let create = || Staged::create(&store, ROOT_POOL, digest, expected * size);
+                for odd in [4093, 16 * 1024, 200_001, 262_144, 300_000, content.len()] {
+                    let mut staged = create().await.unwrap();
+                    let (mut rest, mut settled) = (content.clone(), 0);
+                    while !rest.is_empty() {
+                        staged.append(rest.split_to(odd.min(rest.len()))).await.unwrap();
+                        let (size, written) = (staged.size(), staged.written());
+                        let is_all = expected == 1 && rest.is_empty() && written == size;
+                        let whole = settled.max(size / PIECE * PIECE);
+                        assert!(is_all || written == whole, "{odd}: {written} of {size}");
+                        let mut there = vec![0; usize::try_from(written).unwrap()];
+                        staged.shared().read_exact_at(&mut there, 0).unwrap();
+                        assert!(content.starts_with(&there), "{odd}: {written} of {size}");
+                        if size / 100_000 % 3 == 1 {
+                            staged.settle().await.unwrap();
+                            assert_eq!(staged.written(), size);
+                            settled = size;
+                        }
+                    }
+                    assert_eq!(staged.commit(false).await.unwrap(), size);
+                    let stored = std::fs::read(store.pool(ROOT_POOL).unwrap().blob_path(&digest));
+                    assert!(stored.unwrap() == content, "in pieces of {odd}");
+                }
+            }
+        });
     }
 }
 
