@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::layout::Store;
+use super::pieces::Piece;
 use super::pool::Pool;
 use super::staged::{Staged, hash};
 use crate::oci::{Algorithm, Digest, Digester};
@@ -57,12 +56,12 @@ impl Growing {
         self.file.allocate_behind(from, length).await
     }
 
-    /// Writes at `offset`.
+    /// Writes at `offset`, and returns what was written.
     ///
     /// # Errors
     /// The disk refused; some of it may have been written.
-    pub async fn write_at(&self, bytes: Bytes, offset: u64) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset).await
+    pub async fn write_at(&self, piece: Piece, offset: u64) -> (io::Result<()>, Piece) {
+        piece.write(&self.file, offset).await
     }
 
     /// Drops what stands behind `length` bytes.

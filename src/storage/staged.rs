@@ -1,11 +1,5 @@
 //! Content on its way in: hashed at once, written in pieces, then committed or gone.
-//!
-//! The kernel keeps what is written in units (folios) no larger than the piece and its place in the
-//! file allow, and every hit pays for small ones: out of pieces of 16 KiB, which is what TLS brings,
-//! serving costs a fifth more than out of [`PIECE_BYTES`]. So bytes are gathered until a piece is
-//! whole, or until somebody asks for them to be written ([`Staged::settle`]).
 
-use std::cell::RefCell;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -15,21 +9,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::layout::Store;
+use super::pieces::{Piece, Pieces};
 use super::pool::Pool;
-use crate::limits::{FRAME_BYTES_MAX, SPARE_PIECES_MAX};
 use crate::oci::{Digest, Digester};
 use crate::runtime::{File, blocking_long, spawn};
 
-/// What is written at once, at a multiple of it.
-const PIECE_BYTES: usize = FRAME_BYTES_MAX;
 /// Tries to take a place where something else stands.
 const PLACE_TRIES_MAX: usize = 3;
 /// Bytes read at once while hashing what came in any order.
 const HASH_BUFFER: usize = 256 * 1024;
-
-thread_local! {
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-}
 
 /// Why content did not become stored content.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -77,10 +65,7 @@ pub struct Staged {
     digester: Digester,
     /// Bytes that it will have, as far as that is known; 0 else.
     expected: u64,
-    /// Bytes that were appended.
-    size: u64,
-    /// The last of them, which are not written yet.
-    gathered: Vec<u8>,
+    pieces: Pieces,
 }
 
 /// Writes anywhere into a file in staging, for content that does not come in order.
@@ -108,8 +93,8 @@ impl Staged {
         let path = pool.staging_path();
         let file = File::create(path.clone(), bytes).await.map_err(|e| io_error(&digest, &e))?;
         let digester = Digester::new(digest.algorithm());
-        let (path, file, gathered) = (Some(path), Rc::new(file), Vec::new());
-        Ok(Self { pool, path, file, digest, digester, expected: bytes, size: 0, gathered })
+        let (path, file, pieces) = (Some(path), Rc::new(file), Pieces::behind(0));
+        Ok(Self { pool, path, file, digest, digester, expected: bytes, pieces })
     }
 
     pub(super) fn of_parts(
@@ -120,8 +105,8 @@ impl Staged {
         digester: Digester,
         size: u64,
     ) -> Self {
-        let (path, gathered) = (Some(path), Vec::new());
-        Self { pool, path, file, digest, digester, expected: size, size, gathered }
+        let (path, pieces) = (Some(path), Pieces::behind(size));
+        Self { pool, path, file, digest, digester, expected: size, pieces }
     }
 
     /// Appends `bytes`, hashing them on the way. What does not end a piece, or the content, is not
@@ -131,30 +116,12 @@ impl Staged {
     /// The disk refused; the content must be given up.
     pub async fn append(&mut self, mut bytes: Bytes) -> Result<(), StageError> {
         self.digester.update(&bytes);
-        while !bytes.is_empty() {
-            let behind = usize::try_from(self.size % PIECE_BYTES as u64).unwrap_or(0);
-            let ends = self.size + bytes.len() as u64 == self.expected;
-            if self.gathered.is_empty() && (behind == 0 || ends) {
-                let whole =
-                    if ends { bytes.len() } else { bytes.len() / PIECE_BYTES * PIECE_BYTES };
-                if whole > 0 {
-                    let written = self.file.write_all_at(bytes.split_to(whole), self.size).await;
-                    written.map_err(|error| io_error(&self.digest, &error))?;
-                    self.size += whole as u64;
-                    continue;
-                }
-            }
-            let piece = bytes.split_to(bytes.len().min(PIECE_BYTES - behind));
-            if self.gathered.capacity() == 0 {
-                self.gathered = take_piece();
-            }
-            self.gathered.extend_from_slice(&piece);
-            self.size += piece.len() as u64;
-            if self.size % PIECE_BYTES as u64 == 0 {
-                self.settle().await?;
-            }
+        let ends = self.size() + bytes.len() as u64 == self.expected;
+        loop {
+            let at = self.written();
+            let Some(piece) = self.pieces.take(&mut bytes, ends) else { return Ok(()) };
+            self.write(piece, at).await?;
         }
-        Ok(())
     }
 
     /// Writes what was appended and is not written yet.
@@ -162,13 +129,16 @@ impl Staged {
     /// # Errors
     /// As [`Staged::append`].
     pub async fn settle(&mut self) -> Result<(), StageError> {
-        if self.gathered.is_empty() {
-            return Ok(());
+        let at = self.written();
+        match self.pieces.rest() {
+            Some(piece) => self.write(piece, at).await,
+            None => Ok(()),
         }
-        let (from, gathered) = (self.written(), std::mem::take(&mut self.gathered));
-        let (written, mut gathered) = self.file.write_buffer_at(gathered, from).await;
-        gathered.clear();
-        self.gathered = gathered;
+    }
+
+    async fn write(&mut self, piece: Piece, at: u64) -> Result<(), StageError> {
+        let (written, piece) = piece.write(&self.file, at).await;
+        self.pieces.give_back(piece);
         written.map_err(|error| io_error(&self.digest, &error))
     }
 
@@ -187,7 +157,7 @@ impl Staged {
         let (file, digester) = (self.file.shared().clone(), Digester::new(self.digest.algorithm()));
         let hashed = blocking_long(move || hash(&file, digester, size)).await;
         self.digester = hashed.map_err(|error| failed(error.into()))?.map_err(failed)?;
-        self.size = size;
+        self.pieces = Pieces::behind(size);
         Ok(())
     }
 
@@ -198,12 +168,12 @@ impl Staged {
 
     /// Bytes appended so far.
     pub fn size(&self) -> u64 {
-        self.size
+        self.pieces.size()
     }
 
     /// How many of them are written.
     pub fn written(&self) -> u64 {
-        self.size - self.gathered.len() as u64
+        self.pieces.written()
     }
 
     /// The growing file, for readers on any worker. It stays readable after the commit.
@@ -223,7 +193,7 @@ impl Staged {
         Err(StageError::Digest(Box::new(DigestMismatch {
             expected: self.digest,
             found,
-            size: self.size,
+            size: self.size(),
         })))
     }
 
@@ -259,7 +229,7 @@ impl Staged {
             // The file stays, without a name that leads to it: somebody else may have found it.
             return Err(failed(error));
         }
-        Ok(self.size)
+        Ok(self.size())
     }
 
     /// Moves the file to `target`, unless its like is there already.
@@ -273,7 +243,7 @@ impl Staged {
                     return moved;
                 }
             }
-            let (pool, digest, size) = (self.pool.clone(), self.digest, self.size);
+            let (pool, digest, size) = (self.pool.clone(), self.digest, self.size());
             if blocking_long(move || pool.keeps(&digest, size, durable)).await?? {
                 return Ok(());
             }
@@ -311,25 +281,8 @@ pub(super) fn hash(
     Ok(digester)
 }
 
-/// Empty memory for a piece.
-fn take_piece() -> Vec<u8> {
-    let spare = SPARE.with_borrow_mut(Vec::pop);
-    spare.unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES))
-}
-
 impl Drop for Staged {
     fn drop(&mut self) {
-        let mut piece = std::mem::take(&mut self.gathered);
-        if piece.capacity() == PIECE_BYTES {
-            piece.clear();
-            // When the thread ends nobody needs it.
-            let _ = SPARE.try_with(|spare| {
-                let mut spare = spare.borrow_mut();
-                if spare.len() < SPARE_PIECES_MAX {
-                    spare.push(piece);
-                }
-            });
-        }
         if let Some(path) = self.path.take() {
             spawn(async move {
                 if let Err(error) = File::remove(&path).await {

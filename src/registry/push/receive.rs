@@ -10,8 +10,13 @@
 //! it sends: so what does not fit is refused before it has evicted anything for nothing.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
 
 use super::PushError;
 use super::sessions::{Held, Session};
@@ -19,8 +24,8 @@ use crate::catalog::NO_OWNER;
 use crate::oci::{Algorithm, Digest, Digester};
 use crate::registry::space::{Claim, Reservation};
 use crate::registry::state::Shared;
-use crate::runtime::spawn;
-use crate::storage::Growing;
+use crate::runtime::{sleep, spawn};
+use crate::storage::{Growing, Piece, Pieces};
 use crate::transfer::Inlet;
 
 /// Bytes that may be written before the ones before them are synced.
@@ -28,6 +33,9 @@ pub(super) const SYNC_BYTES: u64 = 64 << 20;
 /// Room that is taken at once for a body whose length is not told: from the first to the last.
 const STEP_FIRST: u64 = 1 << 20;
 const STEP_LAST: u64 = 64 << 20;
+/// How long bytes are gathered before they are written and count, for whoever asks how many there are
+/// and after a crash.
+const GATHERED_FOR: Duration = Duration::from_millis(5);
 /// So little is not taken from the disk before it is written.
 const ALLOCATED_MIN: u64 = 1 << 20;
 
@@ -90,42 +98,100 @@ impl<'a, 'h> Receiver<'a, 'h> {
             // Before a client that asks whether to go on is told to.
             self.make_room(length).await?;
         }
+        let mut pieces = Pieces::behind(self.held.state.size);
+        let received = self.receive(body, (max, limit), &mut pieces, algorithm).await;
+        // What was received before a failure counts.
+        let settled = self.settle(&mut pieces, algorithm).await;
+        received.and(settled)
+    }
+
+    /// The next bytes of the body. What came before them counts soon, whether they come or not.
+    async fn next(
+        &mut self,
+        body: &mut Inlet<'_>,
+        pieces: &mut Pieces,
+        algorithm: Algorithm,
+    ) -> Result<Option<Bytes>, PushError> {
+        // Never given up half-way: what was read would be lost.
+        let mut next = pin!(body.next());
+        if pieces.written() < pieces.size() {
+            match select(next.as_mut(), pin!(sleep(GATHERED_FOR))).await {
+                Either::Left((bytes, _)) => return Ok(bytes?),
+                Either::Right(_) => self.settle(pieces, algorithm).await?,
+            }
+        }
+        Ok(next.await?)
+    }
+
+    /// Writes what was gathered.
+    async fn settle(&mut self, pieces: &mut Pieces, algorithm: Algorithm) -> Result<(), PushError> {
+        let at = pieces.written();
+        match pieces.rest() {
+            Some(piece) => self.put(piece, at, pieces, algorithm).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn receive(
+        &mut self,
+        body: &mut Inlet<'_>,
+        (max, limit): (u64, u64),
+        pieces: &mut Pieces,
+        algorithm: Algorithm,
+    ) -> Result<(), PushError> {
         let mut received = 0_u64;
-        while let Some(piece) = body.next().await? {
-            let length = piece.len() as u64;
+        while let Some(mut bytes) = self.next(body, pieces, algorithm).await? {
+            let length = bytes.len() as u64;
             received += length;
             self.shared.uploads.counts.received_bytes.fetch_add(length, Ordering::Relaxed);
+            self.held.session.touch();
             if received > max {
                 return Err(longer_than_said(max));
             }
-            let (at, end) = (self.held.state.size, self.held.state.size.saturating_add(length));
+            let end = pieces.size().saturating_add(length);
             if end > limit {
                 return Err(too_large(limit));
             }
             if end > self.room_to {
-                let step = received.clamp(STEP_FIRST, STEP_LAST).max(length);
-                self.make_room(step).await?;
+                let step = received.clamp(STEP_FIRST, STEP_LAST);
+                self.make_room(step.max(end - self.held.state.size)).await?;
             }
-            let Some(file) = &self.file else {
-                return Err(PushError::Internal("an upload has no file".to_owned()));
-            };
-            let written = file.write_at(piece.clone(), at).await;
-            if let Err(error) = written {
-                self.held.state.is_ragged = true;
-                return Err(self.disk_error(&error));
+            loop {
+                let at = pieces.written();
+                let Some(piece) = pieces.take(&mut bytes, body.is_complete()) else { break };
+                self.put(piece, at, pieces, algorithm).await?;
             }
-            let fresh = || (Digester::new(algorithm), 0);
-            if at == 0 {
-                self.held.state.digester = Some(fresh());
-            }
-            if let Some((digester, hashed)) = &mut self.held.state.digester {
-                digester.update(&piece);
-                *hashed += length;
-            }
-            self.held.set_size(end);
-            self.held.session.touch();
-            self.sync_behind();
         }
+        Ok(())
+    }
+
+    /// Writes what counts from then on.
+    async fn put(
+        &mut self,
+        piece: Piece,
+        at: u64,
+        pieces: &mut Pieces,
+        algorithm: Algorithm,
+    ) -> Result<(), PushError> {
+        let Some(file) = &self.file else {
+            return Err(PushError::Internal("an upload has no file".to_owned()));
+        };
+        let (written, piece) = file.write_at(piece, at).await;
+        if let Err(error) = written {
+            self.held.state.is_ragged = true;
+            return Err(self.disk_error(&error));
+        }
+        if at == 0 {
+            self.held.state.digester = Some((Digester::new(algorithm), 0));
+        }
+        let length = piece.bytes().len() as u64;
+        if let Some((digester, hashed)) = &mut self.held.state.digester {
+            digester.update(piece.bytes());
+            *hashed += length;
+        }
+        pieces.give_back(piece);
+        self.held.set_size(at + length);
+        self.sync_behind();
         Ok(())
     }
 
