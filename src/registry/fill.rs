@@ -192,7 +192,7 @@ impl Fill {
     }
 
     /// How many bytes may be read by now.
-    pub(super) fn readable(&self) -> u64 {
+    pub fn readable(&self) -> u64 {
         self.readable.load(Ordering::Acquire)
     }
 
@@ -202,6 +202,9 @@ impl Fill {
     }
 
     async fn wait<T>(&self, check: impl Fn() -> Option<T>) -> T {
+        if let Some(found) = check() {
+            return found;
+        }
         loop {
             // Listen first, then look: a change between the two is not missed.
             let listener = self.changed.listen();

@@ -287,11 +287,14 @@ impl Payload<'_> {
                 }
             }
             Body::Filling { fill, tail, first, length } => {
-                if outlet.bytes(&head, false).await.is_err() {
+                let wanted = Followed::new(fill, *tail, (*first, *length));
+                // What is there goes out with the head.
+                let more = wanted.sendable() > *first;
+                if outlet.bytes(&head, more).await.is_err() {
                     return Sent::ClientGone;
                 }
                 first_byte();
-                follow(fill, *tail, outlet, (*first, *length)).await
+                follow(wanted, outlet).await
             }
             Body::Sparse { reader, first, length } => {
                 if outlet.bytes(&head, false).await.is_err() {
@@ -328,31 +331,53 @@ impl Payload<'_> {
     }
 }
 
-/// Sends what a fill has, as it comes. The end of the *answer* waits for the digest, not only the
-/// end of the blob: a range that was completed from unverified bytes could be wrong and whole.
-async fn follow(
-    fill: &Arc<Fill>,
-    tail: Tail,
-    outlet: &mut Outlet<'_>,
-    (first, length): (u64, u64),
-) -> Sent {
-    let (mut at, end) = (first, first.saturating_add(length));
-    let held = if tail == Tail::Held { length.min(HOLD_BACK_BYTES) } else { 0 };
-    let unverified_end = end - held;
-    while at < end {
-        let until = match next_stop(fill, at, end, unverified_end).await {
-            Ok(until) if until > at => until,
+/// What a client wants of a fill. The end of the *answer* waits for the digest, not only the end of
+/// the blob: a range that was completed from unverified bytes could be wrong and whole.
+struct Followed<'a> {
+    fill: &'a Fill,
+    first: u64,
+    end: u64,
+    /// Up to where the answer may go before the digest has been compared.
+    unverified_end: u64,
+}
+
+impl<'a> Followed<'a> {
+    fn new(fill: &'a Fill, tail: Tail, (first, length): (u64, u64)) -> Self {
+        let end = first.saturating_add(length);
+        let held = if tail == Tail::Held { length.min(HOLD_BACK_BYTES) } else { 0 };
+        Self { fill, first, end, unverified_end: end - held }
+    }
+
+    /// Up to where it may be sent by now.
+    fn sendable(&self) -> u64 {
+        // Looked at before the bytes, of which a verified fill has all.
+        let end = if self.fill.is_verified() { self.end } else { self.unverified_end };
+        self.fill.readable().min(end)
+    }
+
+    /// Waits until bytes behind `at` may be sent.
+    async fn more_than(&self, at: u64) -> Result<(), PullError> {
+        if at >= self.unverified_end {
+            return self.fill.outcome().await.map(|_| ());
+        }
+        self.fill.readable_beyond(at).await.map(|_| ())
+    }
+}
+
+/// Sends what a fill has, as it comes.
+async fn follow(wanted: Followed<'_>, outlet: &mut Outlet<'_>) -> Sent {
+    let (fill, mut at) = (wanted.fill, wanted.first);
+    while at < wanted.end {
+        if let Err(error) = wanted.more_than(at).await {
+            tracing::debug!(digest = %fill.digest, %error, at, "an answer was cut short");
+            return Sent::CutShort;
+        }
+        let Some(file) = fill.file() else { return Sent::CutShort };
+        match outlet.growing(file, at, || wanted.sendable()).await {
+            Ok(until) if until > at => at = until,
             // Verified content that is shorter than announced cannot be; treat it as broken off.
             Ok(_) => return Sent::CutShort,
-            Err(error) => {
-                tracing::debug!(digest = %fill.digest, %error, at, "an answer was cut short");
-                return Sent::CutShort;
-            }
-        };
-        let Some(file) = fill.file() else { return Sent::CutShort };
-        match of_file(outlet.file(file, at, until - at).await) {
-            Sent::Whole => at = until,
-            other => return other,
+            Err(error) => return of_file(Err(error)),
         }
     }
     Sent::Whole
@@ -376,15 +401,6 @@ async fn read(reader: &SparseReader, outlet: &mut Outlet<'_>, (first, length): (
         }
     }
     Sent::Whole
-}
-
-/// Waits until bytes behind `at` may be sent; returns up to where.
-async fn next_stop(fill: &Fill, at: u64, end: u64, unverified_end: u64) -> Result<u64, PullError> {
-    if at >= unverified_end {
-        return fill.outcome().await.map(|size| size.min(end));
-    }
-    let readable = fill.readable_beyond(at).await?;
-    Ok(readable.min(if fill.is_verified() { end } else { unverified_end }))
 }
 
 /// Sends from a stored file. One that cannot be read is looked at before it is used again, or the

@@ -106,6 +106,54 @@ impl<'a> Outlet<'a> {
         self.rest_of_file(file, offset, length, Underway::default()).await
     }
 
+    /// Sends a file that grows, from `offset` on, until there is no more of what `readable` says; it
+    /// is asked whenever something has gone out. Tells up to where that was.
+    ///
+    /// # Errors
+    /// As [`Outlet::file`].
+    pub async fn growing(
+        &mut self,
+        file: &Arc<File>,
+        mut offset: u64,
+        readable: impl Fn() -> u64,
+    ) -> io::Result<u64> {
+        self.measure();
+        let mut until = readable();
+        if self.stream.is_tls() {
+            self.encrypted(file, offset, until).await?;
+            return Ok(until);
+        }
+        let mut is_corked = false;
+        let sent = async {
+            let _stream = pipe::Stream::begin();
+            let mut warmth = pages::Warmth::default();
+            while offset < until {
+                let window = warmth.window(file, offset, until).await?;
+                bulk_turn(window).await;
+                let before = std::mem::replace(&mut until, readable());
+                if until > before && until - offset >= 2 * window && window < WINDOW {
+                    // While it queued, much has come: small pieces for many take twice as long. The
+                    // gate has let in what it was told, so it queues anew.
+                    bulk_unused(window, window);
+                    warmth.look_again();
+                    continue;
+                }
+                is_corked = is_corked || (window > CORKED_ABOVE && self.cork(true));
+                self.by_pipe = pipe::suits_streams();
+                if self.send_window(file, &mut offset, window)? == Room::None && offset < until {
+                    self.wait().await?;
+                    until = readable();
+                }
+            }
+            Ok(offset)
+        }
+        .await;
+        if is_corked {
+            self.cork(false);
+        }
+        sent
+    }
+
     /// Begins to send the same, as far as it takes no wait: nothing over TLS, or of what is not in
     /// memory. [`Outlet::rest_of_file`] has to go on unless all of it has gone.
     ///

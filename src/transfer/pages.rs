@@ -46,6 +46,11 @@ pub(super) struct Warmth {
 }
 
 impl Warmth {
+    /// The end of what may be sent has moved: what lies before it is looked at, too.
+    pub(super) fn look_again(&mut self) {
+        self.seen = None;
+    }
+
     /// How many bytes from `offset` are in memory, one window or up to `end`; none if already the
     /// first stretch is not, or if each window has to be visited. Does not wait.
     pub(super) fn look(&mut self, file: &Arc<File>, offset: u64, end: u64) -> io::Result<u64> {
