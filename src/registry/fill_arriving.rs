@@ -9,7 +9,8 @@ use super::space::{NoRoom, Reservation};
 use super::state::Registry;
 use super::take_room::{NoPlace, take_room};
 use super::{Fill, PullError};
-use crate::runtime::timeout;
+use crate::limits::FRAME_BYTES_MAX;
+use crate::runtime::{let_others_go, timeout};
 use crate::storage::{StageError, Staged};
 use crate::telemetry::FillOutcome;
 use crate::upstream::{Body, Response, UpstreamError};
@@ -17,6 +18,13 @@ use crate::upstream::{Body, Response, UpstreamError};
 /// How long bytes are gathered before followers get what there is: at 50 MB a second a piece is whole
 /// by then.
 const GATHERED_FOR: Duration = Duration::from_millis(5);
+/// How long the first bytes are waited for before followers are told that content comes: their
+/// heads then go out together with it, which for a thousand of them is a thousand packets less.
+const FIRST_BYTES_WITHIN: Duration = Duration::from_millis(5);
+/// Of content longer than [`PARTED_ABOVE`] so much is hashed and written by itself before the rest of
+/// what has come, so that its clients need not wait for the hash of all that.
+const FIRST_PIECE_BYTES: usize = 64 * 1024;
+const PARTED_ABOVE: u64 = 1024 * 1024;
 /// How much room is promised at a time to content of unknown size.
 const GROWTH_BYTES: u64 = 1024 * 1024;
 
@@ -108,10 +116,19 @@ impl Arriving {
                 self.staged.insert(made)
             }
         };
+        let mut body = response.body;
         if from == 0 && is_shown {
-            fill.opened(known(self.size), staged.shared());
+            let first = first_bytes(&mut body, fill, (self.size, &*staged)).await;
+            if let Some(first) = first.map_err(Broken::Retry)? {
+                append(registry, (fill, self.size), staged, first, &mut self.place).await?;
+                staged.settle().await.map_err(|error| Broken::Final(error.into()))?;
+                fill.opened(known(self.size), staged.shared());
+                fill.grown(staged.written());
+                // They send it before more is hashed.
+                let_others_go().await;
+            }
         }
-        let body = (response.body, skip);
+        let body = (body, skip);
         let received = receive(registry, (fill, self.size), staged, body, &mut self.place).await;
         // Whatever comes next may take a while.
         let settled = settle(fill, staged).await;
@@ -183,6 +200,22 @@ fn check_head(
     }
 }
 
+/// The first bytes, if they come soon: some of them, so that these are soon there for followers, who
+/// are told without them when they do not.
+async fn first_bytes(
+    body: &mut Body,
+    fill: &Fill,
+    (size, staged): (Option<u64>, &Staged),
+) -> Result<Option<Bytes>, UpstreamError> {
+    let is_parted = size.is_some_and(|size| size > PARTED_ABOVE);
+    let most = if is_parted { FIRST_PIECE_BYTES } else { FRAME_BYTES_MAX };
+    let Ok(first) = timeout(FIRST_BYTES_WITHIN, body.frame_of(most)).await else {
+        fill.opened(known(size), staged.shared());
+        return Ok(None);
+    };
+    first.transpose()
+}
+
 /// Writes the body behind what is staged already, leaving out its first `skip` bytes.
 async fn receive(
     registry: &Registry,
@@ -191,8 +224,6 @@ async fn receive(
     (mut body, mut skip): (Body, u64),
     place: &mut Option<Reservation>,
 ) -> Result<(), Broken> {
-    // A resumed body need not say its own length: what it was told to be holds.
-    let max = size.unwrap_or(registry.shared().blob_bytes_max);
     while let Some(frame) = next_frame(&mut body, fill, staged).await? {
         let mut frame: Bytes = frame.map_err(Broken::Retry)?;
         if skip > 0 {
@@ -203,20 +234,8 @@ async fn receive(
         if frame.is_empty() {
             continue;
         }
-        if staged.size() + frame.len() as u64 > max {
-            let what = format!("more than the {max} bytes that it may have");
-            return Err(Broken::Final(Lost::rejected(fill, &what)));
-        }
-        let after = staged.size() + frame.len() as u64;
-        if let Some(place) = place
-            && after > place.bytes()
-        {
-            // Of unknown size: room is promised as it comes.
-            let more = (after - place.bytes()).max(GROWTH_BYTES);
-            place.grow(more).await.map_err(|NoRoom| no_room(fill, after))?;
-        }
         let shown = staged.written();
-        staged.append(frame).await.map_err(|error| Broken::Final(error.into()))?;
+        append(registry, (fill, size), staged, frame, place).await?;
         match staged.written() {
             // The first bytes are waited for.
             0 => settle(fill, staged).await?,
@@ -247,4 +266,29 @@ async fn settle(fill: &Fill, staged: &mut Staged) -> Result<(), Broken> {
     staged.settle().await.map_err(|error| Broken::Final(error.into()))?;
     fill.grown(staged.written());
     Ok(())
+}
+
+/// Hashes and writes the next bytes, if there may be so many and there is room for them.
+async fn append(
+    registry: &Registry,
+    (fill, size): (&Fill, Option<u64>),
+    staged: &mut Staged,
+    frame: Bytes,
+    place: &mut Option<Reservation>,
+) -> Result<(), Broken> {
+    // A resumed body need not say its own length: what it was told to be holds.
+    let max = size.unwrap_or(registry.shared().blob_bytes_max);
+    let after = staged.size() + frame.len() as u64;
+    if after > max {
+        let what = format!("more than the {max} bytes that it may have");
+        return Err(Broken::Final(Lost::rejected(fill, &what)));
+    }
+    if let Some(place) = place
+        && after > place.bytes()
+    {
+        // Of unknown size: room is promised as it comes.
+        let more = (after - place.bytes()).max(GROWTH_BYTES);
+        place.grow(more).await.map_err(|NoRoom| no_room(fill, after))?;
+    }
+    staged.append(frame).await.map_err(|error| Broken::Final(error.into()))
 }

@@ -43,7 +43,9 @@ pub use mailbox::{WorkerGone, Workers};
 pub use net::{DetachedStream, PollStream, TcpListener, TcpStream, connect, probe_address};
 pub use service::{ended_services, start_service};
 pub use single_flight::{FlightError, SingleFlight};
-pub use task::{Elapsed, catch_panic, catch_panic_now, panic_count, sleep, spawn, timeout};
+pub use task::{
+    Elapsed, catch_panic, catch_panic_now, let_others_go, panic_count, sleep, spawn, timeout,
+};
 pub use tls::{
     ClientCertificates, HandshakeError, HandshakeFailure, Handshaken, TLS_PIECE_BYTES_MAX,
     TlsFileError, TlsFiles, TlsServing,

@@ -1,9 +1,10 @@
 //! Tasks of the current worker: spawning with a panic guard, sleeping, time limits.
 
 use std::any::Any;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -60,6 +61,21 @@ pub(super) fn panic_message(payload: &(dyn Any + Send)) -> String {
         .map(|text| (*text).to_owned())
         .or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "panic without a message".to_owned())
+}
+
+/// Lets all other tasks of this worker that can go on do so first. One that wakes itself is run next
+/// by monoio; so another task wakes it, which stands behind them.
+pub async fn let_others_go() {
+    let mut is_behind = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut is_behind, true) {
+            return Poll::Ready(());
+        }
+        let waker = cx.waker().clone();
+        spawn(async move { waker.wake() });
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Waits for `duration` without occupying the worker.

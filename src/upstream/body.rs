@@ -88,9 +88,18 @@ impl Body {
     /// [`UpstreamError::Interrupted`] when the connection broke, the body is shorter than promised,
     /// nothing came for `stall_timeout`, or less than 1 KiB a second over that time.
     pub async fn frame(&mut self) -> Option<Result<Bytes, UpstreamError>> {
+        self.frame_of(FRAME_BYTES_MAX).await
+    }
+
+    /// The same, of at most `most` bytes: what has come besides is the next one. May be dropped
+    /// before it is ready: nothing is lost by that.
+    ///
+    /// # Errors
+    /// As [`frame`](Self::frame).
+    pub async fn frame_of(&mut self, most: usize) -> Option<Result<Bytes, UpstreamError>> {
         loop {
             if !self.pending.is_empty() {
-                let size = self.pending.len().min(FRAME_BYTES_MAX);
+                let size = self.pending.len().min(most);
                 return Some(Ok(self.pending.split_to(size)));
             }
             if self.is_over {
