@@ -80,8 +80,9 @@ impl Fill {
     /// The upstream has answered: the size it announced, and the file that grows.
     pub(super) fn opened(&self, size: Option<u64>, file: Arc<std::fs::File>) {
         // A fill opens once only, however often it is resumed; the task checks that the size has not changed.
-        let _ = self.opening.set(Opening { size, file });
-        self.changed.notify(usize::MAX);
+        if self.opening.set(Opening { size, file }).is_ok() {
+            self.changed.notify(usize::MAX);
+        }
     }
 
     /// `written` bytes are in the file, not yet verified: all but the held-back tail of the whole

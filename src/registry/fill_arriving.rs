@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::space::{NoRoom, Reservation};
 use super::state::Registry;
-use super::take_room::{NoPlace, take_room};
+use super::take_room::{NoPlace, take_promised, take_room_for_fill};
 use super::{Fill, PullError};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::runtime::{let_others_go, timeout};
@@ -75,6 +75,8 @@ impl From<StageError> for Lost {
 pub(super) struct Arriving {
     /// Made when somebody has answered: before that nobody knows which pool has the room.
     pub(super) staged: Option<Staged>,
+    /// A file that was made before, in the pool that will likely be the one.
+    pub(super) made_ahead: Option<Staged>,
     /// Of the whole, if told.
     pub(super) size: Option<u64>,
     /// Where the last of it came from.
@@ -106,8 +108,9 @@ impl Arriving {
             None => {
                 // Before any client is told that content comes.
                 let (shared, bytes) = (registry.shared(), self.size.unwrap_or(0));
-                let taken =
-                    take_room(shared, (&fill.scope, &fill.digest), bytes, fill.placing.pool).await;
+                let (content, pool) = ((&fill.scope, &fill.digest), fill.placing.pool);
+                let ahead = &mut self.made_ahead;
+                let taken = take_room_for_fill(shared, content, bytes, pool, ahead).await;
                 let (made, room) = taken.map_err(|why| match why {
                     NoPlace::NoRoom => no_room(fill, bytes),
                     NoPlace::Failed(error) => Broken::Final(error.into()),
@@ -116,17 +119,25 @@ impl Arriving {
                 self.staged.insert(made)
             }
         };
+        staged.expect(self.size.unwrap_or(0));
         let mut body = response.body;
-        if from == 0 && is_shown {
-            let first = first_bytes(&mut body, fill, (self.size, &*staged)).await;
-            if let Some(first) = first.map_err(Broken::Retry)? {
-                append(registry, (fill, self.size), staged, first, &mut self.place).await?;
-                staged.settle().await.map_err(|error| Broken::Final(error.into()))?;
-                fill.opened(known(self.size), staged.shared());
-                fill.grown(staged.written());
-                // They send it before more is hashed.
-                let_others_go().await;
-            }
+        let is_new = from == 0 && is_shown;
+        let first = if is_new { first_bytes(&mut body, self.size).await } else { None };
+        if let Some(first) = first {
+            let first = first.map_err(Broken::Retry)?;
+            append(registry, (fill, self.size), staged, first, &mut self.place).await?;
+            staged.settle().await.map_err(|error| Broken::Final(error.into()))?;
+            fill.opened(known(self.size), staged.shared());
+            fill.grown(staged.written());
+            // They send it before more is hashed.
+            let_others_go().await;
+        }
+        if let (Some(_), Some(place)) = (self.size, &mut self.place) {
+            let taken = take_promised(&registry.shared().space, staged, place).await;
+            taken.map_err(|error| Broken::Final(error.into()))?;
+        }
+        if is_new {
+            fill.opened(known(self.size), staged.shared());
         }
         let body = (body, skip);
         let received = receive(registry, (fill, self.size), staged, body, &mut self.place).await;
@@ -200,20 +211,11 @@ fn check_head(
     }
 }
 
-/// The first bytes, if they come soon: some of them, so that these are soon there for followers, who
-/// are told without them when they do not.
-async fn first_bytes(
-    body: &mut Body,
-    fill: &Fill,
-    (size, staged): (Option<u64>, &Staged),
-) -> Result<Option<Bytes>, UpstreamError> {
+/// The first bytes, if they come soon: some of them, so that these are soon there for followers.
+async fn first_bytes(body: &mut Body, size: Option<u64>) -> Option<Result<Bytes, UpstreamError>> {
     let is_parted = size.is_some_and(|size| size > PARTED_ABOVE);
     let most = if is_parted { FIRST_PIECE_BYTES } else { FRAME_BYTES_MAX };
-    let Ok(first) = timeout(FIRST_BYTES_WITHIN, body.frame_of(most)).await else {
-        fill.opened(known(size), staged.shared());
-        return Ok(None);
-    };
-    first.transpose()
+    timeout(FIRST_BYTES_WITHIN, body.frame_of(most)).await.ok().flatten()
 }
 
 /// Writes the body behind what is staged already, leaving out its first `skip` bytes.

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use futures_util::future::join;
+
 use super::fill_arriving::{Arriving, Broken, Lost};
 use super::state::Registry;
+use super::take_room::make_ahead;
 use super::tier_write::NewContent;
 use super::{Fill, commit};
 use crate::http::ByteRange;
 use crate::limits::FILL_TRIES_MAX;
 use crate::oci::Scope;
-use crate::runtime::sleep;
+use crate::runtime::{let_others_go, sleep};
 use crate::storage::Staged;
 use crate::telemetry::FillOutcome;
 use crate::upstream::{Method, Request};
@@ -158,7 +161,16 @@ async fn one_try(
     let range = (from > 0).then_some(ByteRange::From { first: from, last: None });
     let path = format!("/v2/{}/blobs/{}", source.repository, fill.digest);
     let request = Request { range, ..Request::new(Method::Get, path, source.repository.clone()) };
-    let response = registry.client().exchange(upstream, request).await.map_err(|error| {
+    let ahead = async {
+        if !is_opened && arriving.made_ahead.is_none() {
+            // The request goes out first.
+            let_others_go().await;
+            let content = (&fill.scope, &fill.digest);
+            arriving.made_ahead = make_ahead(registry.shared(), content, fill.placing.pool).await;
+        }
+    };
+    let (response, ()) = join(registry.client().exchange(upstream, request), ahead).await;
+    let response = response.map_err(|error| {
         // Before it was opened a failure is the answer; in mid-blob it may pass.
         if is_opened && error.is_failure_of_upstream() {
             Broken::Retry(error)

@@ -19,6 +19,12 @@ use crate::storage::Pool;
 const DISK_MARGIN_BYTES: u64 = 4 * 1024 * 1024;
 /// For how long a refusal makes a disk count as full, in seconds.
 const REFUSED_SECONDS: u64 = 3;
+/// A disk that has so much left besides all that is promised need not be asked before clients are
+/// told that content comes.
+const PLENTY_BYTES: u64 = 1024 * 1024 * 1024;
+/// For how long it has to be asked all the same when it has refused: a quota does not show in what a
+/// file system has left. In seconds.
+const DISTRUST_SECONDS: u64 = 600;
 /// For how long nothing is tried to be removed from a pool after that has failed, in seconds.
 const FIXED_SECONDS: u64 = 60;
 
@@ -85,6 +91,13 @@ impl Room {
     /// Whether the disk has no room for new content: just now, or for as long as it is full.
     pub(super) fn is_full(&self) -> bool {
         self.was_refused() || self.disk_free() < DISK_MARGIN_BYTES
+    }
+
+    /// Whether the disk has so much more than what is promised that a promise can be relied on.
+    pub(super) fn has_plenty(&self) -> bool {
+        let refused_at = self.refused_at.load(Ordering::Relaxed);
+        let left = self.disk_free().saturating_sub(self.on_the_way.load(Ordering::Relaxed));
+        clock::unix_seconds().saturating_sub(refused_at) >= DISTRUST_SECONDS && left >= PLENTY_BYTES
     }
 
     /// Promises `bytes`, if they fit into the limit and onto the disk.
@@ -301,5 +314,16 @@ mod tests {
         room.account.release(1 << 20);
         room.account.release(GIB / 2);
         assert_eq!((room.account.reserved(), room.disk_lacking(GIB / 2)), (0, 0));
+    }
+    #[test]
+    fn plenty_is_what_is_left_besides_promises_on_a_disk_that_did_not_refuse() {
+        let (rooms, _folder) = rooms(&[(u64::MAX, 2 * GIB)]);
+        let room = &rooms[0];
+        assert!(room.has_plenty() && room.reserve(GIB) && room.has_plenty());
+        assert!(room.reserve(8 << 20) && !room.has_plenty(), "too much of it is promised");
+        room.release_disk(8 << 20);
+        assert!(room.has_plenty());
+        room.refused();
+        assert!(!room.has_plenty(), "it said something else than it did");
     }
 }

@@ -318,6 +318,12 @@ impl Space {
         self.room(pool).is_some_and(Room::is_fixed)
     }
 
+    /// Whether the disk of a pool has so much more than what is promised that a promise can be
+    /// relied on.
+    pub(super) fn has_plenty(&self, pool: u8) -> bool {
+        self.room(pool).is_some_and(Room::has_plenty)
+    }
+
     /// Whether the disk has no room for these.
     pub(super) fn lacks_disk(&self, claim: &Claim) -> bool {
         self.room(claim.pool).is_none_or(|room| room.disk_lacking(claim.bytes) > 0)

@@ -97,6 +97,23 @@ impl Staged {
         Ok(Self { pool, path, file, digest, digester, expected: bytes, pieces })
     }
 
+    /// Tells how many bytes it will have, where that was not known when it was made: the last of them
+    /// need not be gathered.
+    pub fn expect(&mut self, bytes: u64) {
+        self.expected = bytes;
+    }
+
+    /// Takes room for `bytes` from the disk, where nothing or less was asked for when it was made.
+    ///
+    /// # Errors
+    /// As [`Staged::create`].
+    pub async fn take_room(&self, bytes: u64) -> Result<(), StageError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.file.allocate(bytes).await.map_err(|error| io_error(&self.digest, &error))
+    }
+
     pub(super) fn of_parts(
         pool: Arc<Pool>,
         path: PathBuf,

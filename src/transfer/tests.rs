@@ -1,11 +1,13 @@
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use super::*;
+use crate::limits::BULK_BYTES_PER_POLL;
 use crate::runtime::deadline::Deadline;
-use crate::runtime::{ClientStream, TcpListener, tests as runtime_tests};
+use crate::runtime::{ClientStream, TcpListener, bulk_turn, tests as runtime_tests};
 
 #[test]
 fn head_and_file_arrive_whole_and_a_short_file_is_told() {
@@ -43,6 +45,54 @@ fn head_and_file_arrive_whole_and_a_short_file_is_told() {
         assert_eq!(&all[..5], b"head ");
         assert!(all[5..4_000_005] == content[1_000..4_001_000], "{driver:?}: wrong bytes");
         assert_eq!(all.len(), 4_000_005 + 1_000);
+    }
+}
+
+/// What has come while a body queued goes out with it; what has not come is the caller's to wait for.
+#[test]
+fn what_grows_while_it_queues_goes_out_in_one_go() {
+    const FIRST: u64 = 10_000;
+    const THEN: u64 = 3_000_000;
+    for driver in runtime_tests::DRIVERS {
+        let content: Vec<u8> = (0..4_000_000_u32).map(|n| (n % 249) as u8).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        let file = Arc::new(file);
+        let (tell, address) = mpsc::channel();
+        let client = std::thread::spawn(move || {
+            let mut stream = std::net::TcpStream::connect(address.recv().unwrap()).unwrap();
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).unwrap();
+            all
+        });
+        runtime_tests::on_workers(1, driver, move |_| {
+            let (tell, file): (mpsc::Sender<std::net::SocketAddr>, _) =
+                (tell.clone(), file.clone());
+            async move {
+                let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+                tell.send(listener.local_addr().unwrap()).unwrap();
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut stream = ClientStream::plain(stream);
+                let deadline = Deadline::watch(&stream);
+                let mut outlet = Outlet::new(&mut stream, &deadline, Duration::from_secs(5));
+                // Others have their turn now.
+                bulk_turn(BULK_BYTES_PER_POLL).await;
+                let asked = Cell::new(0);
+                let readable = || match asked.replace(asked.get() + 1) {
+                    0 => FIRST,
+                    _ => THEN,
+                };
+                assert_eq!(outlet.growing(&file, 0, readable).await.unwrap(), THEN, "{driver:?}");
+                assert_eq!(outlet.sent(), THEN);
+                assert_eq!(outlet.growing(&file, THEN, || THEN).await.unwrap(), THEN);
+                let socket = stream.without_tls().unwrap();
+                let is_corked = rustix::net::sockopt::tcp_cork(socket).unwrap();
+                assert!(!is_corked, "{driver:?}: its last packet would wait");
+                drop(deadline);
+            }
+        });
+        let all = client.join().unwrap();
+        assert!(all == content[..THEN as usize], "{driver:?}: wrong bytes");
     }
 }
 

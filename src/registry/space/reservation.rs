@@ -110,6 +110,11 @@ impl Reservation {
         self.claim.bytes
     }
 
+    /// Whether all that is promised has been taken from the disk.
+    pub(in crate::registry) fn is_taken(&self) -> bool {
+        self.on_the_way == 0
+    }
+
     /// What is promised has been taken from the disk.
     pub(in crate::registry) fn allocated(&mut self) {
         let bytes = std::mem::take(&mut self.on_the_way);
