@@ -115,7 +115,7 @@ struct Ruled {
 impl Access {
     /// Whether the client says nothing of who it is: then it is [`Principal::ANONYMOUS`].
     pub(super) fn is_silent(&self, head: &RequestHead, peer: &Peer) -> bool {
-        peer.certificate.is_none() && head.header("authorization").is_none()
+        peer.certificate.is_none() && !head.has_authorization()
     }
 
     /// Who is asking. Costs two look-ups for whoever says nothing.

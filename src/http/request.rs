@@ -59,6 +59,7 @@ pub struct RequestHead {
     path: Span,
     query: Option<Span>,
     host: Option<Span>,
+    asked: Asked,
     /// The method.
     pub method: Method,
     /// The version.
@@ -86,6 +87,27 @@ struct Header {
     value: Span,
 }
 
+/// Which of the fields that every request is asked for, and few have, are in a head: a bit each. They
+/// are not looked for where they are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Asked(u8);
+
+impl Asked {
+    const VIA: Self = Self(1);
+    const RANGE: Self = Self(1 << 1);
+    const AUTHORIZATION: Self = Self(1 << 2);
+    const IF_NONE_MATCH: Self = Self(1 << 3);
+    const X_DRAGONFLY_REGISTRY: Self = Self(1 << 4);
+
+    fn add(&mut self, field: Self) {
+        self.0 |= field.0;
+    }
+
+    fn has(self, field: Self) -> bool {
+        self.0 & field.0 != 0
+    }
+}
+
 impl RequestHead {
     /// Reads a head from the start of `buf`, the bytes received so far. One empty line before the
     /// request line is skipped (RFC 9112 §2.2) and counted in `len`.
@@ -111,7 +133,7 @@ impl RequestHead {
     }
 
     /// No request yet: for [`RequestHead::read`]. Allocates nothing.
-    pub const fn none() -> Self {
+    pub fn none() -> Self {
         let empty = Span { start: 0, end: 0 };
         Self {
             bytes: Vec::new(),
@@ -119,6 +141,7 @@ impl RequestHead {
             path: empty,
             query: None,
             host: None,
+            asked: Asked::default(),
             method: Method::Other,
             version: Version::Http11,
             body: BodyFraming::None,
@@ -199,7 +222,7 @@ impl RequestHead {
 
     /// `Range`; there is at most one.
     pub fn range(&self) -> Option<&str> {
-        self.header_str("range")
+        self.asked.has(Asked::RANGE).then(|| self.header_str("range"))?
     }
 
     /// `If-Range`; there is at most one. One that is not UTF-8 reads as empty, so that it matches
@@ -210,7 +233,7 @@ impl RequestHead {
 
     /// `If-None-Match`, all lines joined.
     pub fn if_none_match(&self) -> Option<Cow<'_, str>> {
-        self.header_list("if-none-match")
+        self.asked.has(Asked::IF_NONE_MATCH).then(|| self.header_list("if-none-match"))?
     }
 
     /// `User-Agent`.
@@ -220,17 +243,18 @@ impl RequestHead {
 
     /// Every `X-Dragonfly-Registry`, as bytes: more than one is for the caller to refuse.
     pub fn x_dragonfly_registry(&self) -> impl Iterator<Item = &[u8]> {
-        self.values("x-dragonfly-registry")
+        let is_there = self.asked.has(Asked::X_DRAGONFLY_REGISTRY);
+        is_there.then(|| self.values("x-dragonfly-registry")).into_iter().flatten()
     }
 
     /// Whether the client sent credentials.
     pub fn has_authorization(&self) -> bool {
-        self.header("authorization").is_some()
+        self.asked.has(Asked::AUTHORIZATION)
     }
 
     /// `Via`, all lines joined: how a loop of mirrors is noticed.
     pub fn via(&self) -> Option<Cow<'_, str>> {
-        self.header_list("via")
+        self.asked.has(Asked::VIA).then(|| self.header_list("via"))?
     }
 
     fn slice(&self, span: Span) -> &[u8] {

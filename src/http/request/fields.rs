@@ -1,7 +1,7 @@
 //! The header fields that decide where a message ends and whom it is for.
 
 use super::line::Target;
-use super::{BodyFraming, Version};
+use super::{Asked, BodyFraming, Version};
 use crate::http::head_error::HeadError;
 use crate::limits::CONTENT_LENGTH_MAX;
 
@@ -11,11 +11,11 @@ pub(super) struct Fields<'a> {
     pub(super) host: Option<&'a [u8]>,
     pub(super) content_length: Option<u64>,
     pub(super) expect_100: bool,
+    pub(super) asked: Asked,
     coding: Option<&'a [u8]>,
     coding_repeated: bool,
     close: bool,
     keep: bool,
-    range: bool,
     if_range: bool,
 }
 
@@ -43,12 +43,19 @@ impl<'a> Fields<'a> {
             }
             10 if is("connection") => self.take_connection(value),
             6 if is("expect") => self.expect_100 |= value.eq_ignore_ascii_case(b"100-continue"),
-            5 if is("range") && std::mem::replace(&mut self.range, true) => {
-                return Err(HeadError::RepeatedRange);
+            5 if is("range") => {
+                if self.asked.has(Asked::RANGE) {
+                    return Err(HeadError::RepeatedRange);
+                }
+                self.asked.add(Asked::RANGE);
             }
             8 if is("if-range") && std::mem::replace(&mut self.if_range, true) => {
                 return Err(HeadError::RepeatedRange);
             }
+            3 if is("via") => self.asked.add(Asked::VIA),
+            13 if is("authorization") => self.asked.add(Asked::AUTHORIZATION),
+            13 if is("if-none-match") => self.asked.add(Asked::IF_NONE_MATCH),
+            20 if is("x-dragonfly-registry") => self.asked.add(Asked::X_DRAGONFLY_REGISTRY),
             _ => {}
         }
         Ok(())

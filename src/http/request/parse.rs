@@ -89,6 +89,7 @@ fn complete(bytes: &[u8], head: &mut RequestHead) -> Result<(), HeadError> {
     head.path = Span::of(bytes, target.path.as_bytes());
     head.query = target.query.map(|query| Span::of(bytes, query.as_bytes()));
     head.host = fields.host.map(|host| Span::of(bytes, host));
+    head.asked = fields.asked;
     head.bytes.clear();
     head.bytes.extend_from_slice(bytes);
     head.method = method;
