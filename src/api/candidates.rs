@@ -14,10 +14,11 @@ use std::time::Duration;
 use super::answer::{Answer, Facts};
 use super::refusal::Refusal;
 use super::router::{Api, Ask};
+use super::targets::Known;
 use super::{content, hosted_lists, relay};
 use crate::http::{Method, RequestHead};
 use crate::limits::FIRST_BYTE_TIMEOUT;
-use crate::oci::{Digest, Endpoint, PathName, Reference, Scope};
+use crate::oci::{Digest, Endpoint, PathName, Reference, Scope, Tag};
 use crate::plugin::{Candidate, PlaceRequest, RemoteRequest, Resolution, Route};
 use crate::registry::{Decided, OnFailure, Placing, Pull, PullError, Wanted};
 use crate::runtime::{clock, timeout};
@@ -37,29 +38,33 @@ impl Api {
     /// the facts back.
     // Those are no error, and as large as what they become a part of.
     #[expect(clippy::result_large_err)]
-    pub(super) fn at_hand(&self, routed: &Routed<'_>, facts: Facts) -> Result<Answer, Facts> {
-        let scope = match &routed.resolution.route {
-            Route::Hosted { repository } => {
-                Scope { upstream: None, repository: repository.clone() }
-            }
+    pub(super) fn at_hand(
+        &self,
+        routed: &Routed<'_>,
+        known: &Known,
+        facts: Facts,
+    ) -> Result<Answer, Facts> {
+        let keyed = match &routed.resolution.route {
+            Route::Hosted { repository } => known.keyed(None, repository),
             Route::Upstream { candidates } => match candidates.as_slice() {
-                [only] => scope_of(only),
+                [only] => known.keyed(Some(&only.upstream), &only.repository),
                 _ => return Err(facts),
             },
         };
+        let scope = keyed.scope();
         let found = match routed.ask {
             Ask::Manifest(reference) => {
-                let by_resolver = freshness(routed.resolution);
-                let bounds = self.registry.freshness(&scope, reference.as_tag(), by_resolver);
+                let by_resolver = || freshness(routed.resolution);
+                let bounds = |tag: &Tag| self.registry.freshness(scope, Some(tag), by_resolver());
                 let needs = |digest: &Digest| content::is_needed(routed.head, digest);
-                self.registry.manifest_at_hand(&scope, reference, bounds, needs)
+                self.registry.manifest_at_hand(&keyed, reference, bounds, needs)
             }
-            Ask::Blob(digest) => self.registry.blob_at_hand(&scope, digest),
+            Ask::Blob(digest) => self.registry.blob_at_hand(&keyed, digest),
             Ask::Tags | Ask::Referrers(_) => None,
         };
         let Some(pull) = found else { return Err(facts) };
-        let pull = of_scope(&scope, pull);
-        let Scope { upstream, repository } = scope;
+        let pull = of_scope(scope, pull);
+        let Scope { upstream, repository } = scope.clone();
         let facts = Facts { upstream, repository: Some(repository), ..facts };
         Ok(content::answer(routed.head, pull, facts))
     }

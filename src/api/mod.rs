@@ -4,6 +4,7 @@
 //! at_once    what needs no wait
 //! router     endpoint → resolver chain → the registry's use case
 //! candidates which of the route's upstreams answers
+//! targets    what a worker remembers of what was asked for
 //! access     who is asking, and whether they may
 //! push       what changes hosted repositories
 //! mount      where a blob may be taken from instead of being sent
@@ -39,6 +40,7 @@ mod push_manifest;
 mod refusal;
 mod relay;
 mod router;
+mod targets;
 
 pub use access::Rules;
 pub use answer::{Answer, Body, Facts, Value};

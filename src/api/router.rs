@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use super::access::{Access, Place, Rules, Wish};
 use super::answer::{Answer, Facts};
-use super::at_once::{Begun, Held, TargetsCell};
+use super::at_once::{Begun, Held};
 use super::candidates::Routed;
 use super::hosted_lists;
 use super::peer::Peer;
 use super::push::{self, Change};
 use super::refusal::Refusal;
+use super::targets::Targets;
 use crate::auth::{Authenticator, Principal, Verb};
 use crate::http::{Method, RequestHead};
-use crate::oci::{Digest, Endpoint, ErrorCode, Namespace, PathName, Reference, Scope, Target};
+use crate::oci::{Endpoint, ErrorCode, Namespace, PathName, Reference, Scope, Target};
 use crate::plugin::{
     RequestKind, Resolution, ResolveError, ResolveRequest, ResolveStatus, Route, WorkerChain,
     WorkerLink,
@@ -32,7 +33,7 @@ pub struct Api {
     /// Borrowed for a decision, never over a wait.
     chain: RefCell<WorkerChain>,
     /// Borrowed for a look-up.
-    pub(super) targets: TargetsCell,
+    pub(super) targets: RefCell<Targets>,
     counters: WorkerMetrics,
 }
 
@@ -40,6 +41,8 @@ pub struct Api {
 pub(super) struct Asking<'a> {
     pub(super) head: &'a RequestHead,
     pub(super) endpoint: &'a Endpoint,
+    /// Its tag or digest as text, or nothing.
+    pub(super) reference: &'a str,
     pub(super) peer: &'a Peer,
     pub(super) principal: &'a Principal,
     pub(super) access: &'a Access,
@@ -63,7 +66,7 @@ impl Api {
     ) -> Self {
         let access = Access { authenticator, rules };
         let access = RefCell::new(Rc::new(access));
-        let targets = TargetsCell::default();
+        let targets = RefCell::default();
         Self { registry, access, chain: RefCell::new(chain), targets, counters }
     }
 
@@ -115,15 +118,16 @@ impl Api {
             Begun::Routed(held) => held,
             Begun::Untouched => return finish(head, self.whole(head, body, peer).await),
         };
-        let Held { endpoint, resolution, facts } = *held;
+        let Held { known, resolution, facts } = *held;
+        let endpoint = &known.endpoint;
         let (name, ask) = match &endpoint.target {
             Target::Manifest { name, reference } => (name, Ask::Manifest(reference)),
             Target::Blob { name, digest } => (name, Ask::Blob(digest)),
             _ => return finish(head, self.whole(head, body, peer).await),
         };
-        let routed = Routed { head, endpoint: &endpoint, name, ask: &ask, resolution: &resolution };
+        let routed = Routed { head, endpoint, name, ask: &ask, resolution: &resolution };
         let answer = self.ask_candidates(&routed, facts).await;
-        finish(head, scoped(&endpoint, &resolution, answer))
+        finish(head, scoped(endpoint, &resolution, answer))
     }
 
     async fn whole(&self, head: &RequestHead, body: &mut Inlet<'_>, peer: &Peer) -> Answer {
@@ -152,15 +156,16 @@ impl Api {
         };
         // Waiting for a password may have taken longer than a reload.
         let access = self.access();
-        let asking =
-            Asking { head, endpoint: &endpoint, peer, principal: &principal, access: &access };
+        let (principal, access) = (&principal, &access);
+        let reference = &endpoint.target.reference();
+        let asking = Asking { head, endpoint: &endpoint, reference, peer, principal, access };
         match &endpoint.target {
             // Boxed, as above.
             Target::Upload { .. } => Box::pin(self.change(&asking, body)).await,
             _ if !reads => Box::pin(self.change(&asking, body)).await,
             Target::Base => base(&asking),
             Target::Catalog { .. } => {
-                Box::pin(hosted_lists::catalog(self, &endpoint, &principal)).await
+                Box::pin(hosted_lists::catalog(self, &endpoint, principal)).await
             }
             Target::Manifest { name, reference } => {
                 self.read(&asking, name, Ask::Manifest(reference)).await
@@ -261,19 +266,13 @@ impl Api {
         facts: &mut Facts,
     ) -> Result<Arc<Resolution>, Refusal> {
         facts.header_ns = registry_header(asking.head)?;
-        let digest = facts.reference.as_ref().and_then(Reference::as_digest).map(Digest::text);
-        let reference = match (&facts.reference, &digest) {
-            (Some(Reference::Tag(tag)), _) => tag.as_str(),
-            (_, Some(digest)) => digest.as_str(),
-            _ => "",
-        };
         let resolved = self.resolve(&ResolveRequest {
             method: asking.head.method.as_str(),
             kind,
             ns: asking.endpoint.ns.as_ref(),
             header: facts.header_ns.as_ref(),
             name: name.as_str(),
-            reference,
+            reference: asking.reference,
             client: Some(asking.peer.address),
             principal: asking.principal.name(),
             head: Some(asking.head),

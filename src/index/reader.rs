@@ -8,7 +8,7 @@ use super::generation::Generation;
 use super::layout::{Key, Kind, Value};
 use super::small::Small;
 use super::{BlobEntry, IndexCounts, LinkEntry, Lookup, Sample, TagEntry, media};
-use crate::oci::{Digest, Scope, Tag};
+use crate::oci::{Digest, Scope, ScopeKey, Tag};
 
 /// The reading side of the index, shared by all workers. See the module for what it promises.
 pub struct Index {
@@ -30,7 +30,12 @@ impl Index {
 
     /// The link from a repository to content.
     pub fn link(&self, scope: &Scope, digest: &Digest) -> Lookup<LinkEntry> {
-        let key = Key::scoped(Kind::Link, &scope.link_key(digest));
+        self.link_of(&scope.link_key(digest))
+    }
+
+    /// The same for who has the key of the link already.
+    pub fn link_of(&self, key: &ScopeKey) -> Lookup<LinkEntry> {
+        let key = Key::scoped(Kind::Link, key);
         self.current.load().look_up(&key).and_then(|(_, value)| match value {
             Value::Link { media: Some(number), linked_at } => {
                 Some(LinkEntry { media_type: media::text(number)?, linked_at })
@@ -41,7 +46,12 @@ impl Index {
 
     /// What a tag is bound to.
     pub fn tag(&self, scope: &Scope, tag: &Tag) -> Lookup<TagEntry> {
-        let key = Key::scoped(Kind::Tag, &scope.tag_key(tag));
+        self.tag_of(&scope.tag_key(tag))
+    }
+
+    /// The same for who has the key of the tag already.
+    pub fn tag_of(&self, key: &ScopeKey) -> Lookup<TagEntry> {
+        let key = Key::scoped(Kind::Tag, key);
         self.current.load().look_up(&key).and_then(|(_, value)| match value {
             Value::Tag { sha256: Some(words), checked_at } => {
                 Some(TagEntry { digest: Digest::from_sha256(bytes_of(words)), checked_at })

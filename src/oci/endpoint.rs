@@ -256,6 +256,17 @@ impl Target {
             | Self::Upload { name, .. } => Some(name),
         }
     }
+
+    /// The tag or digest of what is addressed, as text; empty where there is none.
+    pub fn reference(&self) -> String {
+        match self {
+            Self::Manifest { reference, .. } => reference.to_string(),
+            Self::Blob { digest, .. } | Self::Referrers { digest, .. } => digest.to_string(),
+            Self::Base | Self::Catalog { .. } | Self::TagsList { .. } | Self::Upload { .. } => {
+                String::new()
+            }
+        }
+    }
 }
 
 /// Splits from the right, because a name may itself hold `manifests`, `blobs` or `tags`.

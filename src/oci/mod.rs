@@ -33,4 +33,4 @@ pub use manifest::{Descriptor, Manifest, ManifestError};
 pub use name::{NameError, PathName, RepositoryName};
 pub use namespace::{Namespace, NamespaceError};
 pub use reference::{Reference, ReferenceError, Tag, TagError};
-pub use scope::{Scope, ScopeKey};
+pub use scope::{KeyedScope, Scope, ScopeKey};

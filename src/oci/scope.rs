@@ -1,5 +1,6 @@
 //! Where a name is valid: a repository of one upstream, or one of our own.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
@@ -74,3 +75,54 @@ impl fmt::Display for Scope {
         }
     }
 }
+
+/// A scope with the keys that it was last asked for. A key depends on nothing but the scope and the name,
+/// so none becomes stale; making one costs a block or two of SHA-256.
+#[derive(Debug)]
+pub struct KeyedScope {
+    scope: Scope,
+    tag: RefCell<Option<(Tag, ScopeKey)>>,
+    link: RefCell<Option<(Digest, ScopeKey)>>,
+}
+
+impl KeyedScope {
+    /// Nothing is remembered yet.
+    pub const fn new(scope: Scope) -> Self {
+        Self { scope, tag: RefCell::new(None), link: RefCell::new(None) }
+    }
+
+    /// The scope.
+    pub const fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// [`Scope::tag_key`].
+    pub fn tag_key(&self, tag: &Tag) -> ScopeKey {
+        kept(&self.tag, tag, |tag| self.scope.tag_key(tag))
+    }
+
+    /// [`Scope::link_key`].
+    pub fn link_key(&self, digest: &Digest) -> ScopeKey {
+        kept(&self.link, digest, |digest| self.scope.link_key(digest))
+    }
+}
+
+/// The key of this name, made anew only if the last one was of another.
+fn kept<N: Clone + PartialEq>(
+    last: &RefCell<Option<(N, ScopeKey)>>,
+    name: &N,
+    make: impl FnOnce(&N) -> ScopeKey,
+) -> ScopeKey {
+    let mut last = last.borrow_mut();
+    match &*last {
+        Some((of, key)) if of == name => *key,
+        _ => {
+            let key = make(name);
+            *last = Some((name.clone(), key));
+            key
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

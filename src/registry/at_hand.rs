@@ -9,19 +9,19 @@ use super::freshness::{self, State};
 use super::state::Registry;
 use super::{Content, Freshness, Pull};
 use crate::index::{Lookup, SMALL_BYTES_MAX};
-use crate::oci::{Digest, Reference, Scope};
+use crate::oci::{Digest, KeyedScope, Reference, Tag};
 use crate::runtime::clock;
 use crate::telemetry::CacheResult;
 
 impl Registry {
     /// The manifest, if no upstream, no file and no catalog has to be asked for it. `None` says
-    /// nothing: then [`Registry::pull_manifest`] is to be asked. Its content comes along if
-    /// `is_content_needed`, which is told the digest.
+    /// nothing: then [`Registry::pull_manifest`] is to be asked. A tag may be as old as `bounds` says. The
+    /// content comes along if `is_content_needed`, which is told the digest.
     pub fn manifest_at_hand(
         &self,
-        scope: &Scope,
+        scope: &KeyedScope,
         reference: &Reference,
-        bounds: Freshness,
+        bounds: impl FnOnce(&Tag) -> Freshness,
         is_content_needed: impl FnOnce(&Digest) -> bool,
     ) -> Option<Pull> {
         let shared = self.shared();
@@ -33,15 +33,19 @@ impl Registry {
         let (digest, checked_at) = match reference {
             Reference::Digest(digest) => (*digest, None),
             Reference::Tag(tag) => {
-                let Lookup::Hit(entry) = shared.index.tag(scope, tag) else { return None };
-                let state = bounds.state(entry.checked_at, now, || scope.tag_key(tag));
+                let Lookup::Hit(entry) = shared.index.tag_of(&scope.tag_key(tag)) else {
+                    return None;
+                };
+                let state = bounds(tag).state(entry.checked_at, now, || scope.tag_key(tag));
                 if state != State::Fresh {
                     return None;
                 }
                 (entry.digest, Some(entry.checked_at))
             }
         };
-        let Lookup::Hit(link) = shared.index.link(scope, &digest) else { return None };
+        let Lookup::Hit(link) = shared.index.link_of(&scope.link_key(&digest)) else {
+            return None;
+        };
         let media_type = link.media_type?;
         let (entry, content) = if is_content_needed(&digest) {
             let mut bytes = Vec::new();
@@ -69,13 +73,15 @@ impl Registry {
 
     /// The blob, if no upstream, no catalog and no other thread has to be asked for it. `None` says
     /// nothing: then [`Registry::pull_blob`] is to be asked.
-    pub fn blob_at_hand(&self, scope: &Scope, digest: &Digest) -> Option<Pull> {
+    pub fn blob_at_hand(&self, scope: &KeyedScope, digest: &Digest) -> Option<Pull> {
         let shared = self.shared();
         if !shared.suspects.is_empty() {
             return None;
         }
         let now = clock::unix_seconds();
-        let Lookup::Hit(link) = shared.index.link(scope, digest) else { return None };
+        let Lookup::Hit(link) = shared.index.link_of(&scope.link_key(digest)) else {
+            return None;
+        };
         let mut bytes = Vec::new();
         let Lookup::Hit((entry, _)) = shared.index.use_small(digest, now, &mut bytes) else {
             return None;
