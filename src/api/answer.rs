@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::auth::Principal;
+use crate::index::SmallAt;
 use crate::oci::{Digest, Namespace, Reference, RepositoryName};
 use crate::registry::{Fill, Lease, Passing, SparseReader, Tail};
 use crate::telemetry::{CacheResult, Decision, RouteKind};
@@ -90,6 +91,17 @@ pub enum Body {
     Empty,
     /// In memory: errors, documents, manifests that have just arrived.
     Memory(Bytes),
+    /// In the index, from where it is copied behind the head: if it is there still ([`Api::copy`]).
+    ///
+    /// [`Api::copy`]: crate::api::Api::copy
+    InIndex {
+        /// Which.
+        content: SmallAt,
+        /// First byte to send.
+        first: u64,
+        /// How many.
+        length: u64,
+    },
     /// In a file of the store.
     File {
         /// The file.

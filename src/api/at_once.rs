@@ -7,7 +7,8 @@
 //! answer   goes on from there, as far as it has to wait (`router`)
 //! ```
 //!
-//! Nothing is decided twice: what was routed here is not routed again.
+//! Nothing is decided twice: what was routed here is not routed again, unless its content is overwritten
+//! in the index between two lines of code.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use super::router::{Api, Ask, Asking, base};
 use super::targets::Known;
 use crate::auth::Principal;
 use crate::http::RequestHead;
+use crate::index::SmallAt;
 use crate::oci::Target;
 use crate::plugin::Resolution;
 
@@ -42,6 +44,13 @@ pub struct Held {
 }
 
 impl Api {
+    /// Appends the body of an answer of [`Api::begin`] that lies in the index to `out`. `false`, and `out`
+    /// as it was, when it was overwritten in this moment: the request is then to be answered as one that
+    /// nothing has happened with yet.
+    pub fn copy(&self, content: &SmallAt, out: &mut Vec<u8>) -> bool {
+        self.registry.copy_small(content, out)
+    }
+
     /// Answers what can be answered at once. The request must have no body.
     pub fn begin(&self, head: &RequestHead, peer: &Peer) -> Begun {
         if !head.method.reads() || head.via().is_some() {

@@ -18,7 +18,7 @@ use super::targets::Known;
 use super::{content, hosted_lists, relay};
 use crate::http::{Method, RequestHead};
 use crate::limits::FIRST_BYTE_TIMEOUT;
-use crate::oci::{Digest, Endpoint, PathName, Reference, Scope, Tag};
+use crate::oci::{Endpoint, PathName, Reference, Scope, Tag};
 use crate::plugin::{Candidate, PlaceRequest, RemoteRequest, Resolution, Route};
 use crate::registry::{Decided, OnFailure, Placing, Pull, PullError, Wanted};
 use crate::runtime::{clock, timeout};
@@ -56,8 +56,7 @@ impl Api {
             Ask::Manifest(reference) => {
                 let by_resolver = || freshness(routed.resolution);
                 let bounds = |tag: &Tag| self.registry.freshness(scope, Some(tag), by_resolver());
-                let needs = |digest: &Digest| content::is_needed(routed.head, digest);
-                self.registry.manifest_at_hand(&keyed, reference, bounds, needs)
+                self.registry.manifest_at_hand(&keyed, reference, bounds)
             }
             Ask::Blob(digest) => self.registry.blob_at_hand(&keyed, digest),
             Ask::Tags | Ask::Referrers(_) => None,

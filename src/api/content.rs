@@ -49,6 +49,7 @@ pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer
             let is_whole = part == (0..bytes.len());
             Body::Memory(if is_whole { bytes } else { bytes.slice(part) })
         }
+        Content::InIndex(content) => Body::InIndex { content, first, length },
         Content::Passing(mut passing) => {
             passing.limit(first, length);
             Body::Passing(RefCell::new(Some(passing)))
@@ -56,11 +57,6 @@ pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer
         Content::HeadOnly => Body::Empty,
     };
     answer
-}
-
-/// Whether the answer has a body.
-pub(super) fn is_needed(head: &RequestHead, digest: &Digest) -> bool {
-    head.method != Method::Head && !is_known(head, digest)
 }
 
 /// Whether the client has this content already.

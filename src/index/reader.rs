@@ -16,6 +16,14 @@ pub struct Index {
     small: Option<Small>,
 }
 
+/// Small content as a look-up has found it: for [`Index::copy_small`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SmallAt {
+    key: Key,
+    line: u32,
+    size: u64,
+}
+
 impl Index {
     pub(super) fn new(current: Arc<Generation>, small: Option<Small>) -> Self {
         Self { current: ArcSwap::new(current), small }
@@ -81,41 +89,37 @@ impl Index {
         })
     }
 
-    /// [`Index::blob_and_small`] that notes the use, as [`Index::touch`] does, if the bytes were
-    /// appended.
-    pub fn use_small(
-        &self,
-        digest: &Digest,
-        now: u64,
-        out: &mut Vec<u8>,
-    ) -> Lookup<(BlobEntry, bool)> {
-        self.used(digest, now, |small, line, key| small.copy(line, key, out))
-    }
-
-    /// The same for who needs no bytes: whether they are here, unproven.
-    pub fn use_small_unread(&self, digest: &Digest, now: u64) -> Lookup<(BlobEntry, bool)> {
-        self.used(digest, now, Small::holds)
-    }
-
-    fn used(
-        &self,
-        digest: &Digest,
-        now: u64,
-        is_here: impl FnOnce(&Small, u32, &Key) -> bool,
-    ) -> Lookup<(BlobEntry, bool)> {
+    /// Stored content and, if it lies here, where: its bytes have not been looked at. Notes the use then,
+    /// as [`Index::touch`] does.
+    pub fn use_small(&self, digest: &Digest, now: u64) -> Lookup<(BlobEntry, Option<SmallAt>)> {
         let key = Key::blob(digest);
         let current = self.current.load();
         current.look_up(&key).and_then(|(number, value)| {
             let entry = blob_entry(&value)?;
-            let is_here = match (value, &self.small) {
-                (Value::Blob { small: Some(line), .. }, Some(small)) => is_here(small, line, &key),
-                _ => false,
+            let at = match (value, &self.small) {
+                (Value::Blob { small: Some(line), size, .. }, Some(small)) => {
+                    small.holds(line, &key).then_some(SmallAt { key, line, size })
+                }
+                _ => None,
             };
-            if is_here {
+            if at.is_some() {
                 current.touch(number, now / 60);
             }
-            Some((entry, is_here))
+            Some((entry, at))
         })
+    }
+
+    /// Appends what [`Index::use_small`] has found to `out`; `false`, and `out` as it was, when it was
+    /// overwritten meanwhile or is damaged. Its checksum, not its digest, is checked.
+    pub fn copy_small(&self, at: &SmallAt, out: &mut Vec<u8>) -> bool {
+        let start = out.len();
+        let Some(small) = &self.small else { return false };
+        let is_copied = small.copy(at.line, &at.key, out);
+        let is_whole = is_copied && (out.len() - start) as u64 == at.size;
+        if !is_whole {
+            out.truncate(start);
+        }
+        is_whole
     }
 
     /// [`Index::blob`] that notes the use, as [`Index::touch`] does.

@@ -37,6 +37,8 @@ fn file_bytes(size: u64) -> Option<u64> {
 
 /// A smaller ring would hold a handful of records.
 const RING_BYTES_MIN: u64 = 256 * 1024;
+/// Content is copied in pieces of this size.
+const PIECE_BYTES: usize = 8 * LINE_BYTES;
 /// Above this a header is not believed: slots hold 32 bits of a position.
 const RING_BYTES_MAX: u64 = LINE_BYTES as u64 * (1 << 32);
 
@@ -192,13 +194,15 @@ impl Small {
         let (length, line) = (u64::from(expected.length), expected.line);
         let (start, lines) = (out.len(), lines_of(length));
         let words = self.region(line, lines)?.get(RECORD_WORDS..)?;
-        // Room first and words after, or each word would cost a call and a check for room.
-        let room = (length as usize).next_multiple_of(8);
-        out.reserve_exact(room);
-        out.resize(start + room, 0);
-        let (to, _) = out.get_mut(start..)?.as_chunks_mut::<8>();
-        for (to, word) in to.iter_mut().zip(words) {
-            *to = word.load(Ordering::Relaxed).to_ne_bytes();
+        // Piece by piece: each word would cost a call and a check for room, and all in one go would need
+        // memory that was written before.
+        out.reserve(words.len().checked_mul(size_of::<AtomicU64>())?);
+        let mut piece = [0; PIECE_BYTES];
+        for words in words.chunks(PIECE_BYTES / size_of::<AtomicU64>()) {
+            for (to, word) in piece.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+                *to = word.load(Ordering::Relaxed).to_ne_bytes();
+            }
+            out.extend_from_slice(piece.get(..size_of_val(words))?);
         }
         out.truncate(start + length as usize);
         let reserved = reserved_after_copy(self.reserved_word()?);

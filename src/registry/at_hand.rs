@@ -8,21 +8,20 @@
 use super::freshness::{self, State};
 use super::state::Registry;
 use super::{Content, Freshness, Pull};
-use crate::index::{Lookup, SMALL_BYTES_MAX};
+use crate::index::{Lookup, SMALL_BYTES_MAX, SmallAt};
 use crate::oci::{Digest, KeyedScope, Reference, Tag};
 use crate::runtime::clock;
 use crate::telemetry::CacheResult;
 
 impl Registry {
     /// The manifest, if no upstream, no file and no catalog has to be asked for it. `None` says
-    /// nothing: then [`Registry::pull_manifest`] is to be asked. A tag may be as old as `bounds` says. The
-    /// content comes along if `is_content_needed`, which is told the digest.
+    /// nothing: then [`Registry::pull_manifest`] is to be asked. A tag may be as old as `bounds`
+    /// says.
     pub fn manifest_at_hand(
         &self,
         scope: &KeyedScope,
         reference: &Reference,
         bounds: impl FnOnce(&Tag) -> Freshness,
-        is_content_needed: impl FnOnce(&Digest) -> bool,
     ) -> Option<Pull> {
         let shared = self.shared();
         // What is suspect is hashed before its first use, and that takes a while.
@@ -47,23 +46,19 @@ impl Registry {
             return None;
         };
         let media_type = link.media_type?;
-        let (entry, content) = if is_content_needed(&digest) {
-            let mut bytes = Vec::new();
-            let found = shared.index.use_small(&digest, now, &mut bytes);
-            let Lookup::Hit((entry, true)) = found else { return None };
-            (entry, Content::Memory(Some(bytes).filter(|bytes| !bytes.is_empty())?.into()))
-        } else {
-            let found = shared.index.use_small_unread(&digest, now);
-            let Lookup::Hit((entry, true)) = found else { return None };
-            (entry, Content::HeadOnly)
+        let Lookup::Hit((entry, Some(small))) = shared.index.use_small(&digest, now) else {
+            return None;
         };
+        if entry.size == 0 {
+            return None;
+        }
         // In a missing pool: what that means depends on whose it is.
         shared.store.pool(entry.pool).ok()?;
         Some(Pull {
             digest,
             media_type: Some(media_type),
             size: entry.size,
-            content,
+            content: Content::InIndex(small),
             cache: CacheResult::Hit,
             age: freshness::age(checked_at.unwrap_or(link.linked_at), now),
             overdue: 0,
@@ -82,8 +77,7 @@ impl Registry {
         let Lookup::Hit(link) = shared.index.link_of(&scope.link_key(digest)) else {
             return None;
         };
-        let mut bytes = Vec::new();
-        let Lookup::Hit((entry, _)) = shared.index.use_small(digest, now, &mut bytes) else {
+        let Lookup::Hit((entry, small)) = shared.index.use_small(digest, now) else {
             return None;
         };
         let content = if entry.size > SMALL_BYTES_MAX as u64 {
@@ -92,11 +86,10 @@ impl Registry {
             let Lookup::Hit(entry) = shared.index.use_blob(digest, now) else { return None };
             let blob = shared.store.kept_open(entry.pool, digest, entry.size)?;
             Content::Stored(blob, lease)
-        } else if !bytes.is_empty() && shared.store.pool(entry.pool).is_ok() {
-            Content::Memory(bytes.into())
         } else {
-            return None;
+            Content::InIndex(small.filter(|_| entry.size > 0)?)
         };
+        shared.store.pool(entry.pool).ok()?;
         Some(Pull {
             digest: *digest,
             media_type: None,
@@ -107,5 +100,11 @@ impl Registry {
             overdue: 0,
             warning: None,
         })
+    }
+
+    /// Appends content that is at hand in the index to `out`; `false`, and `out` as it was, when it is
+    /// there no more.
+    pub fn copy_small(&self, content: &SmallAt, out: &mut Vec<u8>) -> bool {
+        self.shared().index.copy_small(content, out)
     }
 }

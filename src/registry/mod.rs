@@ -101,6 +101,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::index::SmallAt;
 use crate::oci::Digest;
 use crate::storage::OpenBlob;
 use crate::telemetry::CacheResult;
@@ -133,6 +134,8 @@ pub enum Content {
     Stored(OpenBlob, Lease),
     /// Small verified content: from the index, or a manifest that has just arrived.
     Memory(Bytes),
+    /// Small verified content that lies in the index.
+    InIndex(SmallAt),
     /// A verified manifest that has just arrived, and is in no store.
     Unkept(Bytes),
     /// A blob that is arriving.

@@ -11,6 +11,7 @@ use super::state::{Listener, Serving, WorkerState};
 use super::{admin, connection};
 use crate::api::{Answer, Begun, Peer};
 use crate::http::RequestHead;
+use crate::index::SmallAt;
 use crate::runtime::{ClientStream, TcpStream, sleep, spawn};
 use crate::telemetry::WorkerMetrics;
 use crate::transfer::Inlet;
@@ -148,6 +149,10 @@ impl Handler for Registry<'_> {
 
     fn begin(&self, head: &RequestHead, peer: &Peer) -> Begun {
         self.0.api.begin(head, peer)
+    }
+
+    fn copy(&self, content: &SmallAt, out: &mut Vec<u8>) -> bool {
+        self.0.api.copy(content, out)
     }
 
     async fn answer(

@@ -11,6 +11,7 @@ use super::send::{self, Sent};
 use super::state::Serving;
 use crate::api::{Answer, Begun, Facts, Peer, Refusal};
 use crate::http::{BodyFraming, ChunkedDecoder, HeadError, RequestHead, Step};
+use crate::index::SmallAt;
 use crate::limits::{
     DRAIN_BYTES_MAX, HEAD_BYTES_FIRST, HEAD_BYTES_MAX, REQUESTS_PER_CONNECTION_MAX,
 };
@@ -43,8 +44,14 @@ pub(super) trait Handler {
         Begun::Untouched
     }
 
-    /// Answers one request, from where it has begun. It reads as much of the body as it wants. May panic: the request is
-    /// then answered with 500.
+    /// Appends a body that lies in the index to `out`; `false`, and `out` as it was, when it is there no
+    /// more.
+    fn copy(&self, _content: &SmallAt, _out: &mut Vec<u8>) -> bool {
+        false
+    }
+
+    /// Answers one request, from where it has begun. It reads as much of the body as it wants. May panic:
+    /// the request is then answered with 500.
     async fn answer(
         &self,
         head: &RequestHead,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::state::{Serving, WorkerState};
 use crate::api::{Answer, Body, Value};
 use crate::http::{RequestHead, ResponseHead, Version};
+use crate::index::SmallAt;
 use crate::limits::HOLD_BACK_BYTES;
 use crate::registry::{Fill, Lease, Passing, PullError, SparseReader, Tail};
 use crate::runtime::deadline::Deadline;
@@ -109,15 +110,34 @@ impl Exchange<'_> {
         *out = head_bytes(self.serving, answer, self.keep(stays), std::mem::take(out));
     }
 
-    /// Appends an answer that is [`is_joinable`] to `out`; the bytes of its body.
-    pub(super) fn write(&self, answer: &Answer, stays: bool, out: &mut Vec<u8>) -> u64 {
+    /// Appends an answer that is [`is_joinable`] to `out`; the bytes of its body. `None`, and `out` as it
+    /// was, when `copy` has none.
+    pub(super) fn write(
+        &self,
+        answer: &Answer,
+        stays: bool,
+        out: &mut Vec<u8>,
+        copy: impl FnOnce(&SmallAt, &mut Vec<u8>) -> bool,
+    ) -> Option<u64> {
+        let start = out.len();
         self.write_head(answer, stays, out);
-        let Body::Memory(bytes) = &answer.body else { return 0 };
-        if self.is_recorded {
-            self.serving.counters.copied(bytes.len() as u64);
+        let body = out.len();
+        match &answer.body {
+            Body::Memory(bytes) => out.extend_from_slice(bytes),
+            Body::InIndex { content, first, length } => {
+                let is_copied = copy(content, out);
+                if !is_copied || !cut(out, body, *first, *length) {
+                    out.truncate(start);
+                    return None;
+                }
+            }
+            _ => return Some(0),
         }
-        out.extend_from_slice(bytes);
-        bytes.len() as u64
+        let bytes = (out.len() - body) as u64;
+        if self.is_recorded {
+            self.serving.counters.copied(bytes);
+        }
+        Some(bytes)
     }
 
     fn keep(&self, stays: bool) -> Keep {
@@ -193,10 +213,23 @@ pub(super) async fn without_request(
 /// cost a fifth more.
 pub(super) fn is_joinable(answer: &Answer) -> bool {
     match &answer.body {
-        Body::Empty => true,
+        Body::Empty | Body::InIndex { .. } => true,
         Body::Memory(bytes) => bytes.len() <= JOINED_BYTES_MAX,
         _ => false,
     }
+}
+
+/// Leaves of what stands from `start` on these bytes; whether they are there.
+fn cut(out: &mut Vec<u8>, start: usize, first: u64, length: u64) -> bool {
+    let skipped = usize::try_from(first).unwrap_or(usize::MAX);
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let end = start.saturating_add(skipped).saturating_add(length);
+    if end > out.len() {
+        return false;
+    }
+    out.truncate(end);
+    out.drain(start..start + skipped);
+    true
 }
 
 /// The response head, ready to send, behind what `out` holds.
@@ -269,6 +302,8 @@ impl Payload<'_> {
                 }
                 sent.map_or(Sent::ClientGone, |()| Sent::Whole)
             }
+            // Joined with its head always, and before this.
+            Body::InIndex { .. } => Sent::CutShort,
             Body::File { file, first, length, lease } => {
                 if outlet.bytes(&head, *length > 0).await.is_err() {
                     return Sent::ClientGone;

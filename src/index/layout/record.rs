@@ -50,9 +50,9 @@ pub(in crate::index) fn claimed_length(words: &[u64; RECORD_WORDS]) -> u64 {
 }
 
 fn record_checksum(words: &[u64; RECORD_WORDS], seed: u32, content: &[u8]) -> u32 {
-    let mut sum = seed;
-    for word in words {
-        sum = crc32c::crc32c_append(sum, &word.to_le_bytes());
+    let mut bytes = [0; 8 * RECORD_WORDS];
+    for (to, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        *to = word.to_le_bytes();
     }
-    crc32c::crc32c_append(sum, content)
+    crc32c::crc32c_append(crc32c::crc32c_append(seed, &bytes), content)
 }

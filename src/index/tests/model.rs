@@ -239,11 +239,37 @@ fn small_contents_are_found_past_four_billion_lines() {
         for (n, is_there) in [(n, true), (oldest, true), (oldest.saturating_sub(1), oldest == 0)] {
             out.clear();
             assert_eq!(index.small(&digest(n), &mut out), is_there, "{n}");
-            let unread = index.use_small_unread(&digest(n), 0).hit();
-            assert_eq!(unread.is_some_and(|(_, is_here)| is_here), is_there, "{n}");
+            let at = index.use_small(&digest(n), 0).hit().and_then(|(_, at)| at);
+            assert_eq!(at.is_some(), is_there, "{n}");
             assert_eq!(out, if is_there { content(n, 50) } else { Vec::new() });
+            if let Some(at) = at {
+                assert!(index.copy_small(&at, &mut out), "{n}");
+                assert_eq!(out, [content(n, 50), content(n, 50)].concat());
+            }
         }
     }
+}
+
+/// Between the look and the copy another thread may write.
+#[test]
+fn what_was_found_and_is_gone_is_not_copied() {
+    let folder = folder();
+    let (index, mut writer, _) = open(options(folder.path(), 10_000, 256 * 1024));
+    let put = |writer: &mut IndexWriter, n: u64, size: u64| {
+        writer.put_blob(&digest(n), &BlobEntry { size, ..blob(n) });
+        writer.put_small(&digest(n), &content(n, 50));
+        index.use_small(&digest(n), 0).hit().and_then(|(_, at)| at).unwrap()
+    };
+    let first = put(&mut writer, 0, 50);
+    let mut out = b"before".to_vec();
+    for n in 1..2048 {
+        put(&mut writer, n, 50);
+    }
+    assert!(index.copy_small(&first, &mut out), "the ring has room for 2048 records");
+    assert_eq!(out, [&b"before"[..], &content(0, 50)].concat());
+    put(&mut writer, 2048, 50);
+    assert!(!index.copy_small(&first, &mut out), "overwritten");
+    assert_eq!(out.len(), 56, "nothing is left behind");
 }
 
 #[test]

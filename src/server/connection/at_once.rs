@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::{Connection, Gone, Handler};
 use crate::api::{Answer, Begun, Body};
 use crate::http::{BodyFraming, RequestHead};
+use crate::index::SmallAt;
 use crate::limits::PENDING_BYTES_MAX;
 use crate::runtime::{bulk_waits, catch_panic_now, clock, has_ring};
 use crate::server::send::{self, Exchange, Rest, Sent};
@@ -70,7 +71,13 @@ impl<'a> Connection<'a> {
             exchange.write_head(&answer, stays, &mut self.pending);
             return self.begin_file(&exchange, answer, stays);
         }
-        let body_bytes = exchange.write(&answer, stays, &mut self.pending);
+        let copy = |content: &SmallAt, out: &mut Vec<u8>| handler.copy(content, out);
+        let Some(body_bytes) = exchange.write(&answer, stays, &mut self.pending, copy) else {
+            if self.pending.is_empty() {
+                self.give_back_pending();
+            }
+            return AtOnce::Begun(Begun::Untouched);
+        };
         // The next request is there already: its answer goes with this one.
         let is_held = stays && !self.buffer.is_empty() && self.pending.len() < PENDING_BYTES_MAX;
         let is_busy = self.is_among_many(started);
