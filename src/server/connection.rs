@@ -254,11 +254,13 @@ impl Connection<'_> {
                 Ok(None) => {}
                 Err(error) => return bad_head(&error),
             }
-            if has_begun {
-                self.deadline.read_by(clock::now() + limits.head_timeout, false);
-            }
+            // Sending may have to wait, and then has a deadline of its own.
+            let has_sent = !self.pending.is_empty();
             if self.send_pending().await.is_err() {
                 return Arrival::Closed;
+            }
+            if has_begun || has_sent {
+                self.deadline.read_by(clock::now() + limits.head_timeout, false);
             }
             let was_empty = self.buffer.is_empty();
             match self.read_more(HEAD_BYTES_MAX).await {
