@@ -12,6 +12,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::answer::{Answer, Facts};
 use super::candidates::Routed;
@@ -51,8 +52,8 @@ impl Api {
         self.registry.copy_small(content, out)
     }
 
-    /// Answers what can be answered at once. The request must have no body.
-    pub fn begin(&self, head: &RequestHead, peer: &Peer) -> Begun {
+    /// Answers what can be answered at once, of a request that came at `now`. It must have no body.
+    pub fn begin(&self, head: &RequestHead, peer: &Peer, now: Instant) -> Begun {
         if !head.method.reads() || head.via().is_some() {
             return Begun::Untouched;
         }
@@ -80,7 +81,7 @@ impl Api {
             Err(answer) => return Begun::Answered(super::router::finish(head, answer)),
         };
         let routed = Routed { head, endpoint, name, ask: &ask, resolution: &resolution };
-        match self.at_hand(&routed, &known, facts) {
+        match self.at_hand(&routed, &known, now, facts) {
             Ok(answer) => {
                 let answer = super::router::scoped(endpoint, &resolution, answer);
                 Begun::Answered(super::router::finish(head, answer))

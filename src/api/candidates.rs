@@ -9,7 +9,7 @@
 //! content that is stored (nobody has to be asked whether bytes of a digest are right), and, when
 //! every candidate has failed, a tag's stale binding.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::answer::{Answer, Facts};
 use super::refusal::Refusal;
@@ -42,6 +42,7 @@ impl Api {
         &self,
         routed: &Routed<'_>,
         known: &Known,
+        now: Instant,
         facts: Facts,
     ) -> Result<Answer, Facts> {
         let keyed = match &routed.resolution.route {
@@ -56,9 +57,9 @@ impl Api {
             Ask::Manifest(reference) => {
                 let by_resolver = || freshness(routed.resolution);
                 let bounds = |tag: &Tag| self.registry.freshness(scope, Some(tag), by_resolver());
-                self.registry.manifest_at_hand(&keyed, reference, bounds)
+                self.registry.manifest_at_hand(&keyed, reference, bounds, now)
             }
-            Ask::Blob(digest) => self.registry.blob_at_hand(&keyed, digest),
+            Ask::Blob(digest) => self.registry.blob_at_hand(&keyed, digest, now),
             Ask::Tags | Ask::Referrers(_) => None,
         };
         let Some(pull) = found else { return Err(facts) };

@@ -5,6 +5,8 @@
 //! without their waits: most pulls of a mirror end here, and a future costs each of them more than all
 //! look-ups together.
 
+use std::time::Instant;
+
 use super::freshness::{self, State};
 use super::state::Registry;
 use super::{Content, Freshness, Pull};
@@ -22,20 +24,21 @@ impl Registry {
         scope: &KeyedScope,
         reference: &Reference,
         bounds: impl FnOnce(&Tag) -> Freshness,
+        now: Instant,
     ) -> Option<Pull> {
         let shared = self.shared();
         // What is suspect is hashed before its first use, and that takes a while.
         if !shared.suspects.is_empty() {
             return None;
         }
-        let now = clock::unix_seconds();
+        let at = clock::unix_seconds_at(now);
         let (digest, checked_at) = match reference {
             Reference::Digest(digest) => (*digest, None),
             Reference::Tag(tag) => {
                 let Lookup::Hit(entry) = shared.index.tag_of(&scope.tag_key(tag)) else {
                     return None;
                 };
-                let state = bounds(tag).state(entry.checked_at, now, || scope.tag_key(tag));
+                let state = bounds(tag).state(entry.checked_at, at, || scope.tag_key(tag));
                 if state != State::Fresh {
                     return None;
                 }
@@ -46,7 +49,7 @@ impl Registry {
             return None;
         };
         let media_type = link.media_type?;
-        let Lookup::Hit((entry, Some(small))) = shared.index.use_small(&digest, now) else {
+        let Lookup::Hit((entry, Some(small))) = shared.index.use_small(&digest, at) else {
             return None;
         };
         if entry.size == 0 {
@@ -60,7 +63,7 @@ impl Registry {
             size: entry.size,
             content: Content::InIndex(small),
             cache: CacheResult::Hit,
-            age: freshness::age(checked_at.unwrap_or(link.linked_at), now),
+            age: freshness::age(checked_at.unwrap_or(link.linked_at), at),
             overdue: 0,
             warning: None,
         })
@@ -68,23 +71,23 @@ impl Registry {
 
     /// The blob, if no upstream, no catalog and no other thread has to be asked for it. `None` says
     /// nothing: then [`Registry::pull_blob`] is to be asked.
-    pub fn blob_at_hand(&self, scope: &KeyedScope, digest: &Digest) -> Option<Pull> {
+    pub fn blob_at_hand(&self, scope: &KeyedScope, digest: &Digest, now: Instant) -> Option<Pull> {
         let shared = self.shared();
         if !shared.suspects.is_empty() {
             return None;
         }
-        let now = clock::unix_seconds();
+        let at = clock::unix_seconds_at(now);
         let Lookup::Hit(link) = shared.index.link_of(&scope.link_key(digest)) else {
             return None;
         };
-        let Lookup::Hit((entry, small)) = shared.index.use_small(digest, now) else {
+        let Lookup::Hit((entry, small)) = shared.index.use_small(digest, at) else {
             return None;
         };
         let content = if entry.size > SMALL_BYTES_MAX as u64 {
             // Looked up again with a lease in hand, see leases.rs.
             let lease = shared.leases.take(digest);
-            let Lookup::Hit(entry) = shared.index.use_blob(digest, now) else { return None };
-            let blob = shared.store.kept_open(entry.pool, digest, entry.size)?;
+            let Lookup::Hit(entry) = shared.index.use_blob(digest, at) else { return None };
+            let blob = shared.store.kept_open(entry.pool, digest, entry.size, now)?;
             Content::Stored(blob, lease)
         } else {
             Content::InIndex(small.filter(|_| entry.size > 0)?)
@@ -96,7 +99,7 @@ impl Registry {
             size: entry.size,
             content,
             cache: CacheResult::Hit,
-            age: freshness::age(link.linked_at, now),
+            age: freshness::age(link.linked_at, at),
             overdue: 0,
             warning: None,
         })

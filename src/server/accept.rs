@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::connection::Handler;
 use super::lifecycle::Seat;
@@ -147,8 +147,8 @@ struct Registry<'a>(&'a WorkerState);
 impl Handler for Registry<'_> {
     const IS_RECORDED: bool = true;
 
-    fn begin(&self, head: &RequestHead, peer: &Peer) -> Begun {
-        self.0.api.begin(head, peer)
+    fn begin(&self, head: &RequestHead, peer: &Peer, now: Instant) -> Begun {
+        self.0.api.begin(head, peer, now)
     }
 
     fn copy(&self, content: &SmallAt, out: &mut Vec<u8>) -> bool {

@@ -38,9 +38,9 @@ pub(super) trait Handler {
     /// Whether its requests are in access log and request metrics.
     const IS_RECORDED: bool;
 
-    /// Answers a request without a body, if that takes no wait; or goes as far as it can. May panic,
-    /// as below.
-    fn begin(&self, _head: &RequestHead, _peer: &Peer) -> Begun {
+    /// Answers a request without a body that came at `now`, if that takes no wait; or goes as far as it
+    /// can. May panic, as below.
+    fn begin(&self, _head: &RequestHead, _peer: &Peer, _now: Instant) -> Begun {
         Begun::Untouched
     }
 
@@ -82,6 +82,8 @@ struct Connection<'a> {
     buffer: Vec<u8>,
     /// Answers to be sent before anything is waited for.
     pending: Vec<u8>,
+    /// When the last request was answered, if nothing was waited for since.
+    ended: Option<Instant>,
     /// Since when the next request is waited for; `None` for the first.
     waits_since: Option<Instant>,
     /// Whether the last one came within [`QUICK`].
@@ -108,6 +110,7 @@ pub(super) async fn serve<H: Handler>(
         peer: Peer { address: peer.ip(), certificate: None },
         buffer: Vec::new(),
         pending: Vec::new(),
+        ended: None,
         waits_since: None,
         is_quick: false,
         answered_at: 0,
@@ -224,7 +227,7 @@ impl Connection<'_> {
     /// Reads until a head is whole.
     async fn next_request(&mut self, is_first: bool) -> Arrival {
         let limits = &self.serving.limits;
-        let now = clock::now();
+        let now = self.ended.take().unwrap_or_else(clock::now);
         self.waits_since = (!is_first).then_some(now);
         if self.buffer.is_empty() && !is_first {
             if self.serving.lifecycle.is_draining() {

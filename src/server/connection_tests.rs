@@ -19,7 +19,7 @@ struct Echo;
 impl Handler for Echo {
     const IS_RECORDED: bool = true;
 
-    fn begin(&self, head: &RequestHead, _peer: &Peer) -> Begun {
+    fn begin(&self, head: &RequestHead, _peer: &Peer, _now: Instant) -> Begun {
         assert!(head.path() != "/panic-at-once", "a bug");
         match head.path().strip_prefix("/at-once/") {
             Some(rest) => {

@@ -71,7 +71,8 @@ impl Exchange<'_> {
         stays: bool,
     ) -> Sent {
         let mut outlet = Outlet::new(stream, deadline, self.serving.limits.stall_timeout);
-        let head = head_bytes(self.serving, &answer, self.keep(stays), Vec::new());
+        let keep = self.keep(stays);
+        let head = head_bytes(self.serving, &answer, keep, clock::unix_seconds(), Vec::new());
         let head_length = head.len() as u64;
         let mut first_byte = None;
         let is_recorded = self.is_recorded;
@@ -105,9 +106,10 @@ impl Exchange<'_> {
         whole
     }
 
-    /// Appends the head of an answer to `out`.
+    /// Appends the head of an answer that takes no wait to `out`.
     pub(super) fn write_head(&self, answer: &Answer, stays: bool, out: &mut Vec<u8>) {
-        *out = head_bytes(self.serving, answer, self.keep(stays), std::mem::take(out));
+        let (keep, at) = (self.keep(stays), clock::unix_seconds_at(self.started));
+        *out = head_bytes(self.serving, answer, keep, at, std::mem::take(out));
     }
 
     /// Appends an answer that is [`is_joinable`] to `out`; the bytes of its body. `None`, and `out` as it
@@ -199,7 +201,7 @@ pub(super) async fn without_request(
     deadline: &Deadline,
 ) {
     let mut outlet = Outlet::new(stream, deadline, serving.limits.stall_timeout);
-    let head = head_bytes(serving, &answer, Keep::Close, Vec::new());
+    let head = head_bytes(serving, &answer, Keep::Close, clock::unix_seconds(), Vec::new());
     let head_length = head.len() as u64;
     let body = Payload { serving, is_recorded: true, answer: &answer };
     // Whether it arrives or not, the connection is closed next.
@@ -232,8 +234,14 @@ fn cut(out: &mut Vec<u8>, start: usize, first: u64, length: u64) -> bool {
     true
 }
 
-/// The response head, ready to send, behind what `out` holds.
-fn head_bytes(serving: &Serving, answer: &Answer, keep: Keep, mut out: Vec<u8>) -> Vec<u8> {
+/// The response head of an answer at this Unix second, ready to send, behind what `out` holds.
+fn head_bytes(
+    serving: &Serving,
+    answer: &Answer,
+    keep: Keep,
+    at: u64,
+    mut out: Vec<u8>,
+) -> Vec<u8> {
     if out.capacity() == 0 {
         // With a joined body it grows once more.
         out.reserve(HEAD_BYTES_USUAL);
@@ -259,7 +267,7 @@ fn head_bytes(serving: &Serving, answer: &Answer, keep: Keep, mut out: Vec<u8>) 
         Keep::Explicit => head = head.connection_keep_alive(),
         Keep::Implied => {}
     }
-    head.finish(serving.date.borrow_mut().at(clock::unix_seconds()))
+    head.finish(serving.date.borrow_mut().at(at))
 }
 
 struct Payload<'a> {

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use rustix::io::Errno;
@@ -16,7 +17,7 @@ use super::open_pool::MissingPool;
 use super::pool::{Pool, make_folder, take_lock};
 use super::turns::Turns;
 use crate::oci::Digest;
-use crate::runtime::{File, blocking};
+use crate::runtime::{File, blocking, clock};
 
 /// The number of the pool that is the store's root itself.
 pub const ROOT_POOL: u8 = 0;
@@ -194,9 +195,15 @@ impl Store {
     }
 
     /// Stored content whose file this worker keeps open; `None` says nothing.
-    pub fn kept_open(&self, pool: u8, digest: &Digest, size: u64) -> Option<OpenBlob> {
+    pub fn kept_open(
+        &self,
+        pool: u8,
+        digest: &Digest,
+        size: u64,
+        now: Instant,
+    ) -> Option<OpenBlob> {
         let key = open_files::Key { store: self.number, pool, digest: *digest };
-        let file = open_files::find(&key, size, quarantined_count())?;
+        let file = open_files::find(&key, size, quarantined_count(), now)?;
         Some(OpenBlob { file, size })
     }
 
@@ -217,7 +224,7 @@ impl Store {
         let key = open_files::Key { store: self.number, pool, digest: *digest };
         // Asked before the file is opened: what is put into quarantine afterwards is seen.
         let quarantined = quarantined_count();
-        if let Some(file) = open_files::find(&key, size, quarantined) {
+        if let Some(file) = open_files::find(&key, size, quarantined, clock::now()) {
             return Ok(Some(OpenBlob { file, size }));
         }
         match File::open(home.blob_path(digest)).await {

@@ -67,11 +67,10 @@ thread_local! {
 }
 
 /// The file, if it is kept open and still what its name promises.
-pub(super) fn find(key: &Key, size: u64, quarantined: u64) -> Option<Arc<File>> {
+pub(super) fn find(key: &Key, size: u64, quarantined: u64, now: Instant) -> Option<Arc<File>> {
     KEPT.with(|files| {
         let mut files = files.borrow_mut();
         let kept = files.get_mut(key)?;
-        let now = clock::now();
         let is_current = kept.size == size
             && kept.quarantined == quarantined
             && now.duration_since(kept.opened) < VALID

@@ -56,8 +56,9 @@ pub struct Outlet<'a> {
     by_pipe: bool,
     /// How much of them is offered to the socket at once.
     offer: u64,
-    /// When the current stretch of measuring began, and what had been sent by then.
-    measured_from: (Instant, u64),
+    /// When the first wait of the current stretch of measuring began, if there was one, and what had been
+    /// sent when the stretch did.
+    measured_from: (Option<Instant>, u64),
 }
 
 impl<'a> Outlet<'a> {
@@ -71,7 +72,7 @@ impl<'a> Outlet<'a> {
             copied: 0,
             by_pipe: true,
             offer: pipe::CAPACITY,
-            measured_from: (clock::now(), 0),
+            measured_from: (None, 0),
         }
     }
 
@@ -140,7 +141,9 @@ impl<'a> Outlet<'a> {
                 }
                 is_corked = is_corked || (window > CORKED_ABOVE && self.cork(true));
                 self.by_pipe = pipe::suits_streams();
-                if self.send_window(file, &mut offset, window)? == Room::None && offset < until {
+                if self.send_window(file, &mut offset, window, clock::now())? == Room::None
+                    && offset < until
+                {
                     self.wait().await?;
                     until = readable();
                 }
@@ -154,16 +157,22 @@ impl<'a> Outlet<'a> {
         sent
     }
 
-    /// Begins to send the same, as far as it takes no wait: nothing over TLS, or of what is not in
+    /// Begins to send the same `now`, as far as it takes no wait: nothing over TLS, or of what is not in
     /// memory. [`Outlet::rest_of_file`] has to go on unless all of it has gone.
     ///
     /// It tells of errors, too: they come again, from the byte at which they came.
-    pub fn file_at_once(&mut self, file: &Arc<File>, mut offset: u64, length: u64) -> Underway {
+    pub fn file_at_once(
+        &mut self,
+        file: &Arc<File>,
+        mut offset: u64,
+        length: u64,
+        now: Instant,
+    ) -> Underway {
         let mut underway = Underway::default();
         if self.stream.is_tls() {
             return underway;
         }
-        let window = underway.warmth.look(file, offset, offset.saturating_add(length));
+        let window = underway.warmth.look(file, offset, offset.saturating_add(length), now);
         let window = window.unwrap_or(0);
         if window == 0 || !bulk_turn_now(window) {
             return underway;
@@ -171,7 +180,7 @@ impl<'a> Outlet<'a> {
         let is_corked = length > CORKED_ABOVE && self.cork(true);
         let from = offset;
         // What was sent before an error must not be sent again.
-        let _ = self.send_window(file, &mut offset, window);
+        let _ = self.send_window(file, &mut offset, window, now);
         underway.sent = offset - from;
         if is_corked && underway.sent == length {
             self.cork(false);
@@ -224,17 +233,25 @@ impl<'a> Outlet<'a> {
             let window = warmth.window(file, offset, end).await?;
             bulk_turn(window).await;
             self.by_pipe = pipe::suits_streams();
-            if self.send_window(file, &mut offset, window)? == Room::None && offset < end {
+            if self.send_window(file, &mut offset, window, clock::now())? == Room::None
+                && offset < end
+            {
                 self.wait().await?;
             }
         }
         Ok(())
     }
 
-    /// Sends up to `window` bytes, whose turn was taken, without a wait. `offset` is moved behind what
-    /// was sent, also if an error comes after it.
-    fn send_window(&mut self, file: &File, offset: &mut u64, window: u64) -> io::Result<Room> {
-        let (mut left, mut outcome, began) = (window, Ok(Room::Perhaps), clock::now());
+    /// Sends up to `window` bytes, whose turn was taken, without a wait; `began` is now. `offset` is moved
+    /// behind what was sent, also if an error comes after it.
+    fn send_window(
+        &mut self,
+        file: &File,
+        offset: &mut u64,
+        window: u64,
+        began: Instant,
+    ) -> io::Result<Room> {
+        let (mut left, mut outcome) = (window, Ok(Room::Perhaps));
         while left > 0 && matches!(outcome, Ok(Room::Perhaps)) {
             outcome = self.send_some(file, offset, left).map(|(taken, room)| {
                 left = left.saturating_sub(taken);
@@ -342,7 +359,9 @@ impl<'a> Outlet<'a> {
 
     /// Queues behind the ring until the socket takes bytes again.
     async fn wait(&mut self) -> io::Result<()> {
-        self.deadline.write_by(clock::now() + self.stall);
+        let now = clock::now();
+        self.measured_from.0.get_or_insert(now);
+        self.deadline.write_by(now + self.stall);
         self.stream.writable().await?;
         let expired = self.deadline.expired();
         self.deadline.clear();
@@ -356,7 +375,7 @@ impl<'a> Outlet<'a> {
     }
 
     fn measure(&mut self) {
-        self.measured_from = (clock::now(), self.progress());
+        self.measured_from = (None, self.progress());
     }
 
     /// Bytes that the socket has taken: what is measured. TLS takes more at once than a slow client
@@ -368,12 +387,13 @@ impl<'a> Outlet<'a> {
     /// Whether a whole window has passed in which the client took fewer bytes than the floor,
     /// although there were some to take: each call that sends begins to measure anew.
     fn is_below_floor(&mut self) -> bool {
-        let (since, before) = self.measured_from;
-        let window = clock::now().duration_since(since);
+        let (Some(since), before) = self.measured_from else { return false };
+        let now = clock::now();
+        let window = now.duration_since(since);
         if window < BODY_RATE_WINDOW {
             return false;
         }
-        self.measure();
+        self.measured_from = (Some(now), self.progress());
         let floor = window.as_secs().saturating_mul(BODY_RATE_FLOOR_BYTES_PER_SECOND);
         self.progress() - before < floor
     }

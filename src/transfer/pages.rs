@@ -53,8 +53,13 @@ impl Warmth {
 
     /// How many bytes from `offset` are in memory, one window or up to `end`; none if already the
     /// first stretch is not, or if each window has to be visited. Does not wait.
-    pub(super) fn look(&mut self, file: &Arc<File>, offset: u64, end: u64) -> io::Result<u64> {
-        let now = clock::now();
+    pub(super) fn look(
+        &mut self,
+        file: &Arc<File>,
+        offset: u64,
+        end: u64,
+        now: Instant,
+    ) -> io::Result<u64> {
         if let Some((until, at)) = self.seen
             && offset < until
             && now.duration_since(at) < SEEN
@@ -91,7 +96,7 @@ impl Warmth {
         offset: u64,
         end: u64,
     ) -> io::Result<u64> {
-        let warm = self.look(file, offset, end)?;
+        let warm = self.look(file, offset, end, clock::now())?;
         if warm > 0 {
             return Ok(warm);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::limits::BULK_BYTES_PER_POLL;
 use crate::runtime::deadline::Deadline;
-use crate::runtime::{ClientStream, TcpListener, bulk_turn, tests as runtime_tests};
+use crate::runtime::{ClientStream, TcpListener, bulk_turn, clock, tests as runtime_tests};
 
 #[test]
 fn head_and_file_arrive_whole_and_a_short_file_is_told() {
@@ -172,7 +172,7 @@ fn bodies_that_go_on_and_on_arrive_whole() {
                         let stall = Duration::from_secs(10);
                         let mut outlet = Outlet::new(&mut stream, &deadline, stall);
                         outlet.bytes(b"head ", true).await.unwrap();
-                        let begun = outlet.file_at_once(&file, 7_777, LENGTH);
+                        let begun = outlet.file_at_once(&file, 7_777, LENGTH, clock::now());
                         assert!(begun.sent() < LENGTH);
                         outlet.rest_of_file(&file, 7_777, LENGTH, begun).await.unwrap();
                         assert_eq!(outlet.sent(), 5 + LENGTH);
@@ -237,7 +237,7 @@ fn what_was_sent_before_an_error_is_sent_once() {
                 let mut stream = ClientStream::plain(stream);
                 let deadline = Deadline::watch(&stream);
                 let mut outlet = Outlet::new(&mut stream, &deadline, Duration::from_secs(5));
-                let begun = outlet.file_at_once(&file, 0, 150_000);
+                let begun = outlet.file_at_once(&file, 0, 150_000, clock::now());
                 let rest = outlet.rest_of_file(&file, 0, 150_000, begun).await;
                 assert_eq!(rest.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
                 assert_eq!(outlet.sent(), 100_000);

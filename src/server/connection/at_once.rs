@@ -51,7 +51,7 @@ impl<'a> Connection<'a> {
         if head.body != BodyFraming::None || head.expect_100 {
             return AtOnce::Begun(Begun::Untouched);
         }
-        let begun = catch_panic_now(|| handler.begin(head, &self.peer));
+        let begun = catch_panic_now(|| handler.begin(head, &self.peer, started));
         let (answer, panicked) = match begun {
             Ok(Begun::Answered(answer)) => (answer, false),
             Ok(begun) => return AtOnce::Begun(begun),
@@ -87,7 +87,9 @@ impl<'a> Connection<'a> {
             () => self.try_send_pending(stays, false),
         };
         let body_bytes = if matches!(sent, AtOnce::Gone) { 0 } else { body_bytes };
-        exchange.record(answer, body_bytes, Some(clock::now().duration_since(started)));
+        let now = clock::now();
+        self.ended = matches!(sent, AtOnce::Done(_)).then_some(now);
+        exchange.record(answer, body_bytes, Some(now.duration_since(started)));
         sent
     }
 
@@ -123,7 +125,8 @@ impl<'a> Connection<'a> {
     fn begin_file(&mut self, exchange: &Exchange<'_>, answer: Answer, stays: bool) -> AtOnce {
         let sent = self.try_send_pending(stays, true);
         let started = exchange.started;
-        let first_byte = clock::now().duration_since(started);
+        let now = clock::now();
+        let first_byte = now.duration_since(started);
         let underway = match (&sent, &answer.body) {
             (AtOnce::Gone, _) => {
                 exchange.record(answer, 0, None);
@@ -132,7 +135,7 @@ impl<'a> Connection<'a> {
             (AtOnce::Done(_), Body::File { file, first, length, .. }) => {
                 let stall = self.serving.limits.stall_timeout;
                 let mut outlet = Outlet::new(&mut self.stream, &self.deadline, stall);
-                outlet.file_at_once(file, *first, *length)
+                outlet.file_at_once(file, *first, *length, now)
             }
             _ => Underway::default(),
         };
