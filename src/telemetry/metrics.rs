@@ -205,7 +205,8 @@ impl fmt::Debug for Metrics {
 
 impl WorkerMetrics {
     /// A request was answered with `status`, `body_bytes` of body were sent, and the first byte of
-    /// the answer left `first_byte` after the request's head was read (`None`: nothing was sent).
+    /// the answer left `first_byte` after the request's head was read (`None`: nothing was sent). To be
+    /// called by the worker itself only: two threads at a time would lose counts.
     pub fn request(
         &self,
         kind: RouteKind,
@@ -215,15 +216,16 @@ impl WorkerMetrics {
         first_byte: Option<Duration>,
     ) {
         self.cells.count_request(kind, status, cache);
-        self.cells.response_bytes.add(body_bytes);
+        self.cells.response_bytes.add_alone(body_bytes);
         if let Some(first_byte) = first_byte {
             self.cells.observe_first_byte(kind, cache, first_byte);
         }
     }
 
-    /// Body bytes that went through user memory on their way to a client. Stays 0 for hits.
+    /// Body bytes that went through user memory on their way to a client. Stays 0 for hits. To be called
+    /// by the worker itself only, too.
     pub fn copied(&self, bytes: u64) {
-        self.cells.copied_bytes.add(bytes);
+        self.cells.copied_bytes.add_alone(bytes);
     }
 
     /// A connection was accepted; it counts as open until the returned value is dropped.

@@ -204,9 +204,21 @@ pub(super) const STATUS_COUNT: usize = STATUSES.len() + 2;
 const STATUS_OTHER: usize = STATUSES.len();
 pub(super) const STATUS_NONE: usize = STATUSES.len() + 1;
 
+/// The place of each status: a table, since a search among the words would touch line after line of them
+/// with each request.
+static PLACES: [u8; 600] = {
+    let mut places = [STATUS_OTHER as u8; 600];
+    let mut at = 0;
+    while at < STATUSES.len() {
+        places[STATUSES[at].0 as usize] = at as u8;
+        at += 1;
+    }
+    places
+};
+
 /// The place of `status`.
 pub(super) fn status_index(status: u16) -> usize {
-    STATUSES.binary_search_by_key(&status, |(code, _)| *code).unwrap_or(STATUS_OTHER)
+    PLACES.get(usize::from(status)).map_or(STATUS_OTHER, |place| usize::from(*place))
 }
 
 /// The word for the place `index`.

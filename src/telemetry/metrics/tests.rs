@@ -210,10 +210,10 @@ fn the_text_is_well_formed() {
 
 #[test]
 fn workers_count_without_losing_any() {
-    let metrics = metrics();
+    let metrics = Metrics::new(4, []);
     std::thread::scope(|scope| {
-        for _ in 0..4 {
-            let worker = metrics.worker(0);
+        for worker in 0..4 {
+            let worker = metrics.worker(worker);
             scope.spawn(move || {
                 for _ in 0..1000 {
                     worker.request(RouteKind::Tags, 200, CacheResult::Miss, 1, None);
