@@ -51,8 +51,10 @@ impl Known {
 pub(super) struct Targets {
     hasher: RandomState,
     /// Empty until the first comes. Each text has one slot, and the latest stays.
-    slots: Vec<Option<(Box<str>, Rc<Known>)>>,
+    slots: Vec<Slot>,
 }
+
+type Slot = Option<(Box<[u8]>, Rc<Known>)>;
 
 /// Slots of one worker, a power of two.
 const TARGETS: usize = 1024;
@@ -62,10 +64,12 @@ const TARGET_BYTES_MAX: usize = 384;
 impl Targets {
     /// What a GET or HEAD addresses; `None` for what is no endpoint.
     pub(super) fn known(&mut self, head: &RequestHead) -> Option<Rc<Known>> {
-        let (path, query) = (head.path(), head.query());
-        let parsed = || Endpoint::parse(true, path, query).ok().map(Known::new).map(Rc::new);
+        let (path, query) = head.target();
+        let parsed =
+            || Endpoint::parse(true, head.path(), head.query()).ok().map(Known::new).map(Rc::new);
         // A path has no question mark.
-        let parts = [path, if query.is_some() { "?" } else { "" }, query.unwrap_or_default()];
+        let mark = if query.is_some() { &b"?"[..] } else { b"" };
+        let parts = [path, mark, query.unwrap_or_default()];
         if parts.iter().map(|part| part.len()).sum::<usize>() > TARGET_BYTES_MAX {
             return parsed();
         }
@@ -91,12 +95,12 @@ impl Targets {
     }
 }
 
-fn is_made_of(text: &str, parts: [&str; 3]) -> bool {
+fn is_made_of(text: &[u8], parts: [&[u8]; 3]) -> bool {
     let mut rest = Some(text);
     for part in parts {
         rest = rest.and_then(|rest| rest.strip_prefix(part));
     }
-    rest == Some("")
+    rest == Some(b"")
 }
 
 #[cfg(test)]

@@ -55,6 +55,10 @@ pub enum BodyFraming {
 #[derive(Clone)]
 pub struct RequestHead {
     bytes: Vec<u8>,
+    /// Where the fields begin, with which a connection's next head most often ends, too; 0 when nothing
+    /// holds that is said here.
+    fields_at: u16,
+    /// Pieces of the fields, as is the host.
     headers: Vec<Header>,
     path: Span,
     query: Option<Span>,
@@ -124,7 +128,8 @@ impl RequestHead {
     }
 
     /// As [`RequestHead::parse`], into this head, whose memory is used again: the length in bytes,
-    /// or `None` for [`Parsed::Partial`]. Unless a length comes, nothing that it says holds.
+    /// or `None` for [`Parsed::Partial`]. Unless a length comes, nothing that it says holds. Where all
+    /// but the request line is what it was, byte for byte, only that is read.
     ///
     /// # Errors
     /// As for [`RequestHead::parse`].
@@ -137,6 +142,7 @@ impl RequestHead {
         let empty = Span { start: 0, end: 0 };
         Self {
             bytes: Vec::new(),
+            fields_at: 0,
             headers: Vec::new(),
             path: empty,
             query: None,
@@ -170,21 +176,31 @@ impl RequestHead {
         self.query.map(|span| self.text(span))
     }
 
+    /// Path and query as bytes, as [`RequestHead::path`] and [`RequestHead::query`] have them: to compare
+    /// them with others.
+    pub fn target(&self) -> (&[u8], Option<&[u8]>) {
+        let path = self.path.of(&self.bytes);
+        let path = if path.is_empty() { b"/" } else { path };
+        (path, self.query.map(|query| query.of(&self.bytes)))
+    }
+
     /// The Host header, `host` or `host:port`; HTTP/1.0 may leave it out.
     pub fn host(&self) -> Option<&str> {
-        self.host.map(|span| self.text(span))
+        self.host.map(|span| as_text(self.field(span)))
     }
 
     /// All headers in order, values without outer white space.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.headers.iter().map(|header| (self.text(header.name), self.slice(header.value)))
+        self.headers
+            .iter()
+            .map(|header| (as_text(self.field(header.name)), self.field(header.value)))
     }
 
     /// All values of the header `name`, whose case doesn't matter.
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         let same =
-            move |header: &&Header| self.slice(header.name).eq_ignore_ascii_case(name.as_bytes());
-        self.headers.iter().filter(same).map(|header| self.slice(header.value))
+            move |header: &&Header| self.field(header.name).eq_ignore_ascii_case(name.as_bytes());
+        self.headers.iter().filter(same).map(|header| self.field(header.value))
     }
 
     /// The first value of the header `name`, whose case doesn't matter.
@@ -192,8 +208,8 @@ impl RequestHead {
         let mut same = self
             .headers
             .iter()
-            .filter(|header| self.slice(header.name).eq_ignore_ascii_case(name.as_bytes()));
-        same.next().map(|header| self.slice(header.value))
+            .filter(|header| self.field(header.name).eq_ignore_ascii_case(name.as_bytes()));
+        same.next().map(|header| self.field(header.value))
     }
 
     /// The first value of `name` as text; `None` also for one that is not UTF-8.
@@ -257,14 +273,32 @@ impl RequestHead {
         self.asked.has(Asked::VIA).then(|| self.header_list("via"))?
     }
 
-    fn slice(&self, span: Span) -> &[u8] {
-        self.bytes.get(usize::from(span.start)..usize::from(span.end)).unwrap_or_default()
+    /// A piece of the request line.
+    fn text(&self, span: Span) -> &str {
+        as_text(span.of(&self.bytes))
     }
 
-    /// Targets, hosts and names were checked to be ASCII, so nothing is lost here.
-    fn text(&self, span: Span) -> &str {
-        std::str::from_utf8(self.slice(span)).unwrap_or_default()
+    /// A piece of the fields.
+    fn field(&self, span: Span) -> &[u8] {
+        span.of(self.fields())
     }
+
+    /// All fields with the empty line behind them; empty when none hold.
+    fn fields(&self) -> &[u8] {
+        let at = usize::from(self.fields_at);
+        self.bytes.get(at..).filter(|_| at > 0).unwrap_or_default()
+    }
+}
+
+impl Span {
+    fn of(self, bytes: &[u8]) -> &[u8] {
+        bytes.get(usize::from(self.start)..usize::from(self.end)).unwrap_or_default()
+    }
+}
+
+/// Targets, hosts and names were checked to be ASCII, so nothing is lost here.
+fn as_text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
 }
 
 impl fmt::Debug for RequestHead {

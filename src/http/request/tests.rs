@@ -94,6 +94,7 @@ fn targets_take_their_three_forms() {
     for (line, path, query) in cases {
         let head = complete(format!("{line}\r\nHost: h\r\n\r\n"));
         assert_eq!((head.path(), head.query()), (path, query), "{line}");
+        assert_eq!(head.target(), (path.as_bytes(), query.map(str::as_bytes)), "{line}");
     }
 }
 
@@ -323,6 +324,82 @@ fn a_head_does_not_depend_on_how_it_was_split() {
         }
         fed_by_byte_is_the_same(text.as_bytes());
     }
+}
+
+/// Whatever was read before into the same memory.
+#[test]
+fn a_head_does_not_depend_on_the_one_before() {
+    let lines = [
+        "GET / HTTP/1.1",
+        "GET /v2/a/manifests/v1?ns=b HTTP/1.1",
+        "HEAD /v2/?x HTTP/1.1",
+        "PUT / HTTP/1.1",
+        "GET / HTTP/1.0",
+        "GET http://h/x HTTP/1.1",
+        "GET http://other/ HTTP/1.1",
+        "OPTIONS * HTTP/1.1",
+        "GET * HTTP/1.1",
+        "GET  / HTTP/1.1",
+        "GET / HTTP/1.1 ",
+        "GET / HTTP/2.0",
+        "GET /\u{e9} HTTP/1.1",
+        "GET /\n HTTP/1.1",
+        "CONNECT h HTTP/1.1",
+        "",
+    ];
+    let blocks = [
+        "Host: h\r\n",
+        "Host: h\r\nVia: 1.1 a\r\nRange: bytes=0-\r\n",
+        "Host: h\r\nConnection: close\r\nContent-Length: 3\r\n",
+        "Host: h\r\nContent-Length: 0\r\nExpect: 100-continue\r\nConnection: keep-alive\r\n",
+        "Host: h\r\nTransfer-Encoding: chunked\r\nAuthorization: Basic x\r\n",
+        "Host: h\r\nX:\r\n y\r\n",
+        "Host: h\r\nHost: h\r\n",
+        "X: y\r\n",
+        "",
+    ];
+    let mut texts: Vec<String> = Vec::new();
+    for line in lines {
+        for block in blocks {
+            texts.push(format!("{line}\r\n{block}\r\n"));
+        }
+        texts.push(format!("\r\n{line}\r\nHost: h\r\n\r\nGET / HT"));
+        texts.push(format!("{line}\nHost: h\r\n\r\n"));
+        texts.push(format!("{line}\r\nHost: h\r\n"));
+    }
+    texts.push(format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(TARGET_BYTES_MAX)));
+    let said = |read: Result<Option<usize>, HeadError>, head: &RequestHead| match read {
+        Ok(Some(len)) => {
+            let about = (head.method, head.version, head.body, head.content_length);
+            let flags = (head.expect_100, head.keep_alive, head.asked);
+            let headers: Vec<_> =
+                head.headers().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
+            let (path, query, host) = (head.path(), head.query(), head.host());
+            format!("{len} {about:?} {flags:?} {path} {query:?} {host:?} {headers:?}")
+        }
+        other => format!("{other:?}"),
+    };
+    let mut fell_back = 0;
+    for before in &texts {
+        for text in &texts {
+            let mut used = RequestHead::none();
+            let _ = used.read(before.as_bytes());
+            let mut fresh = RequestHead::none();
+            let expected = fresh.read(text.as_bytes());
+            let mut copy = used.clone();
+            fell_back += usize::from(parse::repeated(text.as_bytes(), &mut copy).is_none());
+            let read = used.read(text.as_bytes());
+            assert_eq!(said(read, &used), said(expected, &fresh), "{before:?}, then {text:?}");
+            // And the one behind it.
+            let read = used.read(before.as_bytes());
+            let mut fresh = RequestHead::none();
+            let expected = fresh.read(before.as_bytes());
+            assert_eq!(said(read, &used), said(expected, &fresh), "{before:?} after {text:?}");
+        }
+    }
+    let all = texts.len() * texts.len();
+    assert!(fell_back < all, "nothing was ever repeated");
+    assert!(fell_back > all / 2, "nearly all differ");
 }
 
 #[test]
