@@ -36,13 +36,24 @@ pub struct Answer {
 /// What stands behind a header's name. It becomes text when the head is written, once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// A text of this answer, or of all.
+    /// The same in all answers: the whole line, with name and CR LF. See [`ready`].
+    Line(&'static str),
+    /// A text of this answer, or of many.
     Text(Cow<'static, str>),
     /// A text that others have, too.
     Shared(Arc<str>),
     /// A number.
     Number(u64),
 }
+
+/// A header whose line is written in one piece, for [`Answer::with`]: for those that
+/// stand in nearly all answers.
+macro_rules! ready {
+    ($name:literal, $value:literal) => {
+        ($name, crate::api::Value::Line(concat!($name, ": ", $value, "\r\n")))
+    };
+}
+pub(super) use ready;
 
 impl From<&'static str> for Value {
     fn from(text: &'static str) -> Self {
@@ -77,6 +88,9 @@ impl From<u64> for Value {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Line(line) => {
+                f.pad(line.split_once(": ").map_or("", |(_, value)| value.trim_end()))
+            }
             Self::Text(text) => f.pad(text),
             Self::Shared(text) => f.pad(text),
             Self::Number(number) => fmt::Display::fmt(number, f),
@@ -190,6 +204,13 @@ impl Answer {
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Adds a header of [`ready`].
+    #[must_use]
+    pub(super) fn with(mut self, header: (&'static str, Value)) -> Self {
+        self.headers.push(header);
         self
     }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 
-use super::answer::{Answer, Body, Facts, Value};
+use super::answer::{Answer, Body, Facts, Value, ready};
 use super::refusal::{Refusal, warning};
 use crate::http::{ByteRange, Method, RangeOutcome, RequestHead, etag, range};
 use crate::oci::{Digest, ErrorCode, media_type};
@@ -30,7 +30,7 @@ pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer
     };
     let mut answer = Answer::new(status, facts)
         .header("Content-Type", content_type)
-        .header("Accept-Ranges", "bytes");
+        .with(ready!("Accept-Ranges", "bytes"));
     if status == 206 {
         let content_range = range::content_range(first, first + length - 1, pull.size);
         answer = answer.header("Content-Range", content_range);
@@ -89,6 +89,9 @@ fn with_validators(answer: Answer, pull: &Pull) -> Answer {
     // What is hosted is ours: no cache had a part in it, and it has no age.
     let answer = match pull.cache {
         CacheResult::None => answer,
+        CacheResult::Hit if !matches!(pull.content, Content::Sparse(_)) => {
+            answer.with(ready!("Cache-Status", "ringport; hit")).header("Age", pull.age)
+        }
         _ => answer.header("Cache-Status", cache_status(pull)).header("Age", pull.age),
     };
     match &pull.warning {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::access::{Access, Place, Rules, Wish};
-use super::answer::{Answer, Facts};
+use super::answer::{Answer, Facts, ready};
 use super::at_once::{Begun, Held};
 use super::candidates::Routed;
 use super::hosted_lists;
@@ -354,7 +354,7 @@ pub(super) fn registry_header(head: &RequestHead) -> Result<Option<Namespace>, R
 
 /// What is on every answer of the API.
 pub(super) fn finish(head: &RequestHead, answer: Answer) -> Answer {
-    let answer = answer.header("Docker-Distribution-Api-Version", "registry/2.0");
+    let answer = answer.with(ready!("Docker-Distribution-Api-Version", "registry/2.0"));
     if head.method == Method::Head { answer.without_body() } else { answer }
 }
 

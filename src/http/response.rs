@@ -6,7 +6,7 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// A response head in the making: status line first, then headers in the order given.
 ///
 /// ```text
-/// ResponseHead::append_to(out, 200).quoted("ETag", tag).content_length(7).finish(dates.at(now))
+/// ResponseHead::append_to(out, 200).content(digest).content_length(7).finish(dates.at(now))
 /// ```
 #[derive(Debug)]
 #[must_use = "a head is nothing until `finish`"]
@@ -19,6 +19,10 @@ impl ResponseHead {
     /// Begins a head behind what `out` holds: a buffer used again, or the previous responses of a
     /// pipelining client. A status that is not three digits becomes 500.
     pub fn append_to(mut out: Vec<u8>, status: u16) -> Self {
+        if status == 200 {
+            out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+            return Self { out, status };
+        }
         let status = if (100..1000).contains(&status) { status } else { 500 };
         out.extend_from_slice(b"HTTP/1.1 ");
         // Three digits, as was just seen.
@@ -39,12 +43,22 @@ impl ResponseHead {
         self
     }
 
-    /// As [`ResponseHead::text`], in double quotes.
-    pub fn quoted(mut self, name: &'static str, value: &str) -> Self {
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b": \"");
-        push_filtered(&mut self.out, value);
-        self.out.extend_from_slice(b"\"\r\n");
+    /// Adds a header that is the same in all responses: the whole line, with its CR LF.
+    pub fn line(mut self, line: &'static str) -> Self {
+        self.out.extend_from_slice(line.as_bytes());
+        self
+    }
+
+    /// Adds what names the content: `ETag`, in double quotes, and `Docker-Content-Digest`. The value as for
+    /// [`ResponseHead::text`].
+    pub fn content(mut self, digest: &str) -> Self {
+        self.out.extend_from_slice(b"ETag: \"");
+        let start = self.out.len();
+        push_filtered(&mut self.out, digest);
+        let written = start..self.out.len();
+        self.out.extend_from_slice(b"\"\r\nDocker-Content-Digest: ");
+        self.out.extend_from_within(written);
+        self.out.extend_from_slice(b"\r\n");
         self
     }
 
@@ -61,8 +75,12 @@ impl ResponseHead {
                 break;
             }
         }
-        let digits = digits.get(at..).unwrap_or_default();
-        self.text(name, std::str::from_utf8(digits).unwrap_or_default())
+        let mut head = self;
+        head.out.extend_from_slice(name.as_bytes());
+        head.out.extend_from_slice(b": ");
+        head.out.extend_from_slice(digits.get(at..).unwrap_or_default());
+        head.out.extend_from_slice(b"\r\n");
+        head
     }
 
     /// Adds `Content-Length`, except to 1xx and 204, which must not have one (RFC 9110 §8.6).
@@ -84,10 +102,11 @@ impl ResponseHead {
     }
 
     /// Adds `Date` (from a [`super::DateCache`]) and the empty line.
-    pub fn finish(self, date: &str) -> Vec<u8> {
-        let mut head = self.text("Date", date);
-        head.out.extend_from_slice(b"\r\n");
-        head.out
+    pub fn finish(mut self, date: &str) -> Vec<u8> {
+        self.out.extend_from_slice(b"Date: ");
+        push_filtered(&mut self.out, date);
+        self.out.extend_from_slice(b"\r\n\r\n");
+        self.out
     }
 }
 
@@ -163,12 +182,14 @@ mod tests {
     fn a_head_is_written_in_order() {
         let whole = head(206)
             .text("A", "b\nc")
-            .quoted("ETag", "x\r")
+            .content("x\r")
+            .line("L: 1\r\n")
             .number("N", 0)
             .number("M", u64::MAX)
             .content_length(7)
             .connection_close();
-        let expected = "HTTP/1.1 206 Partial Content\r\nA: b?c\r\nETag: \"x?\"\r\nN: 0\r\n\
+        let expected = "HTTP/1.1 206 Partial Content\r\nA: b?c\r\nETag: \"x?\"\r\n\
+                        Docker-Content-Digest: x?\r\nL: 1\r\nN: 0\r\n\
                         M: 18446744073709551615\r\nContent-Length: 7\r\nConnection: close\r\n\
                         Date: D\r\n\r\n";
         assert_eq!(written(whole), expected);

@@ -236,8 +236,8 @@ impl fmt::Debug for Digester {
 }
 
 fn hex_digits(byte: u8) -> [u8; 2] {
-    const DIGITS: [u8; 16] = *b"0123456789abcdef";
-    let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or_default();
+    // Not out of a table, so that the compiler writes many at a time.
+    let digit = |value: u8| value + if value < 10 { b'0' } else { b'a' - 10 };
     [digit(byte >> 4), digit(byte & 0x0f)]
 }
 

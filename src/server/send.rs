@@ -248,12 +248,11 @@ fn head_bytes(
     }
     let mut head = ResponseHead::append_to(out, answer.status);
     if let Some(digest) = &answer.content {
-        let digest = digest.text();
-        head = head.quoted("ETag", digest.as_str());
-        head = head.text("Docker-Content-Digest", digest.as_str());
+        head = head.content(digest.text().as_str());
     }
     for (name, value) in &answer.headers {
         head = match value {
+            Value::Line(line) => head.line(line),
             Value::Text(text) => head.text(name, text),
             Value::Shared(text) => head.text(name, text),
             Value::Number(number) => head.number(name, *number),
