@@ -115,7 +115,8 @@ impl Namespace {
 
     /// The upstream's own namespace, without what [`Namespace::scoped`] put behind it.
     pub fn base(&self) -> &str {
-        self.0.split(['?', '#']).next().unwrap_or_default()
+        let end = self.0.bytes().position(|byte| matches!(byte, b'?' | b'#'));
+        self.0.get(..end.unwrap_or(self.0.len())).unwrap_or_default()
     }
 
     /// Parses what [`Namespace::as_str`] gave, scoped or not: a name of our own keeping.

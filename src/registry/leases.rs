@@ -21,6 +21,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Weak};
 
+use foldhash::fast::RandomState;
 use papaya::{Compute, HashMap, Operation};
 
 use crate::oci::Digest;
@@ -30,7 +31,7 @@ use crate::oci::Digest;
 pub struct Leases {
     // The holders own the entry, the table only knows of it: an entry without holders cannot come
     // to life again, so it can be removed without asking who might be taking it just now.
-    entries: HashMap<Digest, Weak<Entry>>,
+    entries: HashMap<Digest, Weak<Entry>, RandomState>,
 }
 
 struct Entry {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 
 use super::absent::Absences;
 use super::durability::{Suspects, Syncer};
@@ -130,7 +131,7 @@ pub struct Shared {
     pub(super) tiers: Tiers,
     pub(super) tier_writes: TierWrites,
     /// By canonical namespace.
-    policies: ArcSwap<HashMap<Namespace, Arc<UpstreamPolicy>>>,
+    policies: ArcSwap<HashMap<Namespace, Arc<UpstreamPolicy>, RandomState>>,
     /// As of the start: what an upstream brings that came with a reload counts for the store alone.
     owners: HashMap<Namespace, u16>,
 }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use rustix::fs::{AtFlags, StatxFlags};
 
 use crate::limits::OPEN_FILES_MAX;
@@ -60,8 +61,8 @@ struct Kept {
 
 thread_local! {
     /// Left alone when the thread ends: what is held may need what has gone by then.
-    static KEPT: ManuallyDrop<RefCell<HashMap<Key, Kept>>> =
-        ManuallyDrop::new(RefCell::new(HashMap::new()));
+    static KEPT: ManuallyDrop<RefCell<HashMap<Key, Kept, RandomState>>> =
+        ManuallyDrop::new(RefCell::default());
     /// Whether this worker looks after them.
     static IS_TIDIED: Cell<bool> = const { Cell::new(false) };
 }
