@@ -49,7 +49,7 @@ use std::sync::Arc;
 use crate::keeping::Keeping;
 use crate::oci::Digest;
 
-pub use reader::{Index, SmallAt};
+pub use reader::{Index, SmallAt, View};
 pub use writer::IndexWriter;
 
 /// Largest content that is kept in the ring, in bytes. Manifests and indexes are mostly 0.5 to

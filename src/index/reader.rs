@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 
 use super::generation::Generation;
 use super::layout::{Key, Kind, Value};
@@ -16,7 +16,14 @@ pub struct Index {
     small: Option<Small>,
 }
 
-/// Small content as a look-up has found it: for [`Index::copy_small`].
+/// The table as it stands now, for the look-ups of one request. Not to be held over a wait, nor over
+/// anything after which a look-up has to see what others have done meanwhile.
+pub struct View<'a> {
+    current: Guard<Arc<Generation>>,
+    small: Option<&'a Small>,
+}
+
+/// Small content as [`View::use_small`] has found it: for [`Index::copy_small`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SmallAt {
     key: Key,
@@ -29,6 +36,11 @@ impl Index {
         Self { current: ArcSwap::new(current), small }
     }
 
+    /// The table as it stands now.
+    pub fn view(&self) -> View<'_> {
+        View { current: self.current.load(), small: self.small.as_ref() }
+    }
+
     /// Stored content. Knowing it is no permission to serve it: that is a link.
     #[inline]
     pub fn blob(&self, digest: &Digest) -> Lookup<BlobEntry> {
@@ -38,34 +50,12 @@ impl Index {
 
     /// The link from a repository to content.
     pub fn link(&self, scope: &Scope, digest: &Digest) -> Lookup<LinkEntry> {
-        self.link_of(&scope.link_key(digest))
-    }
-
-    /// The same for who has the key of the link already.
-    pub fn link_of(&self, key: &ScopeKey) -> Lookup<LinkEntry> {
-        let key = Key::scoped(Kind::Link, key);
-        self.current.load().look_up(&key).and_then(|(_, value)| match value {
-            Value::Link { media: Some(number), linked_at } => {
-                Some(LinkEntry { media_type: media::text(number)?, linked_at })
-            }
-            _ => None,
-        })
+        self.view().link_of(&scope.link_key(digest))
     }
 
     /// What a tag is bound to.
     pub fn tag(&self, scope: &Scope, tag: &Tag) -> Lookup<TagEntry> {
-        self.tag_of(&scope.tag_key(tag))
-    }
-
-    /// The same for who has the key of the tag already.
-    pub fn tag_of(&self, key: &ScopeKey) -> Lookup<TagEntry> {
-        let key = Key::scoped(Kind::Tag, key);
-        self.current.load().look_up(&key).and_then(|(_, value)| match value {
-            Value::Tag { sha256: Some(words), checked_at } => {
-                Some(TagEntry { digest: Digest::from_sha256(bytes_of(words)), checked_at })
-            }
-            _ => None,
-        })
+        self.view().tag_of(&scope.tag_key(tag))
     }
 
     /// Appends small content to `out`; `false`, and `out` as it was, when it is not here. At most
@@ -89,27 +79,7 @@ impl Index {
         })
     }
 
-    /// Stored content and, if it lies here, where: its bytes have not been looked at. Notes the use then,
-    /// as [`Index::touch`] does.
-    pub fn use_small(&self, digest: &Digest, now: u64) -> Lookup<(BlobEntry, Option<SmallAt>)> {
-        let key = Key::blob(digest);
-        let current = self.current.load();
-        current.look_up(&key).and_then(|(number, value)| {
-            let entry = blob_entry(&value)?;
-            let at = match (value, &self.small) {
-                (Value::Blob { small: Some(line), size, .. }, Some(small)) => {
-                    small.holds(line, &key).then_some(SmallAt { key, line, size })
-                }
-                _ => None,
-            };
-            if at.is_some() {
-                current.touch(number, now / 60);
-            }
-            Some((entry, at))
-        })
-    }
-
-    /// Appends what [`Index::use_small`] has found to `out`; `false`, and `out` as it was, when it was
+    /// Appends what [`View::use_small`] has found to `out`; `false`, and `out` as it was, when it was
     /// overwritten meanwhile or is damaged. Its checksum, not its digest, is checked.
     pub fn copy_small(&self, at: &SmallAt, out: &mut Vec<u8>) -> bool {
         let start = out.len();
@@ -202,6 +172,49 @@ impl Index {
 
     pub(super) fn ring(&self) -> Option<&Small> {
         self.small.as_ref()
+    }
+}
+
+impl View<'_> {
+    /// The link from a repository to content, by its key.
+    pub fn link_of(&self, key: &ScopeKey) -> Lookup<LinkEntry> {
+        let key = Key::scoped(Kind::Link, key);
+        self.current.look_up(&key).and_then(|(_, value)| match value {
+            Value::Link { media: Some(number), linked_at } => {
+                Some(LinkEntry { media_type: media::text(number)?, linked_at })
+            }
+            _ => None,
+        })
+    }
+
+    /// What a tag is bound to, by its key.
+    pub fn tag_of(&self, key: &ScopeKey) -> Lookup<TagEntry> {
+        let key = Key::scoped(Kind::Tag, key);
+        self.current.look_up(&key).and_then(|(_, value)| match value {
+            Value::Tag { sha256: Some(words), checked_at } => {
+                Some(TagEntry { digest: Digest::from_sha256(bytes_of(words)), checked_at })
+            }
+            _ => None,
+        })
+    }
+
+    /// Stored content and, if it lies here, where: its bytes have not been looked at. Notes the use then,
+    /// as [`Index::touch`] does.
+    pub fn use_small(&self, digest: &Digest, now: u64) -> Lookup<(BlobEntry, Option<SmallAt>)> {
+        let key = Key::blob(digest);
+        self.current.look_up(&key).and_then(|(number, value)| {
+            let entry = blob_entry(&value)?;
+            let at = match (value, self.small) {
+                (Value::Blob { small: Some(line), size, .. }, Some(small)) => {
+                    small.holds(line, &key).then_some(SmallAt { key, line, size })
+                }
+                _ => None,
+            };
+            if at.is_some() {
+                self.current.touch(number, now / 60);
+            }
+            Some((entry, at))
+        })
     }
 }
 

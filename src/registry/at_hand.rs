@@ -32,10 +32,11 @@ impl Registry {
             return None;
         }
         let at = clock::unix_seconds_at(now);
+        let index = shared.index.view();
         let (digest, checked_at) = match reference {
             Reference::Digest(digest) => (*digest, None),
             Reference::Tag(tag) => {
-                let Lookup::Hit(entry) = shared.index.tag_of(&scope.tag_key(tag)) else {
+                let Lookup::Hit(entry) = index.tag_of(&scope.tag_key(tag)) else {
                     return None;
                 };
                 let state = bounds(tag).state(entry.checked_at, at, || scope.tag_key(tag));
@@ -45,11 +46,11 @@ impl Registry {
                 (entry.digest, Some(entry.checked_at))
             }
         };
-        let Lookup::Hit(link) = shared.index.link_of(&scope.link_key(&digest)) else {
+        let Lookup::Hit(link) = index.link_of(&scope.link_key(&digest)) else {
             return None;
         };
         let media_type = link.media_type?;
-        let Lookup::Hit((entry, Some(small))) = shared.index.use_small(&digest, at) else {
+        let Lookup::Hit((entry, Some(small))) = index.use_small(&digest, at) else {
             return None;
         };
         if entry.size == 0 {
@@ -77,14 +78,16 @@ impl Registry {
             return None;
         }
         let at = clock::unix_seconds_at(now);
-        let Lookup::Hit(link) = shared.index.link_of(&scope.link_key(digest)) else {
+        let index = shared.index.view();
+        let Lookup::Hit(link) = index.link_of(&scope.link_key(digest)) else {
             return None;
         };
-        let Lookup::Hit((entry, small)) = shared.index.use_small(digest, at) else {
+        let Lookup::Hit((entry, small)) = index.use_small(digest, at) else {
             return None;
         };
         let content = if entry.size > SMALL_BYTES_MAX as u64 {
-            // Looked up again with a lease in hand, see leases.rs.
+            // Looked up again with a lease in hand, in the table that holds then: see leases.rs.
+            drop(index);
             let lease = shared.leases.take(digest);
             let Lookup::Hit(entry) = shared.index.use_blob(digest, at) else { return None };
             let blob = shared.store.kept_open(entry.pool, digest, entry.size, now)?;

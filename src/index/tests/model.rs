@@ -239,7 +239,7 @@ fn small_contents_are_found_past_four_billion_lines() {
         for (n, is_there) in [(n, true), (oldest, true), (oldest.saturating_sub(1), oldest == 0)] {
             out.clear();
             assert_eq!(index.small(&digest(n), &mut out), is_there, "{n}");
-            let at = index.use_small(&digest(n), 0).hit().and_then(|(_, at)| at);
+            let at = index.view().use_small(&digest(n), 0).hit().and_then(|(_, at)| at);
             assert_eq!(at.is_some(), is_there, "{n}");
             assert_eq!(out, if is_there { content(n, 50) } else { Vec::new() });
             if let Some(at) = at {
@@ -258,7 +258,7 @@ fn what_was_found_and_is_gone_is_not_copied() {
     let put = |writer: &mut IndexWriter, n: u64, size: u64| {
         writer.put_blob(&digest(n), &BlobEntry { size, ..blob(n) });
         writer.put_small(&digest(n), &content(n, 50));
-        index.use_small(&digest(n), 0).hit().and_then(|(_, at)| at).unwrap()
+        index.view().use_small(&digest(n), 0).hit().and_then(|(_, at)| at).unwrap()
     };
     let first = put(&mut writer, 0, 50);
     let mut out = b"before".to_vec();
