@@ -70,7 +70,7 @@ impl Api {
         let asking = Asking { head, endpoint, reference, peer, principal, access: &access };
         let (name, ask) = match &endpoint.target {
             Target::Base => {
-                return Begun::Answered(super::router::finish(head, base(&asking)));
+                return answered(head, base(&asking));
             }
             Target::Manifest { name, reference } => (name, Ask::Manifest(reference)),
             Target::Blob { name, digest } => (name, Ask::Blob(digest)),
@@ -78,15 +78,20 @@ impl Api {
         };
         let (resolution, facts) = match self.route_read(&asking, name, &ask) {
             Ok(routed) => routed,
-            Err(answer) => return Begun::Answered(super::router::finish(head, answer)),
+            Err(answer) => return answered(head, answer),
         };
         let routed = Routed { head, endpoint, name, ask: &ask, resolution: &resolution };
         match self.at_hand(&routed, &known, now, facts) {
-            Ok(answer) => {
-                let answer = super::router::scoped(endpoint, &resolution, answer);
-                Begun::Answered(super::router::finish(head, answer))
+            Ok(mut answer) => {
+                super::router::scope(endpoint, &resolution, &mut answer);
+                answered(head, answer)
             }
             Err(facts) => Begun::Routed(Box::new(Held { known: known.clone(), resolution, facts })),
         }
     }
+}
+
+fn answered(head: &RequestHead, mut answer: Answer) -> Begun {
+    super::router::finish(head, &mut answer);
+    Begun::Answered(answer)
 }

@@ -43,7 +43,7 @@ impl Api {
         routed: &Routed<'_>,
         known: &Known,
         now: Instant,
-        facts: Facts,
+        mut facts: Facts,
     ) -> Result<Answer, Facts> {
         let keyed = match &routed.resolution.route {
             Route::Hosted { repository } => known.keyed(None, repository),
@@ -64,8 +64,10 @@ impl Api {
         };
         let Some(pull) = found else { return Err(facts) };
         let pull = of_scope(scope, pull);
-        let Scope { upstream, repository } = scope.clone();
-        let facts = Facts { upstream, repository: Some(repository), ..facts };
+        if self.is_logged {
+            facts.upstream.clone_from(&scope.upstream);
+            facts.repository = Some(scope.repository.clone());
+        }
         Ok(content::answer(routed.head, pull, facts))
     }
 

@@ -15,8 +15,10 @@ pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer
     facts.cache = pull.cache;
     let digest = pull.digest;
     if is_known(head, &digest) {
-        let answer = Answer { length: None, ..Answer::new(304, facts) };
-        return with_validators(answer, &pull);
+        let mut answer = Answer::new(304, facts);
+        answer.length = None;
+        add_validators(&mut answer, &pull);
+        return answer;
     }
     let whole = (200, 0, pull.size);
     let (status, first, length) = match wanted_range(head, pull.size, &digest) {
@@ -28,14 +30,14 @@ pub(super) fn answer(head: &RequestHead, pull: Pull, mut facts: Facts) -> Answer
         Some(media_type) => media_type.clone().into(),
         None => media_type::OCTET_STREAM.into(),
     };
-    let mut answer = Answer::new(status, facts)
-        .header("Content-Type", content_type)
-        .with(ready!("Accept-Ranges", "bytes"));
+    let mut answer = Answer::new(status, facts);
+    answer.add(("Content-Type", content_type));
+    answer.add(ready!("Accept-Ranges", "bytes"));
     if status == 206 {
         let content_range = range::content_range(first, first + length - 1, pull.size);
-        answer = answer.header("Content-Range", content_range);
+        answer.add(("Content-Range", content_range.into()));
     }
-    let mut answer = with_validators(answer, &pull);
+    add_validators(&mut answer, &pull);
     answer.length = Some(length);
     answer.body = match pull.content {
         Content::Stored(blob, lease) => Body::File { file: blob.file, first, length, lease },
@@ -84,19 +86,20 @@ fn out_of_range(size: u64, facts: Facts) -> Answer {
         .header("Content-Range", range::unsatisfied(size))
 }
 
-fn with_validators(answer: Answer, pull: &Pull) -> Answer {
-    let answer = Answer { content: Some(pull.digest), ..answer };
+fn add_validators(answer: &mut Answer, pull: &Pull) {
+    answer.content = Some(pull.digest);
     // What is hosted is ours: no cache had a part in it, and it has no age.
-    let answer = match pull.cache {
-        CacheResult::None => answer,
-        CacheResult::Hit if !matches!(pull.content, Content::Sparse(_)) => {
-            answer.with(ready!("Cache-Status", "ringport; hit")).header("Age", pull.age)
-        }
-        _ => answer.header("Cache-Status", cache_status(pull)).header("Age", pull.age),
-    };
-    match &pull.warning {
-        Some(text) => answer.header("Warning", warning(text)),
-        None => answer,
+    if pull.cache != CacheResult::None {
+        let is_plain =
+            pull.cache == CacheResult::Hit && !matches!(pull.content, Content::Sparse(_));
+        answer.add(match is_plain {
+            true => ready!("Cache-Status", "ringport; hit"),
+            false => ("Cache-Status", cache_status(pull).into()),
+        });
+        answer.add(("Age", pull.age.into()));
+    }
+    if let Some(text) = &pull.warning {
+        answer.add(("Warning", warning(text).into()));
     }
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::access::{Access, Place, Rules, Wish};
-use super::answer::{Answer, Facts, ready};
+use super::answer::{Answer, Body, Facts, ready};
 use super::at_once::{Begun, Held};
 use super::candidates::Routed;
 use super::hosted_lists;
@@ -34,6 +34,8 @@ pub struct Api {
     chain: RefCell<WorkerChain>,
     /// Borrowed for a look-up.
     pub(super) targets: RefCell<Targets>,
+    /// Whether somebody wants to know more of an answer than is counted.
+    pub(super) is_logged: bool,
     counters: WorkerMetrics,
 }
 
@@ -58,16 +60,18 @@ pub(super) enum Ask<'a> {
 
 impl Api {
     /// Answers with this registry what this chain routes.
+    /// `is_logged`: there is an access log, which gets all [`Facts`] of each answer.
     pub fn new(
         registry: Rc<Registry>,
         chain: WorkerChain,
         (authenticator, rules): (Arc<Authenticator>, Arc<Rules>),
         counters: WorkerMetrics,
+        is_logged: bool,
     ) -> Self {
         let access = Access { authenticator, rules };
         let access = RefCell::new(Rc::new(access));
         let targets = RefCell::default();
-        Self { registry, access, chain: RefCell::new(chain), targets, counters }
+        Self { registry, access, chain: RefCell::new(chain), targets, is_logged, counters }
     }
 
     /// Goes by these rules from now on.
@@ -116,18 +120,19 @@ impl Api {
         let held = match begun {
             Begun::Answered(answer) => return answer,
             Begun::Routed(held) => held,
-            Begun::Untouched => return finish(head, self.whole(head, body, peer).await),
+            Begun::Untouched => return finished(head, self.whole(head, body, peer).await),
         };
         let Held { known, resolution, facts } = *held;
         let endpoint = &known.endpoint;
         let (name, ask) = match &endpoint.target {
             Target::Manifest { name, reference } => (name, Ask::Manifest(reference)),
             Target::Blob { name, digest } => (name, Ask::Blob(digest)),
-            _ => return finish(head, self.whole(head, body, peer).await),
+            _ => return finished(head, self.whole(head, body, peer).await),
         };
         let routed = Routed { head, endpoint, name, ask: &ask, resolution: &resolution };
-        let answer = self.ask_candidates(&routed, facts).await;
-        finish(head, scoped(endpoint, &resolution, answer))
+        let mut answer = self.ask_candidates(&routed, facts).await;
+        scope(endpoint, &resolution, &mut answer);
+        finished(head, answer)
     }
 
     async fn whole(&self, head: &RequestHead, body: &mut Inlet<'_>, peer: &Peer) -> Answer {
@@ -186,8 +191,9 @@ impl Api {
         };
         let Asking { head, endpoint, .. } = *asking;
         let routed = Routed { head, endpoint, name, ask: &ask, resolution: &resolution };
-        let answer = self.ask_candidates(&routed, facts).await;
-        scoped(endpoint, &resolution, answer)
+        let mut answer = self.ask_candidates(&routed, facts).await;
+        scope(endpoint, &resolution, &mut answer);
+        answer
     }
 
     /// Where a read goes, for one who may have it; else the refusal.
@@ -200,7 +206,7 @@ impl Api {
         ask: &Ask<'_>,
     ) -> Result<(Arc<Resolution>, Facts), Answer> {
         let mut facts = Facts::by(asking.principal, route_kind(&asking.endpoint.target));
-        facts.reference = ask.reference();
+        facts.reference = if self.is_logged { ask.reference() } else { None };
         let resolution = match self.resolve_for(asking, name, ask.kind(), &mut facts) {
             Ok(resolution) => resolution,
             Err(refusal) => return Err(refusal.answer(facts)),
@@ -279,7 +285,9 @@ impl Api {
         });
         match resolved {
             Ok(resolution) => {
-                facts.decision = Some(resolution.clone());
+                if self.is_logged {
+                    facts.decision = Some(resolution.clone());
+                }
                 Ok(resolution)
             }
             Err(error) => {
@@ -352,17 +360,25 @@ pub(super) fn registry_header(head: &RequestHead) -> Result<Option<Namespace>, R
     Ok(found)
 }
 
-/// What is on every answer of the API.
-pub(super) fn finish(head: &RequestHead, answer: Answer) -> Answer {
-    let answer = answer.with(ready!("Docker-Distribution-Api-Version", "registry/2.0"));
-    if head.method == Method::Head { answer.without_body() } else { answer }
+/// Adds what is on every answer of the API.
+pub(super) fn finish(head: &RequestHead, answer: &mut Answer) {
+    answer.add(ready!("Docker-Distribution-Api-Version", "registry/2.0"));
+    if head.method == Method::Head {
+        answer.body = Body::Empty;
+    }
+}
+
+fn finished(head: &RequestHead, mut answer: Answer) -> Answer {
+    finish(head, &mut answer);
+    answer
 }
 
 /// Tells the client whose content it is, if it has asked for that.
-pub(super) fn scoped(endpoint: &Endpoint, resolution: &Resolution, answer: Answer) -> Answer {
-    match endpoint.ns_received() {
-        Some(ns) if resolution.scoped_by_ns => answer.header("OCI-Namespace", ns),
-        _ => answer,
+pub(super) fn scope(endpoint: &Endpoint, resolution: &Resolution, answer: &mut Answer) {
+    if resolution.scoped_by_ns
+        && let Some(ns) = endpoint.ns_received()
+    {
+        answer.add(("OCI-Namespace", ns.into()));
     }
 }
 

@@ -139,7 +139,7 @@ impl Parts {
         let access = (self.authenticator.clone(), self.rules.clone());
         let server = &self.config.server;
         let state = WorkerState {
-            api: Api::new(registry, chain, access, counters.clone()),
+            api: Api::new(registry, chain, access, counters.clone(), self.access_log.is_on()),
             config: RefCell::new(self.config.clone()),
             reloader: self.reloader.clone(),
             plugins: self.plugins.clone(),
