@@ -28,6 +28,8 @@ const ENCRYPTED_TURN: u64 = 256 * 1024;
 pub struct Underway {
     sent: u64,
     warmth: pages::Warmth,
+    /// Whether the kernel has been told to wait for the rest.
+    is_corked: bool,
 }
 
 impl Underway {
@@ -182,7 +184,8 @@ impl<'a> Outlet<'a> {
         // What was sent before an error must not be sent again.
         let _ = self.send_window(file, &mut offset, window, now);
         underway.sent = offset - from;
-        if is_corked && underway.sent == length {
+        underway.is_corked = is_corked && underway.sent < length;
+        if is_corked && !underway.is_corked {
             self.cork(false);
         }
         underway
@@ -205,7 +208,7 @@ impl<'a> Outlet<'a> {
         if self.stream.is_tls() {
             return self.encrypted(file, offset, end).await;
         }
-        let is_corked = length > CORKED_ABOVE && self.cork(true);
+        let is_corked = underway.is_corked || length > CORKED_ABOVE && self.cork(true);
         let sent = self.windows(file, offset, end, &mut underway.warmth).await;
         if is_corked {
             self.cork(false);
