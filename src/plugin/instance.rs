@@ -15,7 +15,7 @@ use super::handshake::Table;
 use super::stats::{CallStats, Figures, Hook, STATUS_NAMES};
 use super::view::{View, wanted_headers};
 use super::{PlaceRequest, Placement, Resolution, ResolveError, ResolveRequest, ResolveStatus};
-use crate::runtime::clock;
+use crate::runtime::stopwatch;
 
 /// A plugin that accepted its configuration.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Instance {
     /// Its name in the configuration.
     name: Arc<str>,
     raw: RawInstance,
-    budget: Duration,
+    budget_ns: u64,
     figures: Arc<Figures>,
     /// Numbers of the workers that run. Locked over every start, stop and refresh: the ABI
     /// promises that they never run at the same time.
@@ -45,7 +45,7 @@ impl Instance {
         Ok(Instance {
             name: name.into(),
             raw,
-            budget,
+            budget_ns: u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX),
             figures: Arc::clone(figures),
             running: Mutex::default(),
         })
@@ -58,7 +58,7 @@ impl Instance {
         Ok(raw.map(|raw| Instance {
             name: Arc::clone(&self.name),
             raw,
-            budget: self.budget,
+            budget_ns: self.budget_ns,
             figures: Arc::clone(&self.figures),
             running: Mutex::default(),
         }))
@@ -95,6 +95,7 @@ impl Instance {
 
     /// Calls `worker_start`.
     pub(super) fn start_worker(self: &Arc<Self>, number: usize) -> Result<WorkerInstance, Fault> {
+        stopwatch::prepare();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if running.contains(&number) {
             return Err(Fault::WorkerRuns { worker: number });
@@ -209,9 +210,9 @@ impl WorkerInstance {
                 }
             },
         };
-        let started = clock::now();
+        let started = stopwatch::mark();
         let (status, answer) = raw.resolve(request, view, headers);
-        self.record(Hook::Resolve, status, started.elapsed());
+        self.record(Hook::Resolve, status, started.elapsed_ns());
         if status == abi::OK {
             return self.accept(request, answer);
         }
@@ -236,9 +237,9 @@ impl WorkerInstance {
         if self.is_poisoned.get() {
             return Some(Err(self.refuse_poisoned()));
         }
-        let started = clock::now();
+        let started = stopwatch::mark();
         let (status, answer) = raw.place(request)?;
-        self.record(Hook::Place, status, started.elapsed());
+        self.record(Hook::Place, status, started.elapsed_ns());
         match status {
             abi::OK => {}
             abi::DECLINE => return None,
@@ -251,13 +252,13 @@ impl WorkerInstance {
         Some(placement.map_err(|problem| self.reject(&problem)))
     }
 
-    fn record(&self, hook: Hook, status: abi::Status, took: Duration) {
-        let breaches = self.stats.record(hook, status, took, self.instance.budget);
+    fn record(&self, hook: Hook, status: abi::Status, took_ns: u64) {
+        let breaches = self.stats.record(hook, status, took_ns, self.instance.budget_ns);
         // 1, 2, 4, 8, ...: seen at once, and no flood.
         if let Some(breaches) = breaches.filter(|count| count.is_power_of_two()) {
             tracing::warn!(
                 plugin = %self.name(), worker = self.stats.worker(), breaches,
-                budget = ?self.instance.budget,
+                budget = ?Duration::from_nanos(self.instance.budget_ns),
                 "more than 1 % of the last 1000 calls of a resolver took longer than its budget; \
                  see ringport_plugin_call_seconds"
             );

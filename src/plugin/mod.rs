@@ -9,7 +9,7 @@
 //! `specimen` hands a loaded file to the conformance kit instead.
 //!
 //! May import: `oci`, `http`, `config`, `limits`, `telemetry` (what its log says of a decision),
-//! `runtime::clock`, and the crates `ringport-plugin-abi`, `ringport-plugin-standard` (its table
+//! `runtime::stopwatch`, and the crates `ringport-plugin-abi`, `ringport-plugin-standard` (its table
 //! only), `ringport-plugin-sdk` (its names and patterns
 //! only) and `ringport-plugin-conformance`.
 //!

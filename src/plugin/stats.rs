@@ -128,15 +128,15 @@ impl CallStats {
         &self,
         hook: Hook,
         status: abi::Status,
-        took: Duration,
-        budget: Duration,
+        took_ns: u64,
+        budget_ns: u64,
     ) -> Option<u64> {
         let counters = match hook {
             Hook::Resolve => &self.resolve,
             Hook::Place => &self.place,
         };
-        counters.record(status, took);
-        let is_over = took > budget;
+        counters.record(status, took_ns);
+        let is_over = took_ns > budget_ns;
         if is_over {
             self.over_budget.add(1);
             self.window_over.add(1);
@@ -184,13 +184,12 @@ impl CallStats {
 }
 
 impl HookCounters {
-    fn record(&self, status: abi::Status, took: Duration) {
+    fn record(&self, status: abi::Status, ns: u64) {
         let index = usize::try_from(status).ok().filter(|index| *index < STATUS_NAMES.len());
         let internal = STATUS_NAMES.len() - 1;
         if let Some(calls) = self.calls.get(index.unwrap_or(internal)) {
             calls.add(1);
         }
-        let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         // Most calls are in the first buckets.
         let index = BOUNDS_NS.iter().position(|bound| ns <= *bound).unwrap_or(BOUNDS_NS.len());
         if let Some(bucket) = self.durations.get(index) {
@@ -255,16 +254,16 @@ impl Figures {
 mod tests {
     use super::*;
 
-    const BUDGET: Duration = Duration::from_micros(20);
+    const BUDGET_NS: u64 = 20_000;
 
     #[test]
     fn calls_land_in_their_bucket_and_status() {
         let stats = CallStats::new(3);
-        stats.record(Hook::Resolve, abi::OK, Duration::from_nanos(1_000), BUDGET);
-        stats.record(Hook::Resolve, abi::DENIED, Duration::from_nanos(1_001), BUDGET);
-        stats.record(Hook::Resolve, 77, Duration::from_secs(1), BUDGET);
-        stats.record(Hook::Resolve, -1, Duration::from_micros(20), BUDGET);
-        stats.record(Hook::Place, abi::DECLINE, Duration::from_nanos(1), BUDGET);
+        stats.record(Hook::Resolve, abi::OK, 1_000, BUDGET_NS);
+        stats.record(Hook::Resolve, abi::DENIED, 1_001, BUDGET_NS);
+        stats.record(Hook::Resolve, 77, 1_000_000_000, BUDGET_NS);
+        stats.record(Hook::Resolve, -1, 20_000, BUDGET_NS);
+        stats.record(Hook::Place, abi::DECLINE, 1, BUDGET_NS);
         let snapshot = stats.snapshot(&"p".into());
         assert_eq!(snapshot.resolve.calls, [1, 0, 0, 1, 0, 0, 2]);
         assert_eq!(snapshot.resolve.durations, [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1]);
@@ -284,8 +283,8 @@ mod tests {
     fn a_run_with_more_than_one_slow_call_in_a_hundred_breaches_the_budget() {
         let stats = CallStats::new(0);
         let run = |slow: u64| {
-            let took = |n| if n < slow { BUDGET + BUDGET } else { BUDGET };
-            let record = |n| stats.record(Hook::Resolve, abi::OK, took(n), BUDGET);
+            let took = |n| if n < slow { 2 * BUDGET_NS } else { BUDGET_NS };
+            let record = |n| stats.record(Hook::Resolve, abi::OK, took(n), BUDGET_NS);
             (0..BUDGET_WINDOW).filter_map(record).next()
         };
         assert_eq!(

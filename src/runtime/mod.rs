@@ -27,6 +27,7 @@ mod mailbox;
 mod net;
 mod service;
 mod single_flight;
+pub mod stopwatch;
 mod task;
 mod tls;
 mod worker;
