@@ -16,6 +16,7 @@
 #![no_std]
 
 use core::marker::{PhantomData, PhantomPinned};
+use core::mem::MaybeUninit;
 
 mod constants;
 
@@ -57,22 +58,32 @@ impl Str {
 }
 
 /// The text that these bytes are, if they are UTF-8. Nearly all that crosses is short and ASCII,
-/// which the standard library's check looks at byte by byte; here it is words of eight.
+/// which the standard library's check looks at byte by byte; here it is as wide words as fit.
 pub fn text(bytes: &[u8]) -> Option<&str> {
     const TOP_BITS: u64 = u64::MAX / 0xff * 0x80;
-    let any = match bytes.last_chunk::<8>() {
-        // The last word may overlap the one before.
-        Some(last) => {
-            let words = bytes.as_chunks::<8>().0.iter();
-            words.fold(u64::from_ne_bytes(*last), |any, word| any | u64::from_ne_bytes(*word))
-        }
-        None => bytes.iter().fold(0, |any, byte| any | u64::from(*byte)),
-    };
-    if any & TOP_BITS != 0 {
+    if any_of(bytes) & TOP_BITS != 0 {
         return core::str::from_utf8(bytes).ok();
     }
     // SAFETY: no byte has its top bit set, so all are ASCII, which is UTF-8.
     Some(unsafe { core::str::from_utf8_unchecked(bytes) })
+}
+
+/// All bytes, one over the other. Words may overlap: a byte that is looked at twice is no harm.
+#[inline]
+fn any_of(bytes: &[u8]) -> u64 {
+    if let Some(last) = bytes.last_chunk::<16>() {
+        let words = bytes.as_chunks::<16>().0.iter();
+        let any =
+            words.fold(u128::from_ne_bytes(*last), |any, word| any | u128::from_ne_bytes(*word));
+        return any as u64 | (any >> 64) as u64;
+    }
+    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        return u64::from_ne_bytes(*first) | u64::from_ne_bytes(*last);
+    }
+    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        return u64::from(u32::from_ne_bytes(*first) | u32::from_ne_bytes(*last));
+    }
+    bytes.iter().fold(0, |any, byte| any | u64::from(*byte))
 }
 
 /// `ringport_header`
@@ -419,13 +430,35 @@ pub unsafe fn read_sized<T: Crossing>(ptr: *const T) -> Option<T> {
         // SAFETY: that many bytes are readable, and any of them make a `T` (`Crossing`).
         return Some(unsafe { ptr.read() });
     }
-    let mut copy = core::mem::MaybeUninit::<T>::zeroed();
+    let mut copy = MaybeUninit::<T>::zeroed();
     // SAFETY: `known` bytes are readable by the caller's promise and fit into `copy`, a local that
     // can't overlap with them; all zero is a valid `T` (`Crossing`), and so is any version's prefix.
     unsafe {
         core::ptr::copy_nonoverlapping(ptr.cast::<u8>(), copy.as_mut_ptr().cast::<u8>(), known);
         Some(copy.assume_init())
     }
+}
+
+/// As [`read_sized`], but a struct that has all we know stays where it is; a shorter one is copied
+/// into `room`.
+///
+/// # Safety
+/// As for [`read_sized`], during `'a`.
+pub unsafe fn view_sized<'a, T: Crossing>(
+    ptr: *const T,
+    room: &'a mut MaybeUninit<T>,
+) -> Option<&'a T> {
+    if ptr.is_null() || !ptr.is_aligned() {
+        return None;
+    }
+    // SAFETY: the caller promises a readable `u32` at the start.
+    if unsafe { ptr.cast::<u32>().read() } as usize >= size_of::<T>() {
+        // SAFETY: aligned, that many bytes are readable and don't change during `'a`, and any of
+        // them make a `T` (`Crossing`).
+        return Some(unsafe { &*ptr });
+    }
+    // SAFETY: the caller's promise.
+    unsafe { read_sized(ptr) }.map(|copy| &*room.write(copy))
 }
 
 // SAFETY: the contract makes the plugin table and the strings in it constant for the life of the

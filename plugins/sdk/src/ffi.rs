@@ -234,9 +234,9 @@ unsafe extern "C" fn resolve<R: Resolver>(
     ctx: *mut abi::Ctx,
 ) -> abi::Status {
     let run = |resolver: &R, state: &mut R::Worker, emit: Emit<'_>| {
-        let mut headers = [None; abi::HEADERS_MAX];
+        let mut room = read::Room::new();
         // SAFETY: the contract: the request and what it points at are readable during this call.
-        let request = unsafe { read::read_request(request, &mut headers)? };
+        let request = unsafe { read::read_request(request, &mut room)? };
         resolver.resolve(state, &request, &mut Answer(emit))
     };
     // SAFETY: the contract.

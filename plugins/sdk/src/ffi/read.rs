@@ -1,5 +1,6 @@
 //! What the host sends, made into borrowed Rust values: null, bad UTF-8 and sizes end here.
 
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ringport_plugin_abi as abi;
@@ -13,6 +14,7 @@ use crate::setup::{Setup, Upstream};
 ///
 /// # Safety
 /// As for [`abi::Str::as_bytes`].
+#[inline]
 unsafe fn text<'a>(string: abi::Str, what: &str) -> Result<&'a str, Refusal> {
     if string.len == 0 {
         return Ok("");
@@ -20,6 +22,25 @@ unsafe fn text<'a>(string: abi::Str, what: &str) -> Result<&'a str, Refusal> {
     // SAFETY: the caller's promise.
     let bytes = unsafe { string.as_bytes() };
     bytes.and_then(abi::text).ok_or_else(|| not_text(what))
+}
+
+/// As [`text`], of a string that probably points into a text that was looked at before: what is
+/// part of that is not looked at again.
+///
+/// # Safety
+/// As for [`abi::Str::as_bytes`].
+unsafe fn text_within<'a>(
+    string: abi::Str,
+    known: &'a str,
+    what: &str,
+) -> Result<&'a str, Refusal> {
+    let start = string.ptr.addr().checked_sub(known.as_ptr().addr());
+    let part = start.and_then(|start| known.get(start..start.checked_add(string.len)?));
+    match part {
+        Some(part) => Ok(part),
+        // SAFETY: the caller's promise.
+        None => unsafe { text(string, what) },
+    }
 }
 
 #[cold]
@@ -117,16 +138,30 @@ fn kind_of(kind: u32) -> Kind {
     }
 }
 
-/// Reads a request; the values of its headers are put into `headers`.
+/// Where a request is put together.
+pub(super) struct Room<'a> {
+    /// That of a host that knows less than we.
+    request: MaybeUninit<abi::ResolveRequest>,
+    headers: [Option<&'a str>; abi::HEADERS_MAX],
+}
+
+impl Room<'_> {
+    pub(super) fn new() -> Self {
+        Room { request: MaybeUninit::uninit(), headers: [None; abi::HEADERS_MAX] }
+    }
+}
+
+/// Reads a request, in place where that can be.
 ///
 /// # Safety
 /// `request` must be null or a sized struct whose strings are readable during `'a`.
+#[inline]
 pub(super) unsafe fn read_request<'a>(
     request: *const abi::ResolveRequest,
-    headers: &'a mut [Option<&'a str>; abi::HEADERS_MAX],
+    room: &'a mut Room<'a>,
 ) -> Result<Request<'a>, Refusal> {
     // SAFETY: the caller's promise.
-    let request = unsafe { abi::read_sized(request) };
+    let request = unsafe { abi::view_sized(request, &mut room.request) };
     let request = request.ok_or_else(|| Refusal::internal("the host sent a null request"))?;
     let [a, b, c, d, ..] = request.client_address;
     let client = match request.client_address_len {
@@ -135,7 +170,7 @@ pub(super) unsafe fn read_request<'a>(
         _ => None,
     };
     let count = if request.headers.is_null() { 0 } else { request.header_count as usize };
-    for (index, header) in headers.iter_mut().enumerate().take(count) {
+    for (index, header) in room.headers.iter_mut().enumerate().take(count) {
         // SAFETY: the array has `header_count` strings, all readable.
         let value = unsafe { *request.headers.add(index) };
         if !value.ptr.is_null() {
@@ -143,27 +178,36 @@ pub(super) unsafe fn read_request<'a>(
             *header = Some(unsafe { text(value, "a header")? });
         }
     }
+    let ns_source = match request.ns_source {
+        abi::NS_NONE => NsSource::None,
+        abi::NS_QUERY => NsSource::Query,
+        abi::NS_HEADER => NsSource::Header,
+        abi::NS_PATH => NsSource::Path,
+        other => NsSource::Other(other),
+    };
     // SAFETY: the caller's promise, for all strings.
     unsafe {
+        let query_ns = text(request.query_ns, "ns")?;
+        let header_ns = text(request.header_ns, "X-Dragonfly-Registry")?;
+        let name = text(request.name, "the repository name")?;
+        let named = match ns_source {
+            NsSource::Query => query_ns,
+            NsSource::Header => header_ns,
+            _ => name,
+        };
         Ok(Request {
             kind: kind_of(request.kind),
             method: text(request.method, "the method")?,
-            query_ns: none_if_empty(text(request.query_ns, "ns")?),
-            header_ns: none_if_empty(text(request.header_ns, "X-Dragonfly-Registry")?),
-            name: text(request.name, "the repository name")?,
+            query_ns: none_if_empty(query_ns),
+            header_ns: none_if_empty(header_ns),
+            name,
             reference: text(request.reference, "the reference")?,
             client,
-            ns_source: match request.ns_source {
-                abi::NS_NONE => NsSource::None,
-                abi::NS_QUERY => NsSource::Query,
-                abi::NS_HEADER => NsSource::Header,
-                abi::NS_PATH => NsSource::Path,
-                other => NsSource::Other(other),
-            },
-            ns: none_if_empty(text(request.ns, "the namespace")?),
-            repository: text(request.repository, "the repository")?,
+            ns_source,
+            ns: none_if_empty(text_within(request.ns, named, "the namespace")?),
+            repository: text_within(request.repository, name, "the repository")?,
             principal: none_if_empty(text(request.principal, "the principal")?),
-            headers: headers.get(..count.min(abi::HEADERS_MAX)).unwrap_or_default(),
+            headers: room.headers.get(..count.min(abi::HEADERS_MAX)).unwrap_or_default(),
         })
     }
 }
@@ -191,5 +235,36 @@ pub(super) unsafe fn read_place_request<'a>(
             media_type: none_if_empty(text(request.media_type, "the media type")?),
             size: Some(request.content_bytes).filter(|size| *size != abi::BYTES_UNKNOWN),
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_known_text_is_that_part_and_all_else_is_looked_at() {
+        let (known, other) = ("ghcr.io/é/app", "ghcr.io");
+        let of = |bytes: &[u8]| {
+            let string = abi::Str { ptr: bytes.as_ptr(), len: bytes.len() };
+            // SAFETY: the bytes live to the end of the test.
+            unsafe { text_within(string, known, "it") }.map(str::to_owned).map_err(|e| e.message)
+        };
+        let bytes = known.as_bytes();
+        for from in 0..=bytes.len() {
+            for to in from..=bytes.len() {
+                let expected = std::str::from_utf8(&bytes[from..to]).map_err(drop);
+                let found = of(&bytes[from..to]).map_err(drop);
+                assert_eq!(found.as_deref(), expected.as_deref(), "{from}..{to}");
+            }
+        }
+        assert_eq!(of(other.as_bytes()).unwrap(), other);
+        assert!(of(b"\xff").is_err());
+        // SAFETY: none of these is read.
+        let odd = |ptr, len| unsafe { text_within(abi::Str { ptr, len }, known, "it") };
+        assert_eq!(odd(std::ptr::null(), 0).unwrap(), "");
+        assert!(odd(std::ptr::null(), 1).is_err());
+        assert!(odd(known.as_ptr(), usize::MAX).is_err());
     }
 }
