@@ -97,8 +97,8 @@ impl NameBuf {
         for part in parts {
             let room = name.bytes.get_mut(name.len..).unwrap_or_default();
             let taken = room.len().min(part.len());
-            for (to, from) in room.iter_mut().zip(part.bytes()) {
-                *to = from;
+            if let (Some(to), Some(from)) = (room.get_mut(..taken), part.as_bytes().get(..taken)) {
+                to.copy_from_slice(from);
             }
             name.len += taken;
         }
@@ -108,7 +108,7 @@ impl NameBuf {
     /// The name; empty if it was cut within a character.
     pub fn as_str(&self) -> &str {
         let bytes = self.bytes.get(..self.len).unwrap_or_default();
-        std::str::from_utf8(bytes).unwrap_or_default()
+        ringport_plugin_abi::text(bytes).unwrap_or_default()
     }
 }
 
@@ -146,7 +146,13 @@ impl HostPrefix<'_> {
     /// Splits a host off the front of `name`; `None` where its first segment is none.
     pub fn of(name: &str) -> Option<HostPrefix<'_>> {
         let rest = name.strip_prefix("proxy/").unwrap_or(name);
-        // One look at each byte of the first segment: most names have no host in front.
+        // Most names have nothing of a host in them.
+        let is_mark = |byte| matches!(byte, b'.' | b':');
+        let may_be_localhost =
+            rest.as_bytes().first().is_some_and(|b| b.eq_ignore_ascii_case(&b'l'));
+        if !may_be_localhost && !any::<16>(rest.as_bytes(), is_mark) {
+            return None;
+        }
         let mut is_marked = false;
         let mut end = rest.len();
         for (at, byte) in rest.bytes().enumerate() {
@@ -154,12 +160,23 @@ impl HostPrefix<'_> {
                 end = at;
                 break;
             }
-            is_marked |= matches!(byte, b'.' | b':');
+            is_marked |= is_mark(byte);
         }
         let host = rest.get(..end).filter(|host| is_marked || is_localhost(host))?;
         let repository = rest.get(host.len() + 1..).unwrap_or_default();
         let through_host = name.get(..name.len() - rest.len() + host.len()).unwrap_or(name);
         Some(HostPrefix { host, through_host, repository })
+    }
+}
+
+/// Whether there is such a byte; of pieces of `N` bytes all are looked at, without a branch.
+#[inline(always)]
+fn any<const N: usize>(bytes: &[u8], is_wanted: impl Fn(u8) -> bool + Copy) -> bool {
+    let in_piece =
+        |piece: &[u8; N]| piece.iter().fold(0, |any, b| any | u8::from(is_wanted(*b))) != 0;
+    match bytes.last_chunk() {
+        Some(last) => in_piece(last) || bytes.as_chunks().0.iter().any(in_piece),
+        None => bytes.iter().any(|byte| is_wanted(*byte)),
     }
 }
 
