@@ -15,8 +15,10 @@ pub(crate) struct UpstreamId(usize);
 #[derive(Debug)]
 pub(crate) struct Upstreams {
     canonical_names: Vec<String>,
-    /// Sorted: a few comparisons are cheaper than a hash of the name.
+    /// By length: a few comparisons are cheaper than a hash of the name.
     by_name: Vec<(String, UpstreamId)>,
+    /// Where in `by_name` the names of each length are: nearly always the length alone tells.
+    of_length: Vec<(usize, usize)>,
 }
 
 impl Upstreams {
@@ -27,9 +29,16 @@ impl Upstreams {
                 by_name.push(((*name).to_owned(), UpstreamId(index)));
             }
         }
-        by_name.sort_unstable_by(|(one, _), (other, _)| order(one).cmp(&order(other)));
+        by_name.sort_by_key(|(name, _)| name.len());
+        let longest = by_name.last().map_or(0, |(name, _)| name.len());
+        let before = |length| by_name.partition_point(|(name, _)| name.len() < length);
+        let of_length = (0..=longest).map(|length| (before(length), before(length + 1))).collect();
         let canonical_name = |u: &ringport_plugin_sdk::Upstream<'_>| u.canonical_name.to_owned();
-        Upstreams { canonical_names: setup.upstreams.iter().map(canonical_name).collect(), by_name }
+        Upstreams {
+            canonical_names: setup.upstreams.iter().map(canonical_name).collect(),
+            by_name,
+            of_length,
+        }
     }
 
     /// The upstream that `name` means. Case and the default port make no difference, since a host
@@ -43,8 +52,9 @@ impl Upstreams {
     }
 
     fn find_normal(&self, name: &str) -> Option<UpstreamId> {
-        let found = self.by_name.binary_search_by(|(known, _)| order(known).cmp(&order(name)));
-        self.by_name.get(found.ok()?).map(|(_, id)| *id)
+        let (start, end) = *self.of_length.get(name.len())?;
+        let alike = self.by_name.get(start..end)?;
+        alike.iter().find(|(known, _)| known == name).map(|(_, id)| *id)
     }
 
     pub(crate) fn canonical_name(&self, id: UpstreamId) -> &str {
@@ -70,11 +80,6 @@ impl Upstreams {
              configuration"
         )
     }
-}
-
-/// By length first, which nearly always tells.
-fn order(name: &str) -> (usize, &str) {
-    (name.len(), name)
 }
 
 /// Lower case, without `:443`: the form in which the host sends namespaces.
