@@ -21,7 +21,7 @@ use self::text::{set_text, shorter_than, shown};
 use super::declared::{Declared, Undeclared};
 use super::{Placement, Resolution};
 use crate::limits::NAMESPACE_BYTES_MAX;
-use crate::oci::RepositoryName;
+use crate::oci::{Namespace, RepositoryName};
 
 pub(super) use self::place::RemoteDraft;
 pub(super) use self::wishes::Wishes;
@@ -67,7 +67,9 @@ pub(super) struct Answer {
 struct Draft {
     candidates: Drafted,
     hosted: Option<RepositoryName>,
+    /// Without `has_rule` it is that of an earlier call.
     rule: String,
+    has_rule: bool,
     tag_ttl: Option<Duration>,
     stale_max: Option<Duration>,
     is_immutable: bool,
@@ -96,9 +98,8 @@ impl Answer {
         (self.cacheable, self.broken) = (None, None);
         let draft = &mut self.draft;
         draft.candidates.clear();
-        draft.rule.clear();
         (draft.hosted, draft.tag_ttl, draft.stale_max) = (None, None, None);
-        draft.is_immutable = false;
+        (draft.has_rule, draft.is_immutable) = (false, false);
         if matches!(phase, Phase::Place { .. }) {
             self.placement = Placement::default();
         }
@@ -117,26 +118,20 @@ impl Answer {
         [credential, forward_ns]: [&[u8]; 2],
     ) -> Result<(), Refused> {
         self.expect_resolve(function)?;
-        let text = |bytes| shorter_than(bytes, NAMESPACE_BYTES_MAX);
-        let texts = (text(upstream), text(credential), text(forward_ns));
-        let scope = match texts {
-            (Some(upstream), Some(credential), Some(forward_ns)) => {
-                self.declared.scope(upstream, credential, forward_ns)
-            }
-            (None, ..) => Err(Undeclared::Upstream),
-            (_, None, _) => Err(Undeclared::Credential),
-            (.., None) => Err(Undeclared::ForwardNs),
-        };
-        let scope = match scope {
-            Ok(scope) => scope,
-            Err(reason) => {
-                let problem = self.undeclared(reason, upstream, credential, forward_ns);
-                return self.refuse(problem);
-            }
+        let is_plain = credential.is_empty() && forward_ns.is_empty();
+        let quickly = self.declared.quickly(upstream).filter(|_| is_plain);
+        let scope = match quickly {
+            Some(canonical_name) => canonical_name,
+            None => match scope(&self.declared, upstream, credential, forward_ns) {
+                Ok(scope) => scope,
+                Err(reason) => {
+                    let problem = self.undeclared(reason, upstream, credential, forward_ns);
+                    return self.refuse(problem);
+                }
+            },
         };
         let candidates = &mut self.draft.candidates;
-        let text = shorter_than(repository, abi::REPOSITORY_BYTES_MAX);
-        let Some(named) = text.and_then(|text| candidates.name(text, &mut self.names)) else {
+        let Some(named) = candidates.name(repository, &mut self.names) else {
             return self.refuse(not_a_name(repository));
         };
         if self.draft.hosted.is_some() {
@@ -207,7 +202,11 @@ impl Answer {
             Phase::Place { .. } => set_text(&mut self.placement.rule, text, abi::RULE_BYTES_MAX),
             _ => {
                 self.expect_resolve("emit_rule")?;
-                set_text(&mut self.draft.rule, text, abi::RULE_BYTES_MAX);
+                self.draft.has_rule = true;
+                // What an earlier call left there was looked at then.
+                if self.draft.rule.as_bytes() != text {
+                    set_text(&mut self.draft.rule, text, abi::RULE_BYTES_MAX);
+                }
             }
         }
         Ok(())
@@ -275,6 +274,9 @@ impl Answer {
         if self.draft.hosted.is_none() && self.draft.candidates.is_empty() {
             return None;
         }
+        if !self.draft.has_rule {
+            self.draft.rule.clear();
+        }
         Some(self.recycled.resolution(&mut self.draft, plugin, ns_was_sent))
     }
 
@@ -313,6 +315,20 @@ impl Answer {
         self.broken.get_or_insert(problem);
         Err(Refused)
     }
+}
+
+/// What an upstream is called that is named with a credential and a namespace to forward.
+fn scope<'a>(
+    declared: &'a Declared,
+    upstream: &[u8],
+    credential: &[u8],
+    forward_ns: &[u8],
+) -> Result<&'a Namespace, Undeclared> {
+    let text = |bytes| shorter_than(bytes, NAMESPACE_BYTES_MAX);
+    let upstream = text(upstream).ok_or(Undeclared::Upstream)?;
+    let credential = text(credential).ok_or(Undeclared::Credential)?;
+    let forward_ns = text(forward_ns).ok_or(Undeclared::ForwardNs)?;
+    declared.scope(upstream, credential, forward_ns)
 }
 
 #[cold]

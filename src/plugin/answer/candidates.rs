@@ -5,6 +5,7 @@ use std::mem::swap;
 use ringport_plugin_abi as abi;
 
 use super::recycled::SeenNames;
+use super::text::shorter_than;
 use crate::oci::{Namespace, RepositoryName};
 use crate::plugin::Candidate;
 
@@ -34,11 +35,11 @@ impl Drafted {
         self.count == 0
     }
 
-    /// The repository `text` for the next [`Drafted::add`], if that is a name.
-    pub(super) fn name(&self, text: &str, names: &mut SeenNames) -> Option<Named> {
+    /// The repository for the next [`Drafted::add`], if that is a name.
+    pub(super) fn name(&self, text: &[u8], names: &mut SeenNames) -> Option<Named> {
         match self.list.get(self.count) {
-            Some(before) if before.repository.as_str() == text => Some(Named::AsBefore),
-            _ => names.get(text).map(Named::Other),
+            Some(before) if before.repository.as_str().as_bytes() == text => Some(Named::AsBefore),
+            _ => names.get(shorter_than(text, abi::REPOSITORY_BYTES_MAX)?).map(Named::Other),
         }
     }
 
@@ -74,6 +75,11 @@ impl Drafted {
         }
         self.count += 1;
         true
+    }
+
+    /// Whether they are these.
+    pub(super) fn are(&self, list: &[Candidate]) -> bool {
+        self.list.get(..self.count) == Some(list)
     }
 
     /// Exchanges them for `list`, whose candidates are from an earlier answer.

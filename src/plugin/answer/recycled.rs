@@ -58,8 +58,14 @@ impl Recycled {
         plugin: &str,
         ns_was_sent: bool,
     ) -> Arc<Resolution> {
+        if let Some(latest) = self.given_out.get(self.next)
+            && is_said_by(latest, draft, ns_was_sent)
+        {
+            return Arc::clone(latest);
+        }
         if self.given_out.len() < RESOLUTIONS {
             let resolution = Arc::new(self.fill(empty(), draft, plugin, ns_was_sent));
+            self.next = self.given_out.len();
             self.given_out.push(Arc::clone(&resolution));
             return resolution;
         }
@@ -104,6 +110,18 @@ fn empty() -> Resolution {
         is_immutable: false,
         plugin: String::new(),
     }
+}
+
+/// Whether the resolution, one of the same plugin, says all that the draft holds. One image asks
+/// for a dozen blobs, and all of them go the same way.
+fn is_said_by(resolution: &Resolution, draft: &Draft, ns_was_sent: bool) -> bool {
+    let Route::Upstream { candidates } = &resolution.route else { return false };
+    draft.hosted.is_none()
+        && resolution.scoped_by_ns == ns_was_sent
+        && draft.candidates.are(candidates)
+        && (resolution.tag_ttl, resolution.stale_max) == (draft.tag_ttl, draft.stale_max)
+        && resolution.is_immutable == draft.is_immutable
+        && resolution.rule == draft.rule
 }
 
 /// Moves the draft into `resolution`, and the memory of that into the draft.

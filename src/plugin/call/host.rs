@@ -46,11 +46,18 @@ unsafe fn emit<const N: usize>(
     if context.magic != CONTEXT_MAGIC {
         return abi::INVALID;
     }
-    // SAFETY: the caller's promise.
-    let bytes = strings.map(|string| unsafe { read(string) });
-    let outcome = match bytes.iter().any(Option::is_none) {
-        true => context.answer.refuse_pointer(),
-        false => run(&mut context.answer, bytes.map(Option::unwrap_or_default)),
+    let mut bytes: [&[u8]; N] = [&[]; N];
+    let mut is_readable = true;
+    for (bytes, string) in bytes.iter_mut().zip(strings) {
+        // SAFETY: the caller's promise.
+        match unsafe { read(string) } {
+            Some(found) => *bytes = found,
+            None => is_readable = false,
+        }
+    }
+    let outcome = match is_readable {
+        true => run(&mut context.answer, bytes),
+        false => context.answer.refuse_pointer(),
     };
     match outcome {
         Ok(()) => abi::OK,

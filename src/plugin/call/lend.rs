@@ -90,9 +90,8 @@ pub(super) fn resolve_request(
     let client_address_len = match request.client {
         None => 0,
         Some(IpAddr::V4(address)) => {
-            for (to, from) in client_address.iter_mut().zip(address.octets()) {
-                *to = from;
-            }
+            let [a, b, c, d] = address.octets();
+            client_address = [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
             4
         }
         Some(IpAddr::V6(address)) => {
