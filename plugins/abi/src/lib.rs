@@ -443,11 +443,8 @@ pub unsafe fn read_sized<T: Crossing>(ptr: *const T) -> Option<T> {
 /// into `room`.
 ///
 /// # Safety
-/// As for [`read_sized`], during `'a`.
-pub unsafe fn view_sized<'a, T: Crossing>(
-    ptr: *const T,
-    room: &'a mut MaybeUninit<T>,
-) -> Option<&'a T> {
+/// As for [`read_sized`], for as long as what is returned is used.
+pub unsafe fn view_sized<T: Crossing>(ptr: *const T, room: &mut MaybeUninit<T>) -> Option<&T> {
     if ptr.is_null() || !ptr.is_aligned() {
         return None;
     }
