@@ -36,7 +36,7 @@ pub struct Answer {
 /// What stands behind a header's name. It becomes text when the head is written, once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// The same in all answers: the whole line, with name and CR LF. See [`ready`].
+    /// The same in all answers: the whole line, with name and CR LF. See `ready`.
     Line(&'static str),
     /// A text of this answer, or of many.
     Text(Cow<'static, str>),
