@@ -3,7 +3,8 @@
 //! The blob crosses the upstream's wire once, and then a thousand times the mirror's: the longer of
 //! those two is the least that the herd can take, and both are measured beside it in each round.
 //! The origin is a thread of this program on the load's core, where it competes with the clients:
-//! what that costs is the herd's, so the ratio is a little too high.
+//! what that costs is the herd's. And the mirror's memory has grown by the time that it serves them
+//! what is stored. Both make the ratio a little too high.
 
 use crate::client::Ask;
 use crate::client::timed;
