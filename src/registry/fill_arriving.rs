@@ -132,7 +132,10 @@ impl Arriving {
             // They send it before more is hashed.
             let_others_go().await;
         }
-        if let (Some(_), Some(place)) = (self.size, &mut self.place) {
+        // What grew while nobody knew the size may be more than that: the file would be too long.
+        if let Some(place) = &mut self.place
+            && self.size == Some(place.bytes())
+        {
             let taken = take_promised(&registry.shared().space, staged, place).await;
             taken.map_err(|error| Broken::Final(error.into()))?;
         }
