@@ -146,7 +146,8 @@ impl Arriving {
         let received = receive(registry, (fill, self.size), staged, body, &mut self.place).await;
         // Whatever comes next may take a while.
         let settled = settle(fill, staged).await;
-        received.and(settled)?;
+        // What the disk lost, asking again does not bring back.
+        settled.and(received)?;
         match self.size {
             Some(size) if staged.size() != size => Err(Broken::Final(Lost::rejected(
                 fill,

@@ -157,12 +157,12 @@ async fn one_try(
     let Some(upstream) = &source.upstream else {
         return Err(Broken::Final(Lost::rejected(fill, "hosted content is never filled")));
     };
-    let (from, is_opened) = (arriving.received(), arriving.staged.is_some());
+    let (from, is_opened) = (arriving.received(), fill.file().is_some());
     let range = (from > 0).then_some(ByteRange::From { first: from, last: None });
     let path = format!("/v2/{}/blobs/{}", source.repository, fill.digest);
     let request = Request { range, ..Request::new(Method::Get, path, source.repository.clone()) };
     let ahead = async {
-        if !is_opened && arriving.made_ahead.is_none() {
+        if arriving.staged.is_none() && arriving.made_ahead.is_none() {
             // The request goes out first.
             let_others_go().await;
             let content = (&fill.scope, &fill.digest);

@@ -7,14 +7,16 @@
 //! spans and without waiting. Everywhere else, and before, the clock is asked as ever.
 
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// What the kernel makes its clock of.
 const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 /// The rate is known when the counter has been seen at both ends of this.
 const LEARNT_AFTER: Duration = Duration::from_millis(20);
+/// Both ends are to lie no further apart: while a machine is suspended, clock and counter differ.
+const LEARNT_WITHIN: Duration = Duration::from_secs(1);
 /// Clock and counter were read at the same time if not more than this lies between two readings
 /// of the clock around that of the counter: with the above, spans are true to 1 in 10,000.
 const SAME_TIME: Duration = Duration::from_micros(1);
@@ -22,7 +24,7 @@ const SAME_TIME: Duration = Duration::from_micros(1);
 /// Nanoseconds of one tick times 2^32; 0: not known.
 static RATE: AtomicU64 = AtomicU64::new(0);
 /// The first reading of both; empty where the counter is not to be used.
-static BEGINNING: OnceLock<Option<(Instant, u64)>> = OnceLock::new();
+static BEGINNING: OnceLock<Option<Mutex<(Instant, u64)>>> = OnceLock::new();
 
 /// The beginning of a span.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +38,9 @@ enum Reading {
 
 /// Begins to learn the counter's rate, once in a process. Reads a small file.
 pub fn prepare() {
-    BEGINNING.get_or_init(|| is_clock_of_kernel(Path::new(CLOCK_SOURCE)).then(both).flatten());
+    BEGINNING.get_or_init(|| {
+        is_clock_of_kernel(Path::new(CLOCK_SOURCE)).then(both).flatten().map(Mutex::new)
+    });
 }
 
 /// A span begins.
@@ -66,10 +70,16 @@ impl Mark {
 #[cold]
 fn learn() {
     let Some(Some(beginning)) = BEGINNING.get() else { return };
-    if beginning.0.elapsed() < LEARNT_AFTER {
+    // Another one learns it.
+    let Ok(mut beginning) = beginning.try_lock() else { return };
+    let waited = beginning.0.elapsed();
+    if waited < LEARNT_AFTER {
         return;
     }
-    if let Some(rate) = both().and_then(|end| rate(*beginning, end)) {
+    let Some(end) = both() else { return };
+    if waited > LEARNT_WITHIN {
+        *beginning = end;
+    } else if let Some(rate) = rate(*beginning, end) {
         RATE.store(rate, Ordering::Relaxed);
     }
 }

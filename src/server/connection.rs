@@ -300,6 +300,7 @@ impl Connection<'_> {
         begun: Begun,
     ) -> Result<bool, Gone> {
         let started = clock::now();
+        self.answered_at = self.serving.answered.get();
         let Self { serving, deadline, stream, peer, buffer, .. } = self;
         let stall = serving.limits.stall_timeout;
         let mut body = Inlet::new(head, stream, deadline, stall, buffer);

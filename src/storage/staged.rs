@@ -66,6 +66,8 @@ pub struct Staged {
     /// Bytes that it will have, as far as that is known; 0 else.
     expected: u64,
     pieces: Pieces,
+    /// What the disk refused, and where: behind it there may be a hole, whatever was hashed.
+    lost: Option<(u64, StageError)>,
 }
 
 /// Writes anywhere into a file in staging, for content that does not come in order.
@@ -94,7 +96,7 @@ impl Staged {
         let file = File::create(path.clone(), bytes).await.map_err(|e| io_error(&digest, &e))?;
         let digester = Digester::new(digest.algorithm());
         let (path, file, pieces) = (Some(path), Rc::new(file), Pieces::behind(0));
-        Ok(Self { pool, path, file, digest, digester, expected: bytes, pieces })
+        Ok(Self { pool, path, file, digest, digester, expected: bytes, pieces, lost: None })
     }
 
     /// Tells how many bytes it will have, where that was not known when it was made: the last of them
@@ -123,7 +125,7 @@ impl Staged {
         size: u64,
     ) -> Self {
         let (path, pieces) = (Some(path), Pieces::behind(size));
-        Self { pool, path, file, digest, digester, expected: size, pieces }
+        Self { pool, path, file, digest, digester, expected: size, pieces, lost: None }
     }
 
     /// Appends `bytes`, hashing them on the way. What does not end a piece, or the content, is not
@@ -132,6 +134,7 @@ impl Staged {
     /// # Errors
     /// The disk refused; the content must be given up.
     pub async fn append(&mut self, mut bytes: Bytes) -> Result<(), StageError> {
+        self.expect_whole()?;
         self.digester.update(&bytes);
         let ends = self.size() + bytes.len() as u64 == self.expected;
         loop {
@@ -146,6 +149,7 @@ impl Staged {
     /// # Errors
     /// As [`Staged::append`].
     pub async fn settle(&mut self) -> Result<(), StageError> {
+        self.expect_whole()?;
         let at = self.written();
         match self.pieces.rest() {
             Some(piece) => self.write(piece, at).await,
@@ -156,7 +160,11 @@ impl Staged {
     async fn write(&mut self, piece: Piece, at: u64) -> Result<(), StageError> {
         let (written, piece) = piece.write(&self.file, at).await;
         self.pieces.give_back(piece);
-        written.map_err(|error| io_error(&self.digest, &error))
+        written.map_err(|error| {
+            let error = io_error(&self.digest, &error);
+            self.lost = Some((at, error.clone()));
+            error
+        })
     }
 
     /// Writes to it in any order. Whoever has written all of it calls [`Staged::hash_all`].
@@ -190,7 +198,13 @@ impl Staged {
 
     /// How many of them are written.
     pub fn written(&self) -> u64 {
-        self.pieces.written()
+        let written = self.pieces.written();
+        self.lost.as_ref().map_or(written, |(at, _)| written.min(*at))
+    }
+
+    /// Nothing that was appended is lost.
+    fn expect_whole(&self) -> Result<(), StageError> {
+        self.lost.as_ref().map_or(Ok(()), |(_, error)| Err(error.clone()))
     }
 
     /// The growing file, for readers on any worker. It stays readable after the commit.
@@ -201,8 +215,9 @@ impl Staged {
     /// Whether the bytes appended so far are exactly the promised content.
     ///
     /// # Errors
-    /// [`StageError::Digest`].
+    /// [`StageError::Digest`]; what the disk refused before.
     pub fn verify(&self) -> Result<(), StageError> {
+        self.expect_whole()?;
         let found = self.digester.clone().finish();
         if found == self.digest {
             return Ok(());

@@ -1,11 +1,13 @@
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::*;
-use crate::oci::{Algorithm, Digest};
+use crate::oci::{Algorithm, Digest, Digester};
+use crate::runtime::File;
 use crate::runtime::tests::{DRIVERS, on_workers};
 
 fn held() -> Box<dyn std::any::Any> {
@@ -104,6 +106,37 @@ fn content_is_written_in_whole_pieces_until_somebody_asks_for_the_rest() {
                     let stored = std::fs::read(store.pool(ROOT_POOL).unwrap().blob_path(&digest));
                     assert!(stored.unwrap() == content, "in pieces of {odd}");
                 }
+            }
+        });
+    }
+}
+
+#[test]
+fn content_of_which_the_disk_refused_a_part_is_never_whole() {
+    for driver in DRIVERS {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(folder.path()).unwrap().0);
+        let path = folder.path().join("staging/refused");
+        on_workers(1, driver, move |_| {
+            let (store, path) = (store.clone(), path.clone());
+            async move {
+                std::fs::write(&path, b"").unwrap();
+                // A file that cannot be written to.
+                let file =
+                    File::from_shared(Arc::new(std::fs::File::open(&path).unwrap())).unwrap();
+                let pool = store.pool(ROOT_POOL).unwrap().clone();
+                let digest = Digest::of(Algorithm::Sha256, b"hello world");
+                let digester = Digester::new(Algorithm::Sha256);
+                let mut staged = Staged::of_parts(pool, path, Rc::new(file), digest, digester, 0);
+                staged.expect(0);
+                staged.append(Bytes::from_static(b"hello ")).await.unwrap();
+                assert!(matches!(staged.settle().await, Err(StageError::Io { .. })));
+                assert_eq!(staged.written(), 0, "what was refused is nobody's to read");
+                assert!(staged.settle().await.is_err(), "and it is not forgotten");
+                assert!(staged.append(Bytes::from_static(b"world")).await.is_err());
+                assert!(matches!(staged.verify(), Err(StageError::Io { .. })));
+                assert!(matches!(staged.commit(false).await, Err(StageError::Io { .. })));
+                assert!(store.open_blob(ROOT_POOL, &digest, 11, held).await.unwrap().is_none());
             }
         });
     }

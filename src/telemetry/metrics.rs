@@ -205,7 +205,8 @@ impl fmt::Debug for Metrics {
 
 impl WorkerMetrics {
     /// A request was answered with `status`, `body_bytes` of body were sent, and the first byte of
-    /// the answer left `first_byte` after the request's head was read (`None`: nothing was sent). To be
+    /// the answer left, or was given to the ring with those of others, `first_byte` after the request's head
+    /// was read (`None`: nothing was sent). To be
     /// called by the worker itself only: two threads at a time would lose counts.
     pub fn request(
         &self,

@@ -129,18 +129,21 @@ impl<'a> Outlet<'a> {
         let mut is_corked = false;
         let sent = async {
             let _stream = pipe::Stream::begin();
-            let mut warmth = pages::Warmth::default();
+            let (mut warmth, mut has_waited) = (pages::Warmth::default(), false);
             while offset < until {
                 let window = warmth.window(file, offset, until).await?;
                 bulk_turn(window).await;
                 let before = std::mem::replace(&mut until, readable());
-                if until > before && until - offset >= 2 * window && window < WINDOW {
+                let is_short = offset + window == before && window < WINDOW;
+                if is_short && !has_waited && until - offset >= 2 * window {
+                    has_waited = true;
                     // While it queued, much has come: small pieces for many take twice as long. The
                     // gate has let in what it was told, so it queues anew.
                     bulk_unused(window, window);
                     warmth.look_again();
                     continue;
                 }
+                has_waited = false;
                 is_corked = is_corked || (window > CORKED_ABOVE && self.cork(true));
                 self.by_pipe = pipe::suits_streams();
                 if self.send_window(file, &mut offset, window, clock::now())? == Room::None

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body as _, Incoming};
@@ -48,6 +48,7 @@ pub(super) struct Lease {
 /// Time spent waiting for bytes (not for whoever takes them) and what came meanwhile.
 #[derive(Default)]
 struct Window {
+    since: Option<Instant>,
     waited: Duration,
     bytes: u64,
 }
@@ -169,8 +170,10 @@ impl Body {
     /// The next non-empty data; `None` at the proper end.
     async fn receive(&mut self) -> Result<Option<Bytes>, String> {
         loop {
-            let began = clock::now();
+            // Who gave up waiting in between has waited, too.
+            let began = *self.window.since.get_or_insert_with(clock::now);
             let next = timeout(self.stall, next_frame(&mut self.incoming)).await;
+            self.window.since = None;
             self.window.waited += clock::now().saturating_duration_since(began);
             let data = match next {
                 Err(_) => return Err(format!("nothing came for {:?}", self.stall)),
@@ -222,7 +225,7 @@ impl Body {
         if self.window.waited < self.stall {
             return Ok(());
         }
-        let Window { waited, bytes } = std::mem::take(&mut self.window);
+        let Window { waited, bytes, .. } = std::mem::take(&mut self.window);
         let needed = u128::from(BODY_RATE_FLOOR_BYTES_PER_SECOND) * waited.as_millis() / 1000;
         match u128::from(bytes) < needed {
             true => Err(format!("only {bytes} bytes came in {waited:?}")),

@@ -80,10 +80,10 @@ impl<'a> Connection<'a> {
         };
         // The next request is there already: its answer goes with this one.
         let is_held = stays && !self.buffer.is_empty() && self.pending.len() < PENDING_BYTES_MAX;
-        let is_busy = self.is_among_many(started);
+        let others = self.count_answer(is_held);
         let sent = match () {
             () if is_held => AtOnce::Done(stays),
-            () if is_busy && !self.stream.is_tls() => AtOnce::Together(stays),
+            () if self.is_among_many(others, started) => AtOnce::Together(stays),
             () => self.try_send_pending(stays, false),
         };
         let body_bytes = if matches!(sent, AtOnce::Gone) { 0 } else { body_bytes };
@@ -93,16 +93,24 @@ impl<'a> Connection<'a> {
         sent
     }
 
-    /// Whether the ring has probably more to send than this answer, and soon. Large bodies that
-    /// queue would go before it.
-    fn is_among_many(&mut self, now: Instant) -> bool {
+    /// Counts an answer from memory; tells how many others had since this connection's last one, or
+    /// since the last that was sent if this one is held.
+    fn count_answer(&mut self, is_held: bool) -> u64 {
         let count = self.serving.answered.get().wrapping_add(1);
         self.serving.answered.set(count);
-        let others = count.wrapping_sub(std::mem::replace(&mut self.answered_at, count)) - 1;
+        let others = count.wrapping_sub(self.answered_at).saturating_sub(1);
+        self.answered_at = if is_held { self.answered_at.wrapping_add(1) } else { count };
+        others
+    }
+
+    /// Whether the ring has probably more to send than this answer, and soon. Large bodies that
+    /// queue would go before it.
+    fn is_among_many(&self, others: u64, now: Instant) -> bool {
         let Some(since) = self.waits_since else { return false };
         let pace = self.serving.limits.together_pace;
         let others_took = pace.saturating_mul(u32::try_from(others).unwrap_or(u32::MAX));
         others >= TOGETHER_MIN
+            && !self.stream.is_tls()
             && now.duration_since(since) <= others_took
             && has_ring()
             && !bulk_waits()
@@ -123,6 +131,7 @@ impl<'a> Connection<'a> {
 
     /// Sends a stored file behind its head, which is pending, as far as the socket takes it now.
     fn begin_file(&mut self, exchange: &Exchange<'_>, answer: Answer, stays: bool) -> AtOnce {
+        self.answered_at = self.serving.answered.get();
         let sent = self.try_send_pending(stays, true);
         let started = exchange.started;
         let now = clock::now();
