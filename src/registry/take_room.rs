@@ -14,6 +14,9 @@ use crate::catalog::NO_OWNER;
 use crate::oci::{Digest, Scope};
 use crate::storage::{StageError, Staged, Store};
 
+/// So little is written sooner than a disk with plenty could be asked for it.
+const WRITTEN_SOON_BYTES: u64 = 1024 * 1024;
+
 /// Why there is none.
 #[derive(Debug)]
 pub(super) enum NoPlace {
@@ -72,13 +75,13 @@ pub(super) async fn take_promised(
     if place.is_taken() {
         return Ok(());
     }
-    match staged.take_room(place.bytes()).await {
-        Ok(()) => place.allocated(),
-        Err(error) => {
-            space.refused(staged.pool());
-            return Err(error);
-        }
+    if place.bytes() > WRITTEN_SOON_BYTES
+        && let Err(error) = staged.take_room(place.bytes()).await
+    {
+        space.refused(staged.pool());
+        return Err(error);
     }
+    place.allocated();
     Ok(())
 }
 
@@ -146,7 +149,7 @@ mod tests {
     use crate::runtime::tests::{DRIVERS, on_workers};
     use crate::storage::ROOT_POOL;
 
-    const BYTES: u64 = 1 << 20;
+    const BYTES: u64 = 2 << 20;
 
     #[test]
     fn a_fill_uses_the_file_it_has_made_and_takes_its_room_later_where_there_is_plenty() {
