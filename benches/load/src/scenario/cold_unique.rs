@@ -170,27 +170,36 @@ fn parts(origin: SocketAddr, blob: &Blob, path: &std::path::Path) -> Result<Dura
     let began = Instant::now();
     socket.write_all(&Ask::blob(blob).bytes).map_err(failed)?;
     // The head ends with the first empty line; what follows is the blob.
-    let mut left = loop {
+    let mut filled = loop {
         let got = socket.read(&mut buffer).map_err(failed)?;
         kept.extend_from_slice(buffer.get(..got).unwrap_or_default());
         let end = kept.windows(4).position(|four| four == b"\r\n\r\n");
         if let Some(end) = end {
-            let body = kept.get(end + 4..).unwrap_or_default();
-            hash.update(body);
-            file.write_all(body).map_err(failed)?;
-            break blob.bytes.saturating_sub(body.len() as u64);
+            let body = kept.split_off(end + 4);
+            kept = body;
+            break kept.len();
         }
         if got == 0 || began.elapsed() > Duration::from_secs(60) {
             return Err("the parts of a fill: no answer of the origin".to_owned());
         }
     };
+    // In whole pieces at multiples of them, which costs the page cache least.
+    kept.resize(kept.len().max(buffer.len()), 0);
+    let mut left = blob.bytes;
     while left > 0 {
-        let got = socket.read(&mut buffer).map_err(failed)?;
-        let piece = buffer.get(..got).filter(|piece| !piece.is_empty());
-        let piece = piece.ok_or("the parts of a fill: the origin closed early")?;
-        hash.update(piece);
-        file.write_all(piece).map_err(failed)?;
-        left = left.saturating_sub(got as u64);
+        let piece = kept.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        while filled < piece {
+            let room = kept.get_mut(filled..piece).unwrap_or_default();
+            match socket.read(room).map_err(failed)? {
+                0 => return Err("the parts of a fill: the origin closed early".to_owned()),
+                got => filled += got,
+            }
+        }
+        let whole = kept.get(..piece).unwrap_or_default();
+        hash.update(whole);
+        file.write_all(whole).map_err(failed)?;
+        left -= piece as u64;
+        filled = 0;
     }
     let found = named(&hash.finalize());
     let took = machine::own_thread_cpu().saturating_sub(before);
