@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Nothing is decided twice: what was routed here is not routed again, unless its content is overwritten
-//! in the index between two lines of code.
+//! in the index between two lines of code, or is damaged there.
 
 use std::rc::Rc;
 use std::sync::Arc;
