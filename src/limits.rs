@@ -122,6 +122,9 @@ pub const FRAME_BYTES_MAX: usize = 256 * KIB;
 /// Memory for pieces of content, each as large as a frame, that a worker keeps for the next one: to
 /// have it from the system each time costs as much as writing whole pieces saves.
 pub const SPARE_PIECES_MAX: usize = 8;
+/// How long bytes of content are gathered for a whole piece before they are written, for the followers
+/// of a fill and for whoever resumes a push: at 50 MB a second a piece is whole by then.
+pub const GATHERED_FOR: Duration = Duration::from_millis(5);
 /// Mirrors and proxies that a request may have come through before it is taken for a loop.
 pub const VIA_HOPS_MAX: usize = 8;
 /// Redirects followed for one upstream exchange.

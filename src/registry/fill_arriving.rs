@@ -9,15 +9,12 @@ use super::space::{NoRoom, Reservation};
 use super::state::Registry;
 use super::take_room::{NoPlace, take_promised, take_room_for_fill};
 use super::{Fill, PullError};
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::{FRAME_BYTES_MAX, GATHERED_FOR};
 use crate::runtime::{let_others_go, timeout};
 use crate::storage::{StageError, Staged};
 use crate::telemetry::FillOutcome;
 use crate::upstream::{Body, Response, UpstreamError};
 
-/// How long bytes are gathered before followers get what there is: at 50 MB a second a piece is whole
-/// by then.
-const GATHERED_FOR: Duration = Duration::from_millis(5);
 /// How long the first bytes are waited for before followers are told that content comes: their
 /// heads then go out together with it, which for a thousand of them is a thousand packets less.
 const FIRST_BYTES_WITHIN: Duration = Duration::from_millis(5);
@@ -119,7 +116,7 @@ impl Arriving {
                 self.staged.insert(made)
             }
         };
-        staged.expect(self.size.unwrap_or(0));
+        staged.will_have(self.size.unwrap_or(0));
         let mut body = response.body;
         let is_new = from == 0 && is_shown;
         let first = if is_new { first_bytes(&mut body, self.size).await } else { None };

@@ -101,7 +101,7 @@ impl Staged {
 
     /// Tells how many bytes it will have, where that was not known when it was made: the last of them
     /// need not be gathered.
-    pub fn expect(&mut self, bytes: u64) {
+    pub fn will_have(&mut self, bytes: u64) {
         self.expected = bytes;
     }
 

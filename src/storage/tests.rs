@@ -128,7 +128,7 @@ fn content_of_which_the_disk_refused_a_part_is_never_whole() {
                 let digest = Digest::of(Algorithm::Sha256, b"hello world");
                 let digester = Digester::new(Algorithm::Sha256);
                 let mut staged = Staged::of_parts(pool, path, Rc::new(file), digest, digester, 0);
-                staged.expect(0);
+                staged.will_have(0);
                 staged.append(Bytes::from_static(b"hello ")).await.unwrap();
                 assert!(matches!(staged.settle().await, Err(StageError::Io { .. })));
                 assert_eq!(staged.written(), 0, "what was refused is nobody's to read");

@@ -13,7 +13,6 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -21,6 +20,7 @@ use futures_util::future::{Either, select};
 use super::PushError;
 use super::sessions::{Held, Session};
 use crate::catalog::NO_OWNER;
+use crate::limits::GATHERED_FOR;
 use crate::oci::{Algorithm, Digest, Digester};
 use crate::registry::space::{Claim, Reservation};
 use crate::registry::state::Shared;
@@ -33,9 +33,6 @@ pub(super) const SYNC_BYTES: u64 = 64 << 20;
 /// Room that is taken at once for a body whose length is not told: from the first to the last.
 const STEP_FIRST: u64 = 1 << 20;
 const STEP_LAST: u64 = 64 << 20;
-/// How long bytes are gathered before they are written and count, for whoever asks how many there are
-/// and after a crash.
-const GATHERED_FOR: Duration = Duration::from_millis(5);
 /// So little is not taken from the disk before it is written.
 const ALLOCATED_MIN: u64 = 1 << 20;
 
