@@ -59,28 +59,40 @@ fn what_grows_while_it_queues_goes_out_in_one_go() {
         file.write_all(&content).unwrap();
         let file = Arc::new(file);
         let (tell, address) = mpsc::channel();
+        let (lend, lent) = mpsc::channel();
+        let (go, may_read) = mpsc::channel();
         let client = std::thread::spawn(move || {
             let mut stream = std::net::TcpStream::connect(address.recv().unwrap()).unwrap();
+            lend.send(stream.try_clone().unwrap()).unwrap();
+            may_read.recv().unwrap();
             let mut all = Vec::new();
             stream.read_to_end(&mut all).unwrap();
             all
         });
+        let lent = Arc::new(std::sync::Mutex::new(lent));
         runtime_tests::on_workers(1, driver, move |_| {
             let (tell, file): (mpsc::Sender<std::net::SocketAddr>, _) =
                 (tell.clone(), file.clone());
+            let (lent, go) = (lent.clone(), go.clone());
             async move {
                 let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
                 let (stream, _) = listener.accept().await.unwrap();
+                let at_client = lent.lock().unwrap().recv().unwrap();
                 let mut stream = ClientStream::plain(stream);
                 let deadline = Deadline::watch(&stream);
                 let mut outlet = Outlet::new(&mut stream, &deadline, Duration::from_secs(5));
                 // Others have their turn now.
                 bulk_turn(BULK_BYTES_PER_POLL).await;
                 let asked = Cell::new(0);
-                let readable = || match asked.replace(asked.get() + 1) {
-                    0 => FIRST,
-                    _ => THEN,
+                let readable = || {
+                    let before = asked.replace(asked.get() + 1);
+                    if before == 2 {
+                        let came = rustix::io::ioctl_fionread(&at_client).unwrap();
+                        assert_eq!(came, 0, "{driver:?}: the little that was there went by itself");
+                        go.send(()).unwrap();
+                    }
+                    if before == 0 { FIRST } else { THEN }
                 };
                 assert_eq!(outlet.growing(&file, 0, readable).await.unwrap(), THEN, "{driver:?}");
                 assert_eq!(outlet.sent(), THEN);
