@@ -25,6 +25,8 @@
 //! another's disk gets nothing. A pool that fails takes nothing with it but itself.
 //! **Invariant:** staging lies on the same file system, so the move is one rename; what is not
 //! committed is removed when its [`Staged`] is dropped, and at the next start after a crash.
+//! **Invariant:** what is written grows in whole `pieces`, for the page cache's sake; what the disk
+//! refused of a [`Staged`] makes all of it refused.
 //!
 //! Deliberately absent: knowledge of names, of upstreams, of who may read what, and the choice of a
 //! pool.
